@@ -1,1 +1,14 @@
-//! Stub.
+//! The nouns every other crate speaks with: names, node identities, time and revision counters, and an
+//! address type per meaning. No protocol, no I/O, no clock.
+
+#![forbid(unsafe_code)]
+
+mod name;
+mod node;
+mod counter;
+mod address;
+
+pub use address::{ClientAddr, MappedAddr, PeerAddr, RelayedAddr, ServerAddr, VirtualIp};
+pub use counter::{LeaseId, Revision, UnixTime};
+pub use name::{MeshName, NameError, NetworkName, NodeName, RelayName, ServiceName};
+pub use node::{NodeId, NodeIdError, Role, SpiffeId, Subject};
