@@ -1,1 +1,27 @@
-//! Stub.
+//! Hands for the network: batched UDP sockets, the addresses of this host, and the one clock.
+//!
+//! The journey: [`UdpSocket::readable`] wakes a service's loop, [`UdpSocket::try_recv_batch`] hands it every
+//! datagram of up to 32 kernel buffers (each of up to 64 KB when the kernel joined equal datagrams, GRO), the
+//! loop asks its minds what to do, and a [`SendBatch`] joins what leaves into as few system calls as possible
+//! (GSO). No state machine lives here, and no byte of a datagram is understood here.
+//!
+//! Invariants: nothing here allocates per datagram; every queue has a bound; an error that concerns one
+//! destination never stops the others; without GSO or GRO in the kernel everything works, only slower.
+
+mod clock;
+mod interface;
+mod recv_batch;
+mod send_batch;
+mod udp;
+
+pub use clock::Clock;
+pub use interface::{InterfaceAddress, interface_addresses};
+pub use recv_batch::{Meta, RecvBatch};
+pub use send_batch::{Flushed, SendBatch, SendBatchFull};
+pub use udp::{UdpOptions, UdpSocket};
+
+/// The largest number of datagrams that one GSO send may carry (`UDP_MAX_SEGMENTS` of Linux).
+pub const MAX_GSO_SEGMENTS: usize = 64;
+
+/// The largest number of bytes that one GSO send may carry: below 65 535 less the IP and UDP headers.
+pub const MAX_GSO_BYTES: usize = 64_000;

@@ -1,0 +1,150 @@
+//! Real sockets on loopback: what is sent in one call arrives as the same datagrams.
+
+#![allow(clippy::unwrap_used)]
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use turnpike_net::{Meta, RecvBatch, SendBatch, UdpOptions, UdpSocket};
+
+async fn receive(socket: &UdpSocket, count: usize) -> Vec<(Vec<u8>, Meta)> {
+    let mut batch = RecvBatch::new();
+    let mut seen = Vec::new();
+    let collect = async {
+        while seen.len() < count {
+            socket.readable().await.unwrap();
+            let taken = socket.try_recv_batch(&mut batch, |segment, meta| {
+                seen.push((segment.to_vec(), meta));
+            });
+            match taken {
+                Err(e) if e.kind() != std::io::ErrorKind::WouldBlock => panic!("{e}"),
+                _ => {}
+            }
+        }
+    };
+    let in_time = tokio::time::timeout(Duration::from_secs(10), collect).await;
+    assert!(in_time.is_ok(), "{} of {count} datagrams", seen.len());
+    seen
+}
+
+fn bind(address: &str) -> UdpSocket {
+    UdpSocket::bind(address.parse().unwrap(), UdpOptions::default()).unwrap()
+}
+
+async fn round_trip(address: &str) {
+    let (a, b) = (bind(address), bind(address));
+    let contents: Vec<u8> = (0..10_050u32).map(|i| (i / 1_000) as u8).collect();
+    assert_eq!(
+        a.try_send(b.local_addr(), &contents, Some(1_000)).unwrap(),
+        contents.len()
+    );
+    let seen = receive(&b, 11).await;
+    assert_eq!(seen.len(), 11);
+    for (i, (datagram, meta)) in seen.iter().enumerate() {
+        assert_eq!(datagram.len(), if i < 10 { 1_000 } else { 50 });
+        assert!(datagram.iter().all(|&byte| usize::from(byte) == i));
+        assert_eq!((meta.source, meta.local), (a.local_addr(), b.local_addr()));
+    }
+}
+
+#[tokio::test]
+async fn segments_of_one_send_arrive_as_datagrams_over_ipv4() {
+    round_trip("127.0.0.1:0").await;
+}
+
+#[tokio::test]
+async fn segments_of_one_send_arrive_as_datagrams_over_ipv6() {
+    round_trip("[::1]:0").await;
+}
+
+#[tokio::test]
+async fn more_segments_than_one_call_may_carry_are_sent_in_several() {
+    let (a, b) = (bind("127.0.0.1:0"), bind("127.0.0.1:0"));
+    let contents = vec![9; 150 * 100];
+    assert_eq!(
+        a.try_send(b.local_addr(), &contents, Some(100)).unwrap(),
+        contents.len()
+    );
+    assert_eq!(receive(&b, 150).await.len(), 150);
+}
+
+#[tokio::test]
+async fn an_empty_datagram_is_a_datagram() {
+    let (a, b) = (bind("127.0.0.1:0"), bind("127.0.0.1:0"));
+    assert_eq!(a.try_send(b.local_addr(), &[], None).unwrap(), 0);
+    assert_eq!(receive(&b, 1).await[0].0, Vec::<u8>::new());
+}
+
+#[tokio::test]
+async fn a_wildcard_socket_knows_where_it_was_asked_and_answers_from_there() {
+    let (server, client) = (bind("0.0.0.0:0"), bind("127.0.0.1:0"));
+    let asked = SocketAddr::from(([127, 0, 0, 5], server.local_addr().port()));
+    client.try_send(asked, b"question", None).unwrap();
+    let meta = receive(&server, 1).await[0].1;
+    assert_eq!(meta.local, asked);
+    server
+        .try_send_from(Some(meta.local), meta.source, b"answer", None)
+        .unwrap();
+    let answer = receive(&client, 1).await.remove(0);
+    assert_eq!(
+        (answer.0.as_slice(), answer.1.source),
+        (b"answer".as_slice(), asked)
+    );
+}
+
+#[tokio::test]
+async fn a_batch_arrives_in_order_and_a_refusal_stops_nobody_else() {
+    let (a, b) = (bind("127.0.0.1:0"), bind("127.0.0.1:0"));
+    let mut batch = SendBatch::default();
+    batch
+        .push(None, b.local_addr(), &[b"head".as_slice(), &[1; 96]])
+        .unwrap();
+    batch
+        .push(None, b.local_addr(), &[b"head".as_slice(), &[2; 96]])
+        .unwrap();
+    // Port 0 is not a destination.
+    batch
+        .push(None, SocketAddr::from(([127, 0, 0, 1], 0)), &[b"nobody"])
+        .unwrap();
+    batch
+        .push(None, b.local_addr(), &[b"head".as_slice(), &[3; 50]])
+        .unwrap();
+    let flushed = batch.flush(&a);
+    assert_eq!(
+        (flushed.sent, flushed.refused, flushed.blocked),
+        (3, 1, false)
+    );
+    assert!(batch.is_empty() && flushed.error.is_some());
+    let seen = receive(&b, 3).await;
+    let shapes: Vec<_> = seen.iter().map(|(d, _)| (d.len(), d[4])).collect();
+    assert_eq!(shapes, [(100, 1), (100, 2), (54, 3)]);
+    assert!(
+        a.max_segments() > 1,
+        "a refused datagram has switched GSO off for good"
+    );
+    assert!(seen.iter().all(|(d, _)| d.starts_with(b"head")));
+}
+
+#[tokio::test]
+async fn a_port_in_use_is_an_error_unless_shared() {
+    let first = bind("127.0.0.1:0");
+    let again = UdpSocket::bind(first.local_addr(), UdpOptions::default());
+    assert_eq!(again.unwrap_err().kind(), std::io::ErrorKind::AddrInUse);
+    let shared = UdpOptions {
+        reuse_port: true,
+        ..UdpOptions::default()
+    };
+    let one = UdpSocket::bind("127.0.0.1:0".parse().unwrap(), shared).unwrap();
+    UdpSocket::bind(one.local_addr(), shared).unwrap();
+}
+
+#[tokio::test]
+async fn the_receive_buffer_holds_a_burst() {
+    let (a, b) = (bind("127.0.0.1:0"), bind("127.0.0.1:0"));
+    // 2.5 MB unread: with the default of 208 KiB most of it would be gone.
+    for _ in 0..40 {
+        a.try_send(b.local_addr(), &vec![5; 62_400], Some(1_200))
+            .unwrap();
+    }
+    assert_eq!(receive(&b, 40 * 52).await.len(), 40 * 52);
+}
