@@ -1,1 +1,34 @@
-//! Stub.
+//! What every Turnpike service does around its work, so that all of them do it alike.
+//!
+//! The life of a process, in the order of the modules: flags and environment ([`CommonArgs`]), the config file
+//! ([`load_config`]), log output, fewer privileges ([`drop_capabilities`]), the work itself inside
+//! [`main`], the admin port ([`Admin`]: `/healthz`, `/readyz`, `/metrics`), and the end ([`shutdown_signal`], [`drain`]).
+//!
+//! A failure reaches the operator as one line on standard error, `error: …`, and as an exit code: 64 when the
+//! configuration is at fault and a restart will not help (`EX_USAGE` of sysexits.h), 1 otherwise.
+
+#![forbid(unsafe_code)]
+
+mod args;
+mod config_error;
+mod config;
+mod locate;
+mod secret;
+mod logging;
+mod capabilities;
+mod run;
+mod admin;
+mod readiness;
+mod shutdown;
+pub mod drain;
+
+pub use admin::{Admin, SharedRegistry, shared_registry};
+pub use args::{CommonArgs, LogFormat};
+pub use capabilities::{Capability, CapabilityError, drop_capabilities};
+pub use config::{load_config, parse_config};
+pub use config_error::ConfigError;
+pub use logging::init_logging;
+pub use readiness::{Readiness, Task};
+pub use run::{EXIT_CONFIG, EXIT_FAILURE, main, report};
+pub use secret::{Secret, read_secret_file};
+pub use shutdown::shutdown_signal;
