@@ -1,0 +1,381 @@
+//! The two data channels: SCTP over what DTLS carries, opened by DCEP (RFC 8832).
+//!
+//! ```text
+//! stream 0  `control`  reliable, ordered     Control messages
+//! stream 2  `ip`       reliable, unordered   tunnel frames: the data-channel carrier
+//! ```
+//!
+//! `ip` retransmits: a frame of 64 KiB is about fifty SCTP chunks, and would else be lost whole with any of them.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+use prost::Message as _;
+use protocol::document::Control;
+use rtc_datachannel::data_channel::DataChannel;
+use rtc_datachannel::message::Message as Dcep;
+use rtc_datachannel::message::message_channel_ack::DataChannelAck;
+use rtc_datachannel::message::message_channel_open::{
+    CHANNEL_PRIORITY_NORMAL, ChannelType, DataChannelOpen,
+};
+use rtc_sctp::{
+    Association, AssociationHandle, ClientConfig, DatagramEvent, Endpoint, EndpointConfig, Event,
+    Payload, PayloadProtocolIdentifier, ReliabilityType, ServerConfig, StreamEvent, TimerConfig,
+    TransportConfig, max_payload_size_for_mtu,
+};
+use rtc_shared::TransportProtocol;
+use rtc_shared::marshal::{Marshal as _, Unmarshal as _};
+
+use crate::config::{LinkConfig, LinkRole, MAX_CONTROL, MAX_FRAME};
+use crate::dtls::PEER;
+use crate::output::{CloseReason, SendRefused};
+
+/// An offerer is the DTLS client: its streams are even.
+/// [RFC 8832 §6](https://www.rfc-editor.org/rfc/rfc8832#section-6)
+const CONTROL_STREAM: u16 = 0;
+const IP_STREAM: u16 = 2;
+const CONTROL_LABEL: &str = "control";
+const IP_LABEL: &str = "ip";
+const SUBPROTOCOL: &str = "turnpike";
+
+pub(crate) enum ChannelEvent {
+    Open,
+    Control(Control),
+    Frame(BytesMut),
+    Lost(String),
+}
+
+pub(crate) struct Channels {
+    role: LinkRole,
+    endpoint: Endpoint,
+    association: Option<(AssociationHandle, Association)>,
+    transport: TransportConfig,
+    control: Option<u16>,
+    ip: Option<u16>,
+    open: bool,
+    send_limit: usize,
+    events: VecDeque<ChannelEvent>,
+    /// Messages that were not what the channel carries.
+    pub(crate) dropped: u64,
+}
+
+impl Channels {
+    pub(crate) fn new(role: LinkRole, config: &LinkConfig) -> Self {
+        let timers = TimerConfig {
+            max_t3_rtx_retrans: usize::MAX,
+            ..TimerConfig::default()
+        };
+        let transport = TransportConfig::default()
+            .with_max_receive_buffer_size(config.receive_window)
+            .with_max_message_size(MAX_FRAME as u32)
+            .with_max_num_inbound_streams(16)
+            .with_max_num_outbound_streams(16)
+            .with_timer_config(timers);
+        let mut endpoint_config = EndpointConfig::new();
+        endpoint_config.max_payload_size(max_payload_size_for_mtu(config.sctp_mtu));
+        let server =
+            (role == LinkRole::Answerer).then(|| Arc::new(ServerConfig::new(transport.clone())));
+        Self {
+            role,
+            endpoint: Endpoint::new(
+                PEER,
+                TransportProtocol::UDP,
+                Arc::new(endpoint_config),
+                server,
+            ),
+            association: None,
+            transport,
+            control: None,
+            ip: None,
+            open: false,
+            send_limit: config.send_limit,
+            events: VecDeque::new(),
+            dropped: 0,
+        }
+    }
+
+    /// Called when DTLS is up: the client sends INIT.
+    pub(crate) fn start(&mut self, now: Instant) -> Result<(), CloseReason> {
+        if self.role == LinkRole::Offerer && self.association.is_none() {
+            let association = self
+                .endpoint
+                .connect(now, ClientConfig::new(self.transport.clone()), PEER)
+                .map_err(|error| CloseReason::Protocol(error.to_string()))?;
+            self.association = Some(association);
+        }
+        Ok(())
+    }
+
+    pub(crate) const fn is_open(&self) -> bool {
+        self.open
+    }
+
+    /// One SCTP packet.
+    pub(crate) fn handle_packet(&mut self, packet: Bytes, now: Instant) {
+        match self.endpoint.handle(now, PEER, None, packet) {
+            Some((handle, DatagramEvent::NewAssociation(association))) => {
+                if self.association.is_none() {
+                    self.association = Some((handle, association));
+                }
+            }
+            Some((handle, DatagramEvent::AssociationEvent(event))) => match &mut self.association {
+                Some((ours, association)) if *ours == handle => association.handle_event(event),
+                _ => self.dropped += 1,
+            },
+            _ => self.dropped += 1,
+        }
+        self.on_association_events(now);
+    }
+
+    pub(crate) fn handle_timeout(&mut self, now: Instant) {
+        if let Some((_, association)) = &mut self.association {
+            association.handle_timeout(now);
+            self.on_association_events(now);
+        }
+    }
+
+    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
+        self.association
+            .as_ref()
+            .and_then(|(_, association)| association.poll_timeout())
+    }
+
+    pub(crate) fn poll_event(&mut self) -> Option<ChannelEvent> {
+        self.events.pop_front()
+    }
+
+    /// The SCTP packets that are due, each to be one DTLS record.
+    pub(crate) fn poll_packets(&mut self, now: Instant) -> Option<Vec<Bytes>> {
+        let (_, association) = self.association.as_mut()?;
+        match association.poll_transmit(now)?.message {
+            Payload::RawEncode(packets) => Some(packets),
+            _ => None,
+        }
+    }
+
+    /// Bytes accepted on `ip` but not yet acknowledged by the peer.
+    pub(crate) fn buffered(&mut self) -> usize {
+        match (&mut self.association, self.ip) {
+            (Some((_, association)), Some(ip)) => association
+                .stream(ip)
+                .and_then(|stream| stream.buffered_amount())
+                .unwrap_or(0),
+            _ => 0,
+        }
+    }
+
+    pub(crate) fn send_frame(&mut self, frame: Bytes, now: Instant) -> Result<(), SendRefused> {
+        if frame.len() > MAX_FRAME {
+            return Err(SendRefused::TooLong);
+        }
+        let (true, Some(ip)) = (self.open, self.ip) else {
+            return Err(SendRefused::NotOpen);
+        };
+        if self.buffered() + frame.len() > self.send_limit {
+            return Err(SendRefused::QueueFull);
+        }
+        self.write(ip, &frame, PayloadProtocolIdentifier::Binary, now)
+    }
+
+    pub(crate) fn send_control(
+        &mut self,
+        message: &Control,
+        now: Instant,
+    ) -> Result<(), SendRefused> {
+        let (true, Some(control)) = (self.open, self.control) else {
+            return Err(SendRefused::NotOpen);
+        };
+        let encoded = message.encode_to_vec();
+        if encoded.len() > MAX_CONTROL {
+            return Err(SendRefused::TooLong);
+        }
+        self.write(
+            control,
+            &encoded.into(),
+            PayloadProtocolIdentifier::Binary,
+            now,
+        )
+    }
+
+    pub(crate) fn close(&mut self) {
+        if let Some((_, association)) = &mut self.association {
+            let _ = association.abort();
+        }
+        self.open = false;
+    }
+
+    fn write(
+        &mut self,
+        stream: u16,
+        data: &Bytes,
+        ppi: PayloadProtocolIdentifier,
+        now: Instant,
+    ) -> Result<(), SendRefused> {
+        let Some((_, association)) = &mut self.association else {
+            return Err(SendRefused::NotOpen);
+        };
+        association
+            .stream(stream)
+            .and_then(|mut stream| stream.write_chunk_with_ppi(now, data, ppi))
+            .map(|_| ())
+            .map_err(|_| SendRefused::NotOpen)
+    }
+
+    fn on_association_events(&mut self, now: Instant) {
+        while let Some((_, association)) = &mut self.association {
+            let Some(event) = association.poll() else {
+                break;
+            };
+            match event {
+                Event::Connected if self.role == LinkRole::Offerer => self.open_channels(now),
+                Event::HandshakeFailed { reason } | Event::AssociationLost { reason, .. } => {
+                    self.open = false;
+                    self.events
+                        .push_back(ChannelEvent::Lost(reason.to_string()));
+                }
+                Event::Stream(StreamEvent::Readable { id }) => self.on_readable(id, now),
+                Event::Stream(StreamEvent::Finished { id }) if self.is_ours(id) => {
+                    self.events
+                        .push_back(ChannelEvent::Lost("a data channel was closed".to_owned()));
+                }
+                _ => {}
+            }
+        }
+        // Streams that the peer opened are known by their id from here on.
+        if let Some((_, association)) = &mut self.association {
+            while association.accept_stream().is_some() {}
+        }
+    }
+
+    fn is_ours(&self, id: u16) -> bool {
+        self.control == Some(id) || self.ip == Some(id)
+    }
+
+    /// The offerer opens both channels and may use them at once (RFC 8832 §6): unordered delivery waits for the
+    /// acknowledgement, or a frame could overtake the opening of its channel.
+    fn open_channels(&mut self, now: Instant) {
+        for (id, label, kind) in [
+            (CONTROL_STREAM, CONTROL_LABEL, ChannelType::Reliable),
+            (IP_STREAM, IP_LABEL, ChannelType::ReliableUnordered),
+        ] {
+            let open = Dcep::DataChannelOpen(DataChannelOpen {
+                channel_type: kind,
+                priority: CHANNEL_PRIORITY_NORMAL,
+                reliability_parameter: 0,
+                label: label.as_bytes().to_vec(),
+                protocol: SUBPROTOCOL.as_bytes().to_vec(),
+            });
+            let opened = self.association.as_mut().is_some_and(|(_, association)| {
+                association
+                    .open_stream(id, PayloadProtocolIdentifier::Binary)
+                    .is_ok()
+            });
+            if !opened || !self.send_dcep(id, &open, now) {
+                self.events
+                    .push_back(ChannelEvent::Lost(format!("cannot open `{label}`")));
+                return;
+            }
+        }
+        self.control = Some(CONTROL_STREAM);
+        self.ip = Some(IP_STREAM);
+        self.open = true;
+        self.events.push_back(ChannelEvent::Open);
+    }
+
+    fn send_dcep(&mut self, stream: u16, message: &Dcep, now: Instant) -> bool {
+        message.marshal().is_ok_and(|encoded| {
+            self.write(
+                stream,
+                &encoded.freeze(),
+                PayloadProtocolIdentifier::Dcep,
+                now,
+            )
+            .is_ok()
+        })
+    }
+
+    fn on_readable(&mut self, id: u16, now: Instant) {
+        loop {
+            let Some((_, association)) = &mut self.association else {
+                return;
+            };
+            let Ok(mut stream) = association.stream(id) else {
+                return;
+            };
+            let Ok(Some(chunks)) = stream.read_sctp() else {
+                return;
+            };
+            let Ok(message) = chunks.to_payload(MAX_FRAME) else {
+                self.dropped += 1;
+                continue;
+            };
+            match chunks.ppi {
+                PayloadProtocolIdentifier::Dcep => self.on_dcep(id, &message, now),
+                _ if self.ip == Some(id) => self.events.push_back(ChannelEvent::Frame(message)),
+                _ if self.control == Some(id) => self.on_control(&message),
+                // A channel that is none of ours: a browser may open more, nobody listens to them.
+                _ => self.dropped += 1,
+            }
+        }
+    }
+
+    fn on_control(&mut self, message: &[u8]) {
+        match (message.len() <= MAX_CONTROL).then(|| Control::decode(message)) {
+            Some(Ok(control)) => self.events.push_back(ChannelEvent::Control(control)),
+            _ => self.dropped += 1,
+        }
+    }
+
+    fn on_dcep(&mut self, id: u16, mut message: &[u8], now: Instant) {
+        match Dcep::unmarshal(&mut message) {
+            Ok(Dcep::DataChannelOpen(open)) if self.role == LinkRole::Answerer => {
+                self.on_channel_open(id, &open, now);
+            }
+            Ok(Dcep::DataChannelAck(_)) if self.is_ours(id) => {
+                self.set_unordered(id, self.ip == Some(id));
+            }
+            _ => self.dropped += 1,
+        }
+    }
+
+    fn on_channel_open(&mut self, id: u16, open: &DataChannelOpen, now: Instant) {
+        let (unordered, _) = DataChannel::get_reliability_params(open.channel_type);
+        self.set_unordered(id, unordered);
+        self.send_dcep(id, &Dcep::DataChannelAck(DataChannelAck {}), now);
+        if open.label == CONTROL_LABEL.as_bytes() {
+            self.control.get_or_insert(id);
+        } else if open.label == IP_LABEL.as_bytes() {
+            self.ip.get_or_insert(id);
+        }
+        if !self.open && self.control.is_some() && self.ip.is_some() {
+            self.open = true;
+            self.events.push_back(ChannelEvent::Open);
+        }
+    }
+
+    fn set_unordered(&mut self, id: u16, unordered: bool) {
+        if let Some((_, association)) = &mut self.association
+            && let Ok(mut stream) = association.stream(id)
+        {
+            let _ = stream.set_reliability_params(unordered, ReliabilityType::Reliable, 0);
+        }
+    }
+
+    /// Smoothed round-trip time, once measured.
+    pub(crate) fn rtt(&self) -> Option<Duration> {
+        let (_, association) = self.association.as_ref()?;
+        Some(association.rtt()).filter(|rtt| !rtt.is_zero())
+    }
+}
+
+impl fmt::Debug for Channels {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Channels")
+            .field("role", &self.role)
+            .field("open", &self.open)
+            .finish()
+    }
+}

@@ -1,0 +1,183 @@
+//! DTLS between exactly the two certificates that were signed: a thin face over `rtc-dtls`.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::{Arc, OnceLock};
+use std::time::Instant;
+
+use bytes::BytesMut;
+use rtc_dtls::config::{ClientAuthType, ConfigBuilder, ExtendedMasterSecretType, HandshakeConfig};
+use rtc_dtls::endpoint::{Endpoint, EndpointEvent};
+use rtc_shared::TransportProtocol;
+use rtc_shared::error::Error;
+
+use crate::certificate::{DtlsCertificate, fingerprint, hex};
+use crate::config::{DTLS_FLIGHT_INTERVAL, LinkRole};
+use crate::output::{CloseReason, LinkError};
+
+/// The path may change under a session, so the session itself knows its peer by this stand-in.
+pub(crate) const PEER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 0, 8)), 1);
+
+pub(crate) enum DtlsEvent {
+    Connected,
+    Data(BytesMut),
+    PeerClosed,
+}
+
+pub(crate) struct Dtls {
+    endpoint: Endpoint,
+    config: Arc<HandshakeConfig>,
+    role: LinkRole,
+    started: bool,
+    expected: [u8; 32],
+    seen: Arc<OnceLock<[u8; 32]>>,
+    /// Datagrams that were no valid DTLS of this session.
+    pub(crate) dropped: u64,
+    /// The last complaint, for when the handshake does not end.
+    pub(crate) last_error: Option<String>,
+}
+
+impl Dtls {
+    pub(crate) fn new(
+        role: LinkRole,
+        certificate: &DtlsCertificate,
+        expected: [u8; 32],
+    ) -> Result<Self, LinkError> {
+        let seen = Arc::new(OnceLock::new());
+        let (record, provider) = (seen.clone(), certificate.provider.clone());
+        let config = ConfigBuilder::default()
+            .with_crypto_provider(certificate.provider.clone())
+            .with_certificates(vec![certificate.certificate.clone()])
+            .with_client_auth(ClientAuthType::RequireAnyClientCert)
+            .with_extended_master_secret(ExtendedMasterSecretType::Require)
+            .with_flight_interval(DTLS_FLIGHT_INTERVAL)
+            // No CA vouches for these certificates: the signed fingerprint does, right below.
+            .with_insecure_skip_verify(true)
+            .with_verify_peer_certificate(Some(Arc::new(move |raw, _| {
+                let der = raw.first().ok_or(Error::ErrClientCertificateRequired)?;
+                let found =
+                    fingerprint(&provider, der).map_err(|error| Error::Other(error.to_string()))?;
+                let _ = record.set(found);
+                if found == expected {
+                    Ok(())
+                } else {
+                    Err(Error::ErrClientCertificateNotVerified)
+                }
+            })))
+            .build(role == LinkRole::Offerer, None)
+            .map_err(|error| LinkError::Setup(error.to_string()))?;
+        let config = Arc::new(config);
+        let server = (role == LinkRole::Answerer).then(|| config.clone());
+        let endpoint = Endpoint::new(PEER, TransportProtocol::UDP, server);
+        Ok(Self {
+            endpoint,
+            config,
+            role,
+            started: false,
+            expected,
+            seen,
+            dropped: 0,
+            last_error: None,
+        })
+    }
+
+    /// Called when a path is there: the client says hello.
+    pub(crate) fn start(&mut self, now: Instant) -> Result<(), CloseReason> {
+        if self.started || self.role == LinkRole::Answerer {
+            return Ok(());
+        }
+        self.started = true;
+        self.endpoint
+            .connect(now, PEER, self.config.clone(), None)
+            .map_err(|error| self.failure(&error))
+    }
+
+    pub(crate) fn handle_datagram(
+        &mut self,
+        payload: BytesMut,
+        now: Instant,
+        mut on_event: impl FnMut(DtlsEvent),
+    ) -> Result<(), CloseReason> {
+        let events = match self.endpoint.read(now, PEER, None, payload) {
+            Ok(events) => events,
+            // Anybody on the path can send nonsense or forge an alert: only the wrong certificate ends the link.
+            Err(error) => {
+                self.dropped += 1;
+                self.last_error = Some(error.to_string());
+                return match self.seen.get() {
+                    Some(seen) if seen != &self.expected => Err(self.mismatch()),
+                    _ => Ok(()),
+                };
+            }
+        };
+        for event in events {
+            match event {
+                EndpointEvent::HandshakeComplete => {
+                    // The callback above ran, or the handshake could not have completed; asked again all the same.
+                    if self.seen.get() != Some(&self.expected) {
+                        return Err(self.mismatch());
+                    }
+                    on_event(DtlsEvent::Connected);
+                }
+                EndpointEvent::ApplicationData(data) => on_event(DtlsEvent::Data(data)),
+                EndpointEvent::PeerClosed => on_event(DtlsEvent::PeerClosed),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn send(&mut self, data: &[u8], now: Instant) -> Result<(), CloseReason> {
+        self.endpoint
+            .write(now, PEER, data)
+            .map_err(|error| self.failure(&error))
+    }
+
+    pub(crate) fn handle_timeout(&mut self, now: Instant) -> Result<(), CloseReason> {
+        if self.endpoint.poll_timeout(&PEER).is_none() {
+            return Ok(());
+        }
+        self.endpoint
+            .handle_timeout(PEER, now)
+            .map_err(|error| self.failure(&error))
+    }
+
+    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
+        self.endpoint.poll_timeout(&PEER)
+    }
+
+    pub(crate) fn poll_transmit(&mut self) -> Option<BytesMut> {
+        self.endpoint.poll_transmit().map(|message| message.message)
+    }
+
+    pub(crate) fn close(&mut self, now: Instant) {
+        let _ = self.endpoint.close(now);
+    }
+
+    /// A fingerprint that differs, when that is what an error comes from.
+    fn failure(&self, error: &Error) -> CloseReason {
+        match self.seen.get() {
+            Some(seen) if seen != &self.expected => self.mismatch(),
+            _ => CloseReason::DtlsFailed(error.to_string()),
+        }
+    }
+
+    fn mismatch(&self) -> CloseReason {
+        CloseReason::FingerprintMismatch {
+            expected: hex(&self.expected),
+            seen: self
+                .seen
+                .get()
+                .map_or_else(|| "none".to_owned(), |seen| hex(seen)),
+        }
+    }
+}
+
+impl fmt::Debug for Dtls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Dtls")
+            .field("role", &self.role)
+            .field("started", &self.started)
+            .finish()
+    }
+}

@@ -1,0 +1,501 @@
+//! The link itself: a switchboard between path, session and channels.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+use protocol::document::{Bye, Candidate, Control, Hello, SessionDescription, control::Body};
+
+use crate::candidate::LocalCandidate;
+use crate::certificate::DtlsCertificate;
+use crate::channels::{ChannelEvent, Channels};
+use crate::config::{LINK_VERSION, LinkConfig, LinkRole};
+use crate::dtls::{Dtls, DtlsEvent};
+use crate::ice::{Ice, IceEvent};
+use crate::output::{CloseReason, LinkError, LinkEvent, Path, SendRefused, Step, Transmit};
+
+/// One WebRTC session, without I/O. See the crate's documentation for the drain law.
+pub struct Link {
+    role: LinkRole,
+    config: LinkConfig,
+    certificate: Arc<DtlsCertificate>,
+    ice: Ice,
+    /// There once the remote description is: only then is it known whom to expect.
+    dtls: Option<Dtls>,
+    channels: Channels,
+    /// Where packets go: the nominated pair, or before that the pair DTLS came in on.
+    pair: Option<(SocketAddr, SocketAddr)>,
+    path: Option<Path>,
+    open_deadline: Option<Instant>,
+    last_traffic: Instant,
+    closed: bool,
+    events: VecDeque<LinkEvent>,
+    transmits: VecDeque<Transmit>,
+    stats: LinkStats,
+}
+
+/// Plain counters of a link.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LinkStats {
+    /// Frames and their bytes accepted for sending.
+    pub frames_sent: u64,
+    /// See `frames_sent`.
+    pub bytes_sent: u64,
+    /// Frames and their bytes that came in.
+    pub frames_received: u64,
+    /// See `frames_received`.
+    pub bytes_received: u64,
+    /// Frames refused because the queue was full.
+    pub frames_refused: u64,
+    /// Datagrams that belonged to no layer or to no valid path.
+    pub datagrams_dropped: u64,
+}
+
+impl Link {
+    /// A link that has not met its peer yet.
+    ///
+    /// # Errors
+    /// When the session cannot be set up locally.
+    pub fn new(
+        role: LinkRole,
+        certificate: Arc<DtlsCertificate>,
+        config: &LinkConfig,
+        now: Instant,
+    ) -> Result<Self, LinkError> {
+        Ok(Self {
+            role,
+            config: config.clone(),
+            ice: Ice::new(role, &certificate, config, now)?,
+            certificate,
+            dtls: None,
+            channels: Channels::new(role, config),
+            pair: None,
+            path: None,
+            open_deadline: None,
+            last_traffic: now,
+            closed: false,
+            events: VecDeque::new(),
+            transmits: VecDeque::new(),
+            stats: LinkStats::default(),
+        })
+    }
+
+    /// The ICE username fragment by which incoming checks name this link.
+    #[must_use]
+    pub fn local_ufrag(&self) -> &str {
+        self.ice.ufrag()
+    }
+
+    /// Adds an address this end can be reached at; before the description is taken, or it will not be in it.
+    ///
+    /// # Errors
+    /// When the address is not usable as a candidate.
+    pub fn add_local_candidate(
+        &mut self,
+        candidate: LocalCandidate,
+        _now: Instant,
+    ) -> Result<(), LinkError> {
+        self.ice.add_local(candidate)
+    }
+
+    /// What the peer must know of this end.
+    #[must_use]
+    pub fn local_description(&self) -> SessionDescription {
+        let mut description = SessionDescription {
+            dtls_fingerprint: self.certificate.fingerprint().to_vec(),
+            link_version: LINK_VERSION,
+            ..SessionDescription::default()
+        };
+        self.ice.describe(&mut description);
+        description
+    }
+
+    /// Takes in the peer's (verified) description and starts looking for a path.
+    ///
+    /// # Errors
+    /// When the description is unusable; unusable candidates in it are left out.
+    pub fn set_remote_description(
+        &mut self,
+        description: &SessionDescription,
+        now: Instant,
+    ) -> Result<(), LinkError> {
+        if self.dtls.is_some() {
+            return Err(LinkError::BadDescription("there is one already"));
+        }
+        if description.link_version == 0 {
+            return Err(LinkError::BadDescription("no link version"));
+        }
+        let fingerprint = <[u8; 32]>::try_from(description.dtls_fingerprint.as_slice())
+            .map_err(|_| LinkError::BadDescription("the DTLS fingerprint is not 32 bytes"))?;
+        self.dtls = Some(Dtls::new(self.role, &self.certificate, fingerprint)?);
+        for candidate in &description.candidates {
+            let _ = self.ice.add_remote(candidate);
+        }
+        self.ice
+            .start(&description.ice_ufrag, &description.ice_pwd, now)?;
+        self.drive(now);
+        Ok(())
+    }
+
+    /// Takes in a candidate that trickled in later.
+    ///
+    /// # Errors
+    /// When its address is unusable.
+    pub fn add_remote_candidate(
+        &mut self,
+        candidate: &Candidate,
+        now: Instant,
+    ) -> Result<(), LinkError> {
+        self.ice.add_remote(candidate)?;
+        self.drive(now);
+        Ok(())
+    }
+
+    /// The remote candidates' addresses known so far (a standing allocation must permit each).
+    #[must_use]
+    pub fn remote_candidates(&self) -> &[SocketAddr] {
+        self.ice.remotes()
+    }
+
+    /// A datagram that arrived on `local`, a host socket's address or a relayed address, from `remote`.
+    pub fn handle_datagram(
+        &mut self,
+        local: SocketAddr,
+        remote: SocketAddr,
+        payload: BytesMut,
+        now: Instant,
+    ) {
+        if self.closed {
+            return;
+        }
+        // RFC 7983 §7: STUN is 0 to 3, DTLS is 20 to 63.
+        match payload.first() {
+            Some(0..=3) => self.ice.handle_stun(local, remote, payload, now),
+            Some(20..=63) if self.dtls.is_some() && self.ice.accepts(local, remote, now) => {
+                self.pair.get_or_insert((local, remote));
+                self.on_dtls(payload, now);
+            }
+            _ => self.stats.datagrams_dropped += 1,
+        }
+        self.drive(now);
+    }
+
+    /// Lets timers run that are due.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        if self.closed {
+            return;
+        }
+        if self.open_deadline.is_some_and(|deadline| deadline <= now) && !self.channels.is_open() {
+            let complaint = self.dtls.as_ref().and_then(|dtls| dtls.last_error.clone());
+            self.on_closed(complaint.map_or(CloseReason::OpenTimeout, CloseReason::DtlsFailed));
+            return;
+        }
+        self.ice.handle_timeout(now);
+        if let Some(dtls) = &mut self.dtls
+            && let Err(reason) = dtls.handle_timeout(now)
+        {
+            self.on_closed(reason);
+        }
+        self.channels.handle_timeout(now);
+        self.drive(now);
+    }
+
+    /// When [`Link::handle_timeout`] wants to be called next.
+    #[must_use]
+    pub fn poll_timeout(&mut self) -> Option<Instant> {
+        if self.closed {
+            return None;
+        }
+        let dtls = self.dtls.as_ref().and_then(Dtls::poll_timeout);
+        let opening = self.open_deadline.filter(|_| !self.channels.is_open());
+        [
+            self.ice.poll_timeout(),
+            dtls,
+            self.channels.poll_timeout(),
+            opening,
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+    }
+
+    /// The next datagram to send.
+    #[must_use]
+    pub fn poll_transmit(&mut self) -> Option<Transmit> {
+        self.transmits.pop_front()
+    }
+
+    /// The next thing that happened.
+    #[must_use]
+    pub fn poll_event(&mut self) -> Option<LinkEvent> {
+        self.events.pop_front()
+    }
+
+    /// Sends one tunnel frame on the `ip` channel.
+    ///
+    /// # Errors
+    /// When the link is not open, the queue is full (the frame is dropped, as a full interface would), or the
+    /// frame is longer than 64 KiB and its header.
+    pub fn send_frame(&mut self, frame: &[u8], now: Instant) -> Result<(), SendRefused> {
+        let sent = self.channels.send_frame(Bytes::copy_from_slice(frame), now);
+        match sent {
+            Ok(()) => {
+                self.stats.frames_sent += 1;
+                self.stats.bytes_sent += frame.len() as u64;
+                self.last_traffic = now;
+                self.drive(now);
+            }
+            Err(_) => self.stats.frames_refused += 1,
+        }
+        sent
+    }
+
+    /// Sends a control message.
+    ///
+    /// # Errors
+    /// When the link is not open or the message is longer than 16 KiB.
+    pub fn send_control(&mut self, message: &Control, now: Instant) -> Result<(), SendRefused> {
+        self.channels.send_control(message, now)?;
+        self.drive(now);
+        Ok(())
+    }
+
+    /// Ends the link: tells the peer as far as the session reaches, then goes silent.
+    pub fn close(&mut self, reason: &str, now: Instant) {
+        if self.closed {
+            return;
+        }
+        let bye = Bye {
+            link: 0,
+            reason: reason.to_owned(),
+        };
+        if self
+            .channels
+            .send_control(
+                &Control {
+                    body: Some(Body::Bye(bye)),
+                },
+                now,
+            )
+            .is_ok()
+        {
+            self.drive(now);
+        }
+        self.channels.close();
+        self.drive(now);
+        if let Some(dtls) = &mut self.dtls {
+            dtls.close(now);
+        }
+        self.flush_dtls();
+        self.on_closed(CloseReason::LocalClosed(reason.to_owned()));
+    }
+
+    /// Whether frames can be sent.
+    #[must_use]
+    pub const fn is_open(&self) -> bool {
+        self.channels.is_open() && !self.closed
+    }
+
+    /// Whether the link is over.
+    #[must_use]
+    pub const fn is_closed(&self) -> bool {
+        self.closed
+    }
+
+    /// How packets travel, once a pair is nominated.
+    #[must_use]
+    pub const fn path(&self) -> Option<Path> {
+        self.path
+    }
+
+    /// The base and the peer's address of the nominated pair.
+    #[must_use]
+    pub const fn pair(&self) -> Option<(SocketAddr, SocketAddr)> {
+        self.pair
+    }
+
+    /// When a frame last went in or out (at first: when the link was made).
+    #[must_use]
+    pub const fn last_traffic(&self) -> Instant {
+        self.last_traffic
+    }
+
+    /// Round trip of the session, once measured.
+    #[must_use]
+    pub fn rtt(&self) -> Option<Duration> {
+        self.channels.rtt()
+    }
+
+    /// The link's counters.
+    #[must_use]
+    pub fn stats(&self) -> LinkStats {
+        let inside = self.dtls.as_ref().map_or(0, |dtls| dtls.dropped) + self.channels.dropped;
+        LinkStats {
+            datagrams_dropped: self.stats.datagrams_dropped + inside,
+            ..self.stats
+        }
+    }
+
+    fn on_dtls(&mut self, payload: BytesMut, now: Instant) {
+        let Some(dtls) = &mut self.dtls else { return };
+        let mut connected = false;
+        let mut peer_closed = false;
+        let mut packets = Vec::new();
+        let read = dtls.handle_datagram(payload, now, |event| match event {
+            DtlsEvent::Connected => connected = true,
+            DtlsEvent::Data(data) => packets.push(data),
+            DtlsEvent::PeerClosed => peer_closed = true,
+        });
+        if let Err(reason) = read {
+            self.flush_dtls();
+            return self.on_closed(reason);
+        }
+        if connected {
+            self.events.push_back(LinkEvent::Step(Step::DtlsConnected));
+            if let Err(reason) = self.channels.start(now) {
+                return self.on_closed(reason);
+            }
+        }
+        for packet in packets {
+            self.channels.handle_packet(packet.freeze(), now);
+        }
+        if peer_closed {
+            self.drain_channels(now);
+            self.on_closed(CloseReason::PeerClosed("without a word".to_owned()));
+        }
+    }
+
+    /// Moves what one layer has for the next, until nothing is left to move.
+    fn drive(&mut self, now: Instant) {
+        while let Some(event) = self.ice.poll_event() {
+            match event {
+                IceEvent::Selected {
+                    local,
+                    remote,
+                    path,
+                } => {
+                    self.on_selected((local, remote), path, now);
+                }
+                IceEvent::Failed => self.on_closed(CloseReason::IceTimeout),
+            }
+        }
+        self.drain_channels(now);
+        self.flush_sctp(now);
+        self.flush_dtls();
+        while let Some(transmit) = self.ice.poll_transmit() {
+            self.transmits.push_back(transmit);
+        }
+    }
+
+    fn on_selected(&mut self, pair: (SocketAddr, SocketAddr), path: Path, now: Instant) {
+        let first = self.path.is_none();
+        self.pair = Some(pair);
+        if self.path.replace(path) != Some(path) {
+            self.events.push_back(LinkEvent::Path(path));
+        }
+        if first {
+            self.events.push_back(LinkEvent::Step(Step::IceConnected));
+            self.open_deadline = Some(now + self.config.open_timeout);
+            if let Some(dtls) = &mut self.dtls
+                && let Err(reason) = dtls.start(now)
+            {
+                self.on_closed(reason);
+            }
+        }
+    }
+
+    fn drain_channels(&mut self, now: Instant) {
+        while let Some(event) = self.channels.poll_event() {
+            match event {
+                ChannelEvent::Open => {
+                    self.last_traffic = now;
+                    let hello = Hello {
+                        version: LINK_VERSION,
+                        mtu: 0,
+                    };
+                    let hello = Control {
+                        body: Some(Body::Hello(hello)),
+                    };
+                    let _ = self.channels.send_control(&hello, now);
+                    self.events.push_back(LinkEvent::Step(Step::Open));
+                }
+                ChannelEvent::Frame(frame) => {
+                    self.stats.frames_received += 1;
+                    self.stats.bytes_received += frame.len() as u64;
+                    self.last_traffic = now;
+                    self.events.push_back(LinkEvent::Frame(frame));
+                }
+                ChannelEvent::Control(control) => self.on_control(control, now),
+                ChannelEvent::Lost(why) => self.on_closed(CloseReason::Protocol(why)),
+            }
+        }
+    }
+
+    fn on_control(&mut self, control: Control, now: Instant) {
+        match control.body {
+            Some(Body::Hello(hello)) if hello.version == 0 => {
+                self.on_closed(CloseReason::Protocol(
+                    "the peer speaks no known version".to_owned(),
+                ));
+            }
+            Some(Body::Hello(_)) => {}
+            Some(Body::Ping(ping)) => {
+                let pong = Control {
+                    body: Some(Body::Pong(ping)),
+                };
+                let _ = self.channels.send_control(&pong, now);
+            }
+            Some(Body::Bye(bye)) => {
+                let reason = bye.reason.chars().take(256).collect();
+                self.on_closed(CloseReason::PeerClosed(reason));
+            }
+            Some(_) => self.events.push_back(LinkEvent::Control(control)),
+            None => self.stats.datagrams_dropped += 1,
+        }
+    }
+
+    fn flush_sctp(&mut self, now: Instant) {
+        let Some(dtls) = &mut self.dtls else { return };
+        while let Some(packets) = self.channels.poll_packets(now) {
+            for packet in packets {
+                if dtls.send(&packet, now).is_err() {
+                    self.stats.datagrams_dropped += 1;
+                }
+            }
+        }
+    }
+
+    fn flush_dtls(&mut self) {
+        let (Some(dtls), Some((local, remote))) = (&mut self.dtls, self.pair) else {
+            return;
+        };
+        while let Some(payload) = dtls.poll_transmit() {
+            self.transmits.push_back(Transmit {
+                local,
+                remote,
+                payload,
+            });
+        }
+    }
+
+    fn on_closed(&mut self, reason: CloseReason) {
+        if !self.closed {
+            self.closed = true;
+            self.events.push_back(LinkEvent::Closed(reason));
+        }
+    }
+}
+
+impl fmt::Debug for Link {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Link")
+            .field("role", &self.role)
+            .field("path", &self.path)
+            .field("open", &self.channels.is_open())
+            .field("closed", &self.closed)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,126 @@
+//! Everything that can leave a link.
+
+use std::fmt;
+use std::net::SocketAddr;
+
+use bytes::BytesMut;
+use protocol::document::Control;
+
+/// A datagram to send.
+#[derive(Debug)]
+pub struct Transmit {
+    /// The base it is sent from: a host socket's address, or a relayed address of an allocation.
+    pub local: SocketAddr,
+    /// The peer's address on this path.
+    pub remote: SocketAddr,
+    /// The UDP payload.
+    pub payload: BytesMut,
+}
+
+/// What happened on a link.
+#[derive(Debug)]
+pub enum LinkEvent {
+    /// Opening got one step further.
+    Step(Step),
+    /// Packets travel this way from now on.
+    Path(Path),
+    /// A message on the `control` channel (`Hello` and `Ping` are dealt with inside).
+    Control(Control),
+    /// One message of the `ip` channel: a tunnel frame, not yet validated.
+    Frame(BytesMut),
+    /// The link is over; nothing follows but the last transmits.
+    Closed(CloseReason),
+}
+
+/// The steps of opening, in order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// A pair was nominated.
+    IceConnected,
+    /// DTLS came up between exactly the two certificates that were signed.
+    DtlsConnected,
+    /// Both data channels can be used.
+    Open,
+}
+
+/// How a link's packets travel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Path {
+    /// Host to host, punched or not.
+    Direct,
+    /// Through a relay, reached over UDP.
+    RelayUdp,
+}
+
+impl fmt::Display for Path {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Direct => "direct",
+            Self::RelayUdp => "relay/udp",
+        })
+    }
+}
+
+/// Why a link ended, one clear sentence each.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum CloseReason {
+    /// No pair worked in time, or the peer fell silent.
+    #[error("no path to the peer: connectivity checks went unanswered")]
+    IceTimeout,
+    /// ICE connected but DTLS or SCTP did not come up in time.
+    #[error("the session did not open in time after a path was found")]
+    OpenTimeout,
+    /// The peer's DTLS certificate is not the one that was signed.
+    #[error(
+        "the DTLS certificate's fingerprint {seen} is not the signed one {expected}: somebody is in between, or the \
+         peer restarted"
+    )]
+    FingerprintMismatch {
+        /// Hex of what the signed description named.
+        expected: String,
+        /// Hex of what DTLS saw.
+        seen: String,
+    },
+    /// The peer ended the link.
+    #[error("the peer closed the link: {0}")]
+    PeerClosed(String),
+    /// This side ended it.
+    #[error("closed here: {0}")]
+    LocalClosed(String),
+    /// The DTLS handshake failed otherwise.
+    #[error("DTLS failed: {0}")]
+    DtlsFailed(String),
+    /// The SCTP association was lost, or the peer broke the protocol.
+    #[error("the session broke: {0}")]
+    Protocol(String),
+}
+
+/// A description or candidate that cannot be used, or a local failure to set up.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum LinkError {
+    /// The remote description is unusable.
+    #[error("unusable session description: {0}")]
+    BadDescription(&'static str),
+    /// A candidate has no valid address.
+    #[error("unusable candidate `{0}`")]
+    BadCandidate(String),
+    /// Local set-up failed.
+    #[error("cannot set up the session: {0}")]
+    Setup(String),
+}
+
+/// Why something was not sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SendRefused {
+    /// The data channels are not open (yet, or any more).
+    #[error("the link is not open")]
+    NotOpen,
+    /// `send_limit` bytes wait already.
+    #[error("the link's send queue is full")]
+    QueueFull,
+    /// Longer than a message may be.
+    #[error("the message is too long")]
+    TooLong,
+}

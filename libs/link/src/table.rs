@@ -1,0 +1,223 @@
+//! All links of a process, with every index they are found by.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+
+/// Length of a STUN header. [RFC 8489 §5](https://www.rfc-editor.org/rfc/rfc8489#section-5)
+const STUN_HEADER: usize = 20;
+/// [RFC 8489 §14.3](https://www.rfc-editor.org/rfc/rfc8489#section-14.3)
+const USERNAME: u16 = 0x0006;
+/// Address pairs remembered per link: what its checks come in on.
+const MAX_PAIRS: usize = 64;
+
+/// Links by key, by ICE username fragment, and by the address pairs their traffic uses.
+#[derive(Debug)]
+pub struct LinkTable<T> {
+    links: HashMap<u64, Entry<T>>,
+    by_ufrag: HashMap<String, u64>,
+    by_pair: HashMap<(SocketAddr, SocketAddr), u64>,
+    limit: usize,
+}
+
+#[derive(Debug)]
+struct Entry<T> {
+    ufrag: String,
+    pairs: Vec<(SocketAddr, SocketAddr)>,
+    value: T,
+}
+
+impl<T> LinkTable<T> {
+    /// An empty table for at most `limit` links.
+    #[must_use]
+    pub fn new(limit: usize) -> Self {
+        Self {
+            links: HashMap::new(),
+            by_ufrag: HashMap::new(),
+            by_pair: HashMap::new(),
+            limit,
+        }
+    }
+
+    /// Links in the table.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.links.len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.links.is_empty()
+    }
+
+    /// Takes a link in; `false` when the table is full or the key or fragment is taken.
+    pub fn insert(&mut self, key: u64, ufrag: &str, value: T) -> bool {
+        if self.links.len() >= self.limit
+            || self.links.contains_key(&key)
+            || self.by_ufrag.contains_key(ufrag)
+        {
+            return false;
+        }
+        self.by_ufrag.insert(ufrag.to_owned(), key);
+        self.links.insert(
+            key,
+            Entry {
+                ufrag: ufrag.to_owned(),
+                pairs: Vec::new(),
+                value,
+            },
+        );
+        true
+    }
+
+    /// Takes a link out, with all it was found by.
+    pub fn remove(&mut self, key: u64) -> Option<T> {
+        let entry = self.links.remove(&key)?;
+        self.by_ufrag.remove(&entry.ufrag);
+        for pair in &entry.pairs {
+            self.by_pair.remove(pair);
+        }
+        Some(entry.value)
+    }
+
+    /// The link of this key.
+    #[must_use]
+    pub fn get(&self, key: u64) -> Option<&T> {
+        self.links.get(&key).map(|entry| &entry.value)
+    }
+
+    /// The link of this key.
+    pub fn get_mut(&mut self, key: u64) -> Option<&mut T> {
+        self.links.get_mut(&key).map(|entry| &mut entry.value)
+    }
+
+    /// All links with their keys, in no order.
+    pub fn iter(&self) -> impl Iterator<Item = (u64, &T)> {
+        self.links.iter().map(|(key, entry)| (*key, &entry.value))
+    }
+
+    /// All links with their keys, in no order.
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = (u64, &mut T)> {
+        self.links
+            .iter_mut()
+            .map(|(key, entry)| (*key, &mut entry.value))
+    }
+
+    /// Which link a datagram is for: by the username of a Binding request, else by the pair it came on. A pair is
+    /// learned from a request that names a link, and from [`LinkTable::learn`].
+    pub fn route(&mut self, local: SocketAddr, remote: SocketAddr, payload: &[u8]) -> Option<u64> {
+        if let Some(ufrag) = binding_request_ufrag(payload) {
+            let key = *self.by_ufrag.get(ufrag)?;
+            self.learn(key, local, remote);
+            return Some(key);
+        }
+        self.by_pair.get(&(local, remote)).copied()
+    }
+
+    /// Remembers that a link's traffic uses this pair: it sends checks there.
+    pub fn learn(&mut self, key: u64, local: SocketAddr, remote: SocketAddr) {
+        let pair = (local, remote);
+        if self.by_pair.get(&pair) == Some(&key) {
+            return;
+        }
+        let Some(entry) = self.links.get_mut(&key) else {
+            return;
+        };
+        if entry.pairs.len() >= MAX_PAIRS {
+            return;
+        }
+        entry.pairs.push(pair);
+        // The latest claim wins: a peer that restarted behind the same address.
+        if let Some(previous) = self.by_pair.insert(pair, key)
+            && let Some(previous) = self.links.get_mut(&previous)
+        {
+            previous.pairs.retain(|known| *known != pair);
+        }
+    }
+}
+
+/// The receiver's fragment in the USERNAME of a STUN Binding request: "receiver:sender".
+/// [RFC 8445 §7.2.2](https://www.rfc-editor.org/rfc/rfc8445#section-7.2.2)
+fn binding_request_ufrag(message: &[u8]) -> Option<&str> {
+    if !message.starts_with(&[0x00, 0x01]) {
+        return None;
+    }
+    let mut attributes = message.get(STUN_HEADER..)?;
+    while let [t0, t1, l0, l1, rest @ ..] = attributes {
+        let length = usize::from(u16::from_be_bytes([*l0, *l1]));
+        let value = rest.get(..length)?;
+        if u16::from_be_bytes([*t0, *t1]) == USERNAME {
+            return std::str::from_utf8(value).ok()?.split(':').next();
+        }
+        attributes = rest.get(length.next_multiple_of(4)..)?;
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address(text: &str) -> SocketAddr {
+        text.parse().expect("an address")
+    }
+
+    fn request(username: &str) -> Vec<u8> {
+        let mut message = vec![0, 1, 0, 0, 0x21, 0x12, 0xa4, 0x42];
+        message.extend([7; 12]);
+        // An attribute before it that must be stepped over, padding included.
+        message.extend([0x80, 0x22, 0, 3, b'a', b'b', b'c', 0]);
+        message.extend(USERNAME.to_be_bytes());
+        message.extend((username.len() as u16).to_be_bytes());
+        message.extend(username.as_bytes());
+        message.resize(message.len().next_multiple_of(4), 0);
+        message
+    }
+
+    #[test]
+    fn a_request_names_its_link_and_teaches_the_pair() {
+        let mut table = LinkTable::new(8);
+        assert!(table.insert(1, "alice", "first"));
+        assert!(table.insert(2, "bob", "second"));
+        let (local, remote) = (address("10.0.0.3:7000"), address("10.0.0.10:4000"));
+        assert_eq!(table.route(local, remote, &[22, 0, 0]), None);
+        assert_eq!(table.route(local, remote, &request("bob:zoe")), Some(2));
+        assert_eq!(table.route(local, remote, &[22, 0, 0]), Some(2));
+        assert_eq!(table.remove(2), Some("second"));
+        assert_eq!(table.route(local, remote, &[22, 0, 0]), None);
+        assert_eq!(table.route(local, remote, &request("bob:zoe")), None);
+    }
+
+    #[test]
+    fn a_pair_goes_to_who_claimed_it_last() {
+        let mut table = LinkTable::new(8);
+        table.insert(1, "old", ());
+        table.insert(2, "new", ());
+        let (local, remote) = (address("10.0.0.3:7000"), address("10.0.0.10:4000"));
+        table.learn(1, local, remote);
+        table.learn(2, local, remote);
+        table.remove(1);
+        assert_eq!(table.route(local, remote, &[22]), Some(2));
+    }
+
+    #[test]
+    fn the_table_is_bounded_and_refuses_twins() {
+        let mut table = LinkTable::new(2);
+        assert!(table.insert(1, "a", ()));
+        assert!(!table.insert(1, "b", ()));
+        assert!(!table.insert(2, "a", ()));
+        assert!(table.insert(2, "b", ()));
+        assert!(!table.insert(3, "c", ()));
+    }
+
+    #[test]
+    fn cut_messages_name_nobody() {
+        let whole = request("bob:zoe");
+        for length in 0..whole.len() - 1 {
+            assert_eq!(
+                binding_request_ufrag(&whole[..length.min(20 + 8 + 4)]),
+                None
+            );
+        }
+    }
+}
