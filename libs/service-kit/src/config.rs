@@ -84,7 +84,7 @@ fn explain(path: &Path, text: &str, error: &toml::de::Error) -> ConfigError {
             .at(path, line);
     }
     if let Some(missing) = between(&message, "missing field `", "`") {
-        let field = join(&table_of(text, span.as_ref(), &field), missing);
+        let field = join(&field, missing);
         return ConfigError::without_field("missing", "add it")
             .with_field(field)
             .at(path, line);
@@ -96,14 +96,6 @@ fn explain(path: &Path, text: &str, error: &toml::de::Error) -> ConfigError {
         ConfigError::without_field(message, "correct the value").with_field(field)
     };
     error.with_value(value).at(path, line)
-}
-
-/// The table that lacks a field: the error's place is that table, or the whole document.
-fn table_of(text: &str, span: Option<&std::ops::Range<usize>>, field: &str) -> String {
-    match span {
-        Some(span) if span.start == 0 && span.end >= text.trim_end().len() => String::new(),
-        _ => field.to_owned(),
-    }
 }
 
 fn join(table: &str, name: &str) -> String {
