@@ -167,7 +167,7 @@ impl Channels {
         }
     }
 
-    pub(crate) fn send_frame(&mut self, frame: Bytes, now: Instant) -> Result<(), SendRefused> {
+    pub(crate) fn send_frame(&mut self, frame: &Bytes, now: Instant) -> Result<(), SendRefused> {
         if frame.len() > MAX_FRAME {
             return Err(SendRefused::TooLong);
         }
@@ -177,7 +177,7 @@ impl Channels {
         if self.buffered() + frame.len() > self.send_limit {
             return Err(SendRefused::QueueFull);
         }
-        self.write(ip, &frame, PayloadProtocolIdentifier::Binary, now)
+        self.write(ip, frame, PayloadProtocolIdentifier::Binary, now)
     }
 
     pub(crate) fn send_control(

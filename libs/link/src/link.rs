@@ -240,7 +240,9 @@ impl Link {
     /// When the link is not open, the queue is full (the frame is dropped, as a full interface would), or the
     /// frame is longer than 64 KiB and its header.
     pub fn send_frame(&mut self, frame: &[u8], now: Instant) -> Result<(), SendRefused> {
-        let sent = self.channels.send_frame(Bytes::copy_from_slice(frame), now);
+        let sent = self
+            .channels
+            .send_frame(&Bytes::copy_from_slice(frame), now);
         match sent {
             Ok(()) => {
                 self.stats.frames_sent += 1;

@@ -14,6 +14,8 @@ use turnpike_link::{
 pub const OFFERER: usize = 0;
 pub const ANSWERER: usize = 1;
 
+type OnWire = dyn FnMut(usize, &mut BytesMut) -> bool;
+
 pub struct World {
     pub now: Instant,
     pub start: Instant,
@@ -23,7 +25,7 @@ pub struct World {
     /// What is on the wire: when it arrives, at whom, from and to which address, and the bytes.
     wire: VecDeque<(Instant, usize, SocketAddr, SocketAddr, BytesMut)>,
     /// Sees every datagram; gives back whether it passes. May change it.
-    pub on_wire: Box<dyn FnMut(usize, &mut BytesMut) -> bool>,
+    pub on_wire: Box<OnWire>,
     pub datagrams: usize,
 }
 
