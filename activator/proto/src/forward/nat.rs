@@ -1,0 +1,262 @@
+//! Who is who behind the activator: (link, virtual IP) ⇄ (client address, service's real address).
+//!
+//! Each binding of a link gets a client of its own, so a packet's way back needs nothing but its destination: two
+//! services on one address, or a ping and its answer, cannot be confused, and no flow is remembered.
+
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    sync::Arc,
+    time::Instant,
+};
+
+use rustc_hash::FxHashMap;
+
+use crate::{
+    answer::{MAX_BINDINGS, VirtualIps},
+    forward::pool::{Client, ClientPool},
+    links::LinkKey,
+    policy::Export,
+    stats::DropReason,
+};
+
+/// One address family of a binding.
+#[derive(Debug, Clone, Copy)]
+struct Way<A> {
+    virtual_ip: A,
+    real: A,
+}
+
+/// One service, as one link sees it.
+#[derive(Debug)]
+struct Slot {
+    link: LinkKey,
+    export: Arc<Export>,
+    ipv4: Option<Way<Ipv4Addr>>,
+    ipv6: Option<Way<Ipv6Addr>>,
+}
+
+#[derive(Debug, Default)]
+struct LinkNat {
+    bindings: FxHashMap<IpAddr, Client>,
+    /// The sidecar's own addresses, learned from its first packet of each family: it may use no other.
+    sidecar_ipv4: Option<Ipv4Addr>,
+    sidecar_ipv6: Option<Ipv6Addr>,
+}
+
+/// Where a packet from a link goes.
+#[derive(Debug, Clone, Copy)]
+pub struct ToService<'a> {
+    /// The service, for its ports.
+    pub export: &'a Export,
+    /// Becomes the destination.
+    pub real: IpAddr,
+    /// Becomes the source.
+    pub client: IpAddr,
+}
+
+/// Where a packet from the TUN goes.
+#[derive(Debug, Clone, Copy)]
+pub struct ToLink {
+    /// The link it leaves by.
+    pub link: LinkKey,
+    /// The service's real address: what the source has to be.
+    pub real: IpAddr,
+    /// Becomes the source.
+    pub virtual_ip: IpAddr,
+    /// Becomes the destination.
+    pub sidecar: IpAddr,
+}
+
+/// Why a binding is not made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum BindError {
+    /// No client address is free.
+    #[error("this activator has no client address left")]
+    PoolExhausted,
+    /// The link has as many as it may have.
+    #[error("this link already has {MAX_BINDINGS} bindings, which is its limit")]
+    TooMany,
+}
+
+/// The bindings of all links.
+#[derive(Debug)]
+pub struct NatTable {
+    pool: ClientPool,
+    /// Indexed by client.
+    slots: Vec<Option<Slot>>,
+    links: FxHashMap<LinkKey, LinkNat>,
+}
+
+impl NatTable {
+    /// An empty table over this pool.
+    #[must_use]
+    pub fn new(pool: ClientPool) -> Self {
+        Self { pool, slots: Vec::new(), links: FxHashMap::default() }
+    }
+
+    /// Binds virtual IPs of a link to a service. A virtual IP that the link used for another service moves.
+    ///
+    /// # Errors
+    /// When a bound is reached.
+    pub fn bind(
+        &mut self,
+        link: LinkKey,
+        export: &Arc<Export>,
+        virtual_ips: VirtualIps,
+        now: Instant,
+    ) -> Result<(), BindError> {
+        let choose = usize::try_from(link.0).unwrap_or_default();
+        let slot = Slot {
+            link,
+            export: export.clone(),
+            ipv4: virtual_ips.ipv4.and_then(|virtual_ip| {
+                let real = *export.ipv4.get(choose % export.ipv4.len().max(1))?;
+                Some(Way { virtual_ip, real })
+            }),
+            ipv6: virtual_ips.ipv6.and_then(|virtual_ip| {
+                let real = *export.ipv6.get(choose % export.ipv6.len().max(1))?;
+                Some(Way { virtual_ip, real })
+            }),
+        };
+        if self.is_bound(&slot) {
+            return Ok(());
+        }
+        for address in slot.virtual_ips().into_iter().flatten() {
+            self.unbind(link, address, now);
+        }
+        let held = self.links.entry(link).or_default();
+        if held.bindings.len() + 2 > MAX_BINDINGS * 2 {
+            return Err(BindError::TooMany);
+        }
+        let client = self.pool.assign(now).ok_or(BindError::PoolExhausted)?;
+        for address in slot.virtual_ips().into_iter().flatten() {
+            held.bindings.insert(address, client);
+        }
+        if self.slots.len() <= client.index() {
+            self.slots.resize_with(client.index() + 1, || None);
+        }
+        self.slots[client.index()] = Some(slot);
+        Ok(())
+    }
+
+    /// Forgets a link and releases its clients.
+    pub fn remove(&mut self, link: LinkKey, now: Instant) {
+        let Some(held) = self.links.remove(&link) else { return };
+        for client in held.bindings.into_values() {
+            if self.slots.get_mut(client.index()).and_then(Option::take).is_some() {
+                self.pool.release(client, now);
+            }
+        }
+        // Give memory back once the last link is gone.
+        if self.links.is_empty() {
+            self.slots = Vec::new();
+            self.links.shrink_to_fit();
+        }
+    }
+
+    /// Where a packet of `link` from `source` to `destination` goes.
+    ///
+    /// # Errors
+    /// Why nowhere.
+    pub fn to_service(
+        &mut self,
+        link: LinkKey,
+        source: IpAddr,
+        destination: IpAddr,
+    ) -> Result<ToService<'_>, DropReason> {
+        let held = self.links.get_mut(&link).ok_or(DropReason::UnknownVirtualIp)?;
+        let client = *held.bindings.get(&destination).ok_or(DropReason::UnknownVirtualIp)?;
+        let slot = self.slots.get(client.index()).and_then(Option::as_ref);
+        let slot = slot.ok_or(DropReason::UnknownVirtualIp)?;
+        let (real, address) = match (source, destination) {
+            (IpAddr::V4(source), IpAddr::V4(_)) => {
+                if *held.sidecar_ipv4.get_or_insert(source) != source {
+                    return Err(DropReason::SpoofedSource);
+                }
+                let way = slot.ipv4.ok_or(DropReason::UnknownVirtualIp)?;
+                (IpAddr::V4(way.real), IpAddr::V4(self.pool.ipv4_of(client)))
+            }
+            (IpAddr::V6(source), IpAddr::V6(_)) => {
+                if *held.sidecar_ipv6.get_or_insert(source) != source {
+                    return Err(DropReason::SpoofedSource);
+                }
+                let way = slot.ipv6.ok_or(DropReason::UnknownVirtualIp)?;
+                (IpAddr::V6(way.real), IpAddr::V6(self.pool.ipv6_of(client)))
+            }
+            _ => return Err(DropReason::Malformed),
+        };
+        Ok(ToService { export: &slot.export, real, client: address })
+    }
+
+    /// Where a packet to this client address goes.
+    ///
+    /// # Errors
+    /// Why nowhere.
+    pub fn to_link(&self, client_address: IpAddr) -> Result<ToLink, DropReason> {
+        let client = self.pool.client_of(client_address).ok_or(DropReason::UnknownClient)?;
+        let slot = self.slots.get(client.index()).and_then(Option::as_ref);
+        let slot = slot.ok_or(DropReason::UnknownClient)?;
+        let held = self.links.get(&slot.link).ok_or(DropReason::UnknownClient)?;
+        let (real, virtual_ip, sidecar) = match client_address {
+            IpAddr::V4(_) => {
+                let way = slot.ipv4.ok_or(DropReason::UnknownClient)?;
+                let sidecar = held.sidecar_ipv4.ok_or(DropReason::UnknownClient)?;
+                (way.real.into(), way.virtual_ip.into(), sidecar.into())
+            }
+            IpAddr::V6(_) => {
+                let way = slot.ipv6.ok_or(DropReason::UnknownClient)?;
+                let sidecar = held.sidecar_ipv6.ok_or(DropReason::UnknownClient)?;
+                (way.real.into(), way.virtual_ip.into(), sidecar.into())
+            }
+        };
+        Ok(ToLink { link: slot.link, real, virtual_ip, sidecar })
+    }
+
+    /// Client addresses in use: one per binding.
+    #[must_use]
+    pub fn clients(&self) -> usize {
+        self.pool.assigned()
+    }
+
+    /// Links with at least one binding ever.
+    #[must_use]
+    pub fn links(&self) -> usize {
+        self.links.len()
+    }
+
+    /// The pools.
+    #[must_use]
+    pub const fn pool(&self) -> &ClientPool {
+        &self.pool
+    }
+
+    fn is_bound(&self, slot: &Slot) -> bool {
+        let Some(held) = self.links.get(&slot.link) else { return false };
+        slot.virtual_ips().into_iter().flatten().all(|address| {
+            let client = held.bindings.get(&address);
+            let there = client.and_then(|client| self.slots.get(client.index())?.as_ref());
+            there.is_some_and(|there| {
+                Arc::ptr_eq(&there.export, &slot.export) && there.virtual_ips() == slot.virtual_ips()
+            })
+        })
+    }
+
+    /// Takes out the binding of a virtual IP, in both families.
+    fn unbind(&mut self, link: LinkKey, address: IpAddr, now: Instant) {
+        let Some(held) = self.links.get_mut(&link) else { return };
+        let Some(client) = held.bindings.get(&address).copied() else { return };
+        held.bindings.retain(|_, other| *other != client);
+        if self.slots.get_mut(client.index()).and_then(Option::take).is_some() {
+            self.pool.release(client, now);
+        }
+    }
+}
+
+impl Slot {
+    fn virtual_ips(&self) -> [Option<IpAddr>; 2] {
+        [
+            self.ipv4.map(|way| IpAddr::V4(way.virtual_ip)),
+            self.ipv6.map(|way| IpAddr::V6(way.virtual_ip)),
+        ]
+    }
+}

@@ -1,0 +1,306 @@
+//! The activator's core: a switchboard over reservations, registration, links and the forwarder.
+//!
+//! After every `handle_*` of this type call [`Gateway::poll_output`] until `None`, then
+//! [`Gateway::poll_timeout`].
+
+use std::{collections::VecDeque, time::Instant};
+
+use model::{NetworkName, NodeId, RelayName};
+use protocol::document;
+
+use crate::{
+    answer::{self, MAX_BINDINGS},
+    forward::Forwarder,
+    input::Input,
+    links::{LinkKey, LinkLimits, LinkRecord, Links},
+    output::Output,
+    policy::ExportTable,
+    registration::RegistrationState,
+    reservation::Reservations,
+    stats::GatewayStats,
+};
+
+/// What a gateway is made from.
+#[derive(Debug)]
+pub struct GatewayConfig {
+    /// This activator.
+    pub node: NodeId,
+    /// Random; new at each start.
+    pub instance: u64,
+    /// Random; drives the jitter of retries.
+    pub seed: u64,
+    /// What it offers.
+    pub exports: ExportTable,
+    /// How many links it takes.
+    pub limits: LinkLimits,
+}
+
+/// Decides everything but the way of packets, which its [`Forwarder`] does.
+#[derive(Debug)]
+pub struct Gateway {
+    /// The packet path; the shell calls it directly.
+    pub forwarder: Forwarder,
+    reservations: Reservations,
+    registration: RegistrationState,
+    links: Links,
+    exports: ExportTable,
+    limits: LinkLimits,
+    outputs: VecDeque<Output>,
+    stats: GatewayStats,
+    closing: bool,
+}
+
+impl Gateway {
+    /// A gateway that holds nothing yet.
+    #[must_use]
+    pub fn new(config: GatewayConfig, forwarder: Forwarder) -> Self {
+        let GatewayConfig { node, instance, seed, exports, limits } = config;
+        let mut gateway = Self {
+            forwarder,
+            reservations: Reservations::new(seed),
+            registration: RegistrationState::new(&node, instance, exports.announced()),
+            links: Links::default(),
+            exports,
+            limits,
+            outputs: VecDeque::new(),
+            stats: GatewayStats::default(),
+            closing: false,
+        };
+        gateway.on_footholds_changed();
+        gateway
+    }
+
+    /// Something happened.
+    pub fn handle_input(&mut self, input: Input<'_>, now: Instant) {
+        match input {
+            Input::View { relays, is_revoked } => {
+                if self.closing {
+                    return;
+                }
+                if self.reservations.handle_relays(relays.iter(), now, &mut self.outputs) {
+                    self.on_footholds_changed();
+                }
+                let gone = |link: &LinkRecord| !link.relays.iter().any(|relay| relays.contains_key(relay));
+                for link in self.links.select(gone) {
+                    let reason = "its relay is no longer part of the mesh".to_owned();
+                    self.outputs.push_back(Output::CloseUnlessDirect { link, reason });
+                }
+                self.close_where("the node's certificate is revoked", |link| {
+                    is_revoked.is_revoked(&link.serial)
+                });
+            }
+            Input::Access { relay, access } => {
+                if !self.closing
+                    && self.reservations.handle_access(&relay, access, now, &mut self.outputs)
+                {
+                    self.on_foothold_lost(&relay, "the relay moved to another address");
+                }
+            }
+            Input::Allocated { relay, relayed } => {
+                if self.reservations.handle_allocated(&relay, relayed) {
+                    self.on_footholds_changed();
+                }
+            }
+            Input::AllocationLost { relay, reason } => {
+                if self.reservations.handle_lost(&relay) {
+                    self.on_foothold_lost(
+                        &relay,
+                        &format!("the allocation on relay `{relay}` was lost: {reason}"),
+                    );
+                }
+            }
+            Input::CredentialRefused { relay } => {
+                if !self.closing {
+                    self.reservations.handle_credential_refused(&relay, now, &mut self.outputs);
+                }
+            }
+            Input::Offer { from, serial, offer } => self.on_offer(from, serial, offer, now),
+            Input::Bye { from, bye } => {
+                if let Some(link) = self.links.by_offer(&from, bye.link) {
+                    let reason: String = bye.reason.chars().take(200).collect();
+                    let reason = format!("the other side gave it up: {reason}");
+                    self.outputs.push_back(Output::Close { link, reason });
+                }
+            }
+            Input::Bind { link, bindings } => self.on_bind(link, &bindings, now),
+            Input::LinkClosed { link } => {
+                self.links.remove(link);
+                self.forwarder.remove_link(link, now);
+            }
+            Input::Shutdown => self.on_shutdown(),
+        }
+    }
+
+    /// The next thing to do outside.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    /// When [`Self::handle_timeout`] has something to do.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        if self.closing { None } else { self.reservations.poll_timeout() }
+    }
+
+    /// A deadline passed.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        if !self.closing {
+            self.reservations.handle_timeout(now, &mut self.outputs);
+        }
+    }
+
+    /// The allocations that should be, for people.
+    #[must_use]
+    pub const fn reservations(&self) -> &Reservations {
+        &self.reservations
+    }
+
+    /// The links that are.
+    #[must_use]
+    pub const fn links(&self) -> &Links {
+        &self.links
+    }
+
+    /// What was published last.
+    #[must_use]
+    pub const fn registration(&self) -> &document::Registration {
+        self.registration.current()
+    }
+
+    /// Counters.
+    #[must_use]
+    pub const fn stats(&self) -> &GatewayStats {
+        &self.stats
+    }
+
+    /// Whether a link from this network would have a way now.
+    #[must_use]
+    pub fn has_foothold_in(&self, network: &NetworkName) -> bool {
+        self.reservations.footholds_in(network).next().is_some()
+    }
+
+    fn on_offer(&mut self, from: NodeId, serial: String, offer: document::Offer, now: Instant) {
+        if self.links.by_offer(&from, offer.link).is_some() {
+            self.stats.offers_repeated += 1;
+            return;
+        }
+        let offered_as = offer.link;
+        let decision = if self.closing {
+            Err(answer::RefuseReason::ShuttingDown)
+        } else {
+            answer::resolve(
+                &from,
+                &offer,
+                self.registration.instance(),
+                self.limits,
+                &self.links,
+                &self.reservations,
+            )
+        };
+        let refused = match decision {
+            Ok(acceptance) => {
+                let record = LinkRecord {
+                    node: from.clone(),
+                    offered_as,
+                    serial,
+                    relays: acceptance.relays.clone(),
+                };
+                let link = self.links.insert(record);
+                let bindings = self.bind(link, &from, &offer.bindings, now);
+                match answer::check_results(&bindings) {
+                    Ok(()) => {
+                        self.stats.offers_accepted += 1;
+                        let relays = acceptance.relays;
+                        self.outputs.push_back(Output::Answer { link, to: from, offer, relays, bindings });
+                        return;
+                    }
+                    Err(reason) => {
+                        self.links.remove(link);
+                        self.forwarder.remove_link(link, now);
+                        reason
+                    }
+                }
+            }
+            Err(reason) => reason,
+        };
+        self.stats.offers_refused += 1;
+        self.outputs.push_back(Output::Refuse { to: from, offered_as, reason: refused });
+    }
+
+    fn on_bind(&mut self, link: LinkKey, bindings: &[document::Binding], now: Instant) {
+        let Some(node) = self.links.get(link).map(|record| record.node.clone()) else { return };
+        if bindings.len() > MAX_BINDINGS {
+            let reason = "it sent more bindings than one message may carry".to_owned();
+            self.outputs.push_back(Output::Close { link, reason });
+            return;
+        }
+        let results = self.bind(link, &node, bindings, now);
+        self.outputs.push_back(Output::Bound { link, results });
+    }
+
+    fn bind(
+        &mut self,
+        link: LinkKey,
+        node: &NodeId,
+        bindings: &[document::Binding],
+        now: Instant,
+    ) -> Vec<document::BindingResult> {
+        let one = |binding: &document::Binding| {
+            let outcome = answer::resolve_binding(node, binding, &self.exports).and_then(
+                |(export, virtual_ips)| {
+                    self.forwarder
+                        .bind(link, export, virtual_ips, now)
+                        .map_err(|error| error.to_string())
+                },
+            );
+            document::BindingResult {
+                service: binding.service.chars().take(63).collect(),
+                accepted: outcome.is_ok(),
+                reason: outcome.err().unwrap_or_default(),
+            }
+        };
+        bindings.iter().map(one).collect()
+    }
+
+    fn on_footholds_changed(&mut self) {
+        if self.closing {
+            return;
+        }
+        if let Some(registration) =
+            self.registration.handle_footholds(self.reservations.footholds())
+        {
+            self.stats.registrations += 1;
+            self.outputs.push_back(Output::Publish(Some(registration)));
+        }
+    }
+
+    fn on_foothold_lost(&mut self, relay: &RelayName, reason: &str) {
+        self.on_footholds_changed();
+        for link in self.links.select(|link| link.relays.contains(relay)) {
+            self.outputs.push_back(Output::CloseUnlessDirect { link, reason: reason.to_owned() });
+        }
+    }
+
+    fn close_where(&mut self, reason: &str, condition: impl Fn(&LinkRecord) -> bool) {
+        for link in self.links.select(condition) {
+            self.outputs.push_back(Output::Close { link, reason: reason.to_owned() });
+        }
+    }
+
+    fn on_shutdown(&mut self) {
+        if std::mem::replace(&mut self.closing, true) {
+            return;
+        }
+        self.outputs.push_back(Output::Publish(None));
+        self.close_where("this activator is shutting down", |_| true);
+        let relays: Vec<RelayName> = self
+            .reservations
+            .status()
+            .filter(|status| status.server.is_some())
+            .map(|status| status.relay.clone())
+            .collect();
+        for relay in relays {
+            self.outputs.push_back(Output::Release { relay });
+        }
+    }
+}

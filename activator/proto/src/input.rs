@@ -1,0 +1,82 @@
+//! Everything that can enter, packets excepted (they go straight to [`Forwarder`](crate::forward::Forwarder)).
+
+use std::collections::BTreeMap;
+
+use model::{NodeId, RelayName, RelayedAddr};
+use protocol::{directory, document};
+
+use crate::{links::LinkKey, reservation::RelayAccess};
+
+/// What happened outside.
+#[derive(Debug)]
+pub enum Input<'a> {
+    /// The directory's view changed.
+    View {
+        /// All relays of the mesh.
+        relays: &'a BTreeMap<RelayName, directory::Relay>,
+        /// Whether the certificate of this serial is revoked.
+        is_revoked: &'a dyn IsRevoked,
+    },
+    /// The answer to [`Output::FetchAccess`](crate::Output::FetchAccess).
+    Access {
+        /// The relay.
+        relay: RelayName,
+        /// What to allocate with, or why it could not be had.
+        access: Result<RelayAccess, String>,
+    },
+    /// The allocation on a relay is up.
+    Allocated {
+        /// The relay.
+        relay: RelayName,
+        /// One per address family at most.
+        relayed: Vec<RelayedAddr>,
+    },
+    /// The allocation on a relay is gone; it will be tried again without further ado.
+    AllocationLost {
+        /// The relay.
+        relay: RelayName,
+        /// Why, for the log.
+        reason: String,
+    },
+    /// The relay refused the credential.
+    CredentialRefused {
+        /// The relay.
+        relay: RelayName,
+    },
+    /// A verified offer.
+    Offer {
+        /// Who signed it.
+        from: NodeId,
+        /// Serial of the certificate it was signed with.
+        serial: String,
+        /// The offer.
+        offer: document::Offer,
+    },
+    /// A verified notice that the other side gave a link up.
+    Bye {
+        /// Who signed it.
+        from: NodeId,
+        /// The notice.
+        bye: document::Bye,
+    },
+    /// `Bind` on the `control` channel.
+    Bind {
+        /// The link.
+        link: LinkKey,
+        /// What it asks for.
+        bindings: Vec<document::Binding>,
+    },
+    /// A link is over; it was closed by whichever side.
+    LinkClosed {
+        /// The link.
+        link: LinkKey,
+    },
+    /// Stop: withdraw, close, release.
+    Shutdown,
+}
+
+/// Tells revoked certificates.
+pub trait IsRevoked: std::fmt::Debug {
+    /// Whether the certificate of this serial is revoked.
+    fn is_revoked(&self, serial: &str) -> bool;
+}

@@ -1,0 +1,100 @@
+//! Everything that can leave, packets excepted.
+
+use std::time::Duration;
+
+use model::{NodeId, RelayName};
+use protocol::document;
+
+use crate::{answer::RefuseReason, links::LinkKey, relay_uri::RelayUri, reservation::RelayAccess};
+
+/// What is to be done outside.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Output {
+    /// Look the relay up, get a credential for it, and answer with [`Input::Access`](crate::Input::Access).
+    FetchAccess {
+        /// The relay.
+        relay: RelayName,
+        /// Where it listens.
+        uri: RelayUri,
+    },
+    /// For the log: no credential or no address; it will be tried again.
+    AccessFailed {
+        /// The relay.
+        relay: RelayName,
+        /// Why.
+        reason: String,
+        /// When it will be tried again.
+        retry_in: Duration,
+    },
+    /// For the log: a relay in the view cannot be used.
+    RelayIgnored {
+        /// The relay.
+        relay: RelayName,
+        /// Why.
+        reason: String,
+    },
+    /// Start a standing allocation.
+    Allocate {
+        /// The relay.
+        relay: RelayName,
+        /// Where, and with which credential.
+        access: RelayAccess,
+    },
+    /// Go on with this credential.
+    RenewCredential {
+        /// The relay.
+        relay: RelayName,
+        /// The credential; the server is the same.
+        access: RelayAccess,
+    },
+    /// Delete the allocation and forget the relay.
+    Release {
+        /// The relay.
+        relay: RelayName,
+    },
+    /// Keep this registration in the directory; none: withdraw.
+    Publish(Option<document::Registration>),
+    /// Make the link and post the answer.
+    Answer {
+        /// Names the link from now on.
+        link: LinkKey,
+        /// Who offered.
+        to: NodeId,
+        /// The offer, which has a description.
+        offer: document::Offer,
+        /// Relays whose allocations give the relayed candidates.
+        relays: Vec<RelayName>,
+        /// For the answer.
+        bindings: Vec<document::BindingResult>,
+    },
+    /// Post a refusal.
+    Refuse {
+        /// Who offered.
+        to: NodeId,
+        /// The offerer's name for the link.
+        offered_as: u64,
+        /// Why.
+        reason: RefuseReason,
+    },
+    /// Send `Bound` on the `control` channel.
+    Bound {
+        /// The link.
+        link: LinkKey,
+        /// One per binding asked for.
+        results: Vec<document::BindingResult>,
+    },
+    /// Close the link; answer with [`Input::LinkClosed`](crate::Input::LinkClosed).
+    Close {
+        /// The link.
+        link: LinkKey,
+        /// For the log of both sides.
+        reason: String,
+    },
+    /// One of the link's allocations is gone: close the link as above unless its path is direct.
+    CloseUnlessDirect {
+        /// The link.
+        link: LinkKey,
+        /// For the log of both sides.
+        reason: String,
+    },
+}

@@ -1,0 +1,221 @@
+//! What this network offers to others, and to whom: the export table.
+
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    sync::Arc,
+};
+
+use model::{NetworkName, NodeId, ServiceName};
+use protocol::document;
+use rustc_hash::FxHashMap;
+
+/// Services one activator can export: all of them stand in one registration, which must stay under 16 KiB.
+pub const MAX_EXPORTS: usize = 128;
+
+/// Ports one service can have per protocol; more belong into several services.
+pub const MAX_PORTS: usize = 64;
+
+/// One exported service: a name, where it really is, and what of it can be reached.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Export {
+    /// The name under which other networks know it.
+    pub name: ServiceName,
+    /// Its real IPv4 addresses; a link is bound to one of them.
+    pub ipv4: Vec<Ipv4Addr>,
+    /// Its real IPv6 addresses; a link is bound to one of them.
+    pub ipv6: Vec<Ipv6Addr>,
+    /// TCP ports that can be reached.
+    pub tcp: Ports,
+    /// UDP ports that can be reached.
+    pub udp: Ports,
+    /// Networks whose workloads may use it; absent: every enrolled workload of the mesh.
+    pub allow: Option<BTreeSet<NetworkName>>,
+}
+
+/// A set of ports, made for a handful of them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Ports(Box<[u16]>);
+
+impl Ports {
+    /// Whether `port` is one of them.
+    #[must_use]
+    pub fn contains(&self, port: u16) -> bool {
+        self.0.contains(&port)
+    }
+
+    /// How many.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// In ascending order.
+    pub fn iter(&self) -> impl Iterator<Item = u16> + '_ {
+        self.0.iter().copied()
+    }
+}
+
+impl FromIterator<u16> for Ports {
+    fn from_iter<I: IntoIterator<Item = u16>>(ports: I) -> Self {
+        let sorted: BTreeSet<u16> = ports.into_iter().collect();
+        Self(sorted.into_iter().collect())
+    }
+}
+
+/// Why an export table is refused. Names the export, because it is shown to whoever wrote it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ExportError {
+    /// Two exports with one name.
+    #[error("the name `{0}` is exported twice; merge the two or rename one")]
+    Duplicate(ServiceName),
+    /// Nowhere to forward to.
+    #[error("`{0}` has no address; give at least one IPv4 or IPv6 address")]
+    NoAddress(ServiceName),
+    /// Nothing could be reached.
+    #[error("`{0}` has no port; give at least one TCP or UDP port")]
+    NoPort(ServiceName),
+    /// Port 0, or too many.
+    #[error("`{name}` has {problem}")]
+    Ports {
+        /// The export.
+        name: ServiceName,
+        /// What is wrong with its ports.
+        problem: String,
+    },
+    /// Not the address of a host.
+    #[error("`{name}`: {address} is not a host's address; give the unicast address of the service")]
+    NotUnicast {
+        /// The export.
+        name: ServiceName,
+        /// The address.
+        address: IpAddr,
+    },
+    /// Too many exports.
+    #[error("{0} exports are more than the {MAX_EXPORTS} that one activator can announce")]
+    TooMany(usize),
+}
+
+/// All exports of this activator.
+#[derive(Debug, Clone, Default)]
+pub struct ExportTable {
+    by_name: FxHashMap<ServiceName, Arc<Export>>,
+    /// In the order they were configured: the registration must not change from start to start.
+    ordered: Vec<Arc<Export>>,
+}
+
+/// Why a node may not be bound to a service.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PolicyError {
+    /// Not exported here.
+    #[error("unknown service `{0}`")]
+    UnknownService(String),
+    /// Exported, but not to this node.
+    #[error("policy: `{service}` is not open to workloads of network `{network}`")]
+    NotAllowed {
+        /// The service.
+        service: ServiceName,
+        /// The network of the node that asked.
+        network: NetworkName,
+    },
+}
+
+impl ExportTable {
+    /// A table of these exports.
+    ///
+    /// # Errors
+    /// When one of them could not work.
+    pub fn new(exports: Vec<Export>) -> Result<Self, ExportError> {
+        if exports.len() > MAX_EXPORTS {
+            return Err(ExportError::TooMany(exports.len()));
+        }
+        let mut table = Self::default();
+        for export in exports {
+            check(&export)?;
+            let export = Arc::new(export);
+            if table.by_name.insert(export.name.clone(), export.clone()).is_some() {
+                return Err(ExportError::Duplicate(export.name.clone()));
+            }
+            table.ordered.push(export);
+        }
+        Ok(table)
+    }
+
+    /// The service that `name` stands for, if `node` may use it.
+    ///
+    /// # Errors
+    /// When there is no such service, or it is not open to the node's network.
+    pub fn resolve(&self, name: &str, node: &NodeId) -> Result<&Arc<Export>, PolicyError> {
+        // The name comes from another node: it is echoed into logs, so it must be a name first.
+        let unknown = || PolicyError::UnknownService(name.chars().take(63).collect());
+        let service: ServiceName = name.parse().map_err(|_| unknown())?;
+        let export = self.by_name.get(&service).ok_or_else(unknown)?;
+        match &export.allow {
+            Some(allow) if !allow.contains(&node.network) => Err(PolicyError::NotAllowed {
+                service,
+                network: node.network.clone(),
+            }),
+            _ => Ok(export),
+        }
+    }
+
+    /// As they are announced in the registration.
+    #[must_use]
+    pub fn announced(&self) -> Vec<document::Service> {
+        let ports = |ports: &Ports| ports.iter().map(u32::from).collect();
+        let announce = |export: &Arc<Export>| document::Service {
+            name: export.name.to_string(),
+            ipv4: !export.ipv4.is_empty(),
+            ipv6: !export.ipv6.is_empty(),
+            tcp_ports: ports(&export.tcp),
+            udp_ports: ports(&export.udp),
+        };
+        self.ordered.iter().map(announce).collect()
+    }
+
+    /// In the order they were configured.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<Export>> {
+        self.ordered.iter()
+    }
+}
+
+fn check(export: &Export) -> Result<(), ExportError> {
+    let name = || export.name.clone();
+    if export.ipv4.is_empty() && export.ipv6.is_empty() {
+        return Err(ExportError::NoAddress(name()));
+    }
+    if export.tcp.is_empty() && export.udp.is_empty() {
+        return Err(ExportError::NoPort(name()));
+    }
+    for ports in [&export.tcp, &export.udp] {
+        let problem = if ports.contains(0) {
+            "port 0; ports are 1 to 65535".to_owned()
+        } else if ports.len() > MAX_PORTS {
+            format!("{} ports of one protocol, more than {MAX_PORTS}", ports.len())
+        } else {
+            continue;
+        };
+        return Err(ExportError::Ports { name: name(), problem });
+    }
+    let ipv4 = export.ipv4.iter().filter(|address| {
+        address.is_unspecified() || address.is_multicast() || address.is_broadcast() || address.is_loopback()
+    });
+    let ipv6 = export.ipv6.iter().filter(|address| {
+        address.is_unspecified()
+            || address.is_multicast()
+            || address.is_loopback()
+            || address.is_unicast_link_local()
+            || address.to_ipv4_mapped().is_some()
+    });
+    let mut wrong = ipv4.map(|&a| IpAddr::V4(a)).chain(ipv6.map(|&a| IpAddr::V6(a)));
+    match wrong.next() {
+        Some(address) => Err(ExportError::NotUnicast { name: name(), address }),
+        None => Ok(()),
+    }
+}
