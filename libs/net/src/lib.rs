@@ -9,12 +9,14 @@
 //! destination never stops the others; without GSO or GRO in the kernel everything works, only slower.
 
 mod clock;
+mod host_sockets;
 mod interface;
 mod recv_batch;
 mod send_batch;
 mod udp;
 
 pub use clock::Clock;
+pub use host_sockets::{HostFlush, HostSockets};
 pub use interface::{InterfaceAddress, interface_addresses};
 pub use recv_batch::{Meta, RecvBatch};
 pub use send_batch::{Flushed, SendBatch, SendBatchFull};

@@ -1,6 +1,7 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsFd;
+use std::task::{Context, Poll};
 
 use quinn_udp::{Transmit, UdpSocketState};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
@@ -115,6 +116,16 @@ impl UdpSocket {
     /// Only when the runtime is going away.
     pub async fn writable(&self) -> io::Result<()> {
         self.io.writable().await
+    }
+
+    /// Ready when a datagram may be waiting; otherwise the task is woken when one is.
+    pub fn poll_readable(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.io.poll_recv_ready(context)
+    }
+
+    /// Ready when the kernel may take a datagram; otherwise the task is woken when it does.
+    pub fn poll_writable(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.io.poll_send_ready(context)
     }
 
     /// Takes what has arrived, at most 32 buffers of up to 64 datagrams, and calls `each` with every datagram.
