@@ -1,0 +1,401 @@
+//! The switchboard: wanted services, packets, documents and datagrams in; offers, datagrams and packets out.
+//!
+//! After every `handle_*` call [`Agent::poll_output`] until it gives `None`, then ask [`Agent::poll_timeout`].
+
+use std::collections::{HashMap, VecDeque};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::BytesMut;
+use link::{DtlsCertificate, LinkConfig, LinkTable, SendRefused};
+use model::{NetworkName, NodeId};
+use protocol::document::control::Body as ControlBody;
+use protocol::document::document::Body;
+use protocol::document::{Bind, Control};
+
+mod drain;
+mod opening;
+mod output;
+mod peers;
+mod route;
+mod session;
+mod stats;
+mod waiting;
+
+pub use output::{AgentOutput, FrameDrop, LinkNotice, LinkStatus};
+pub use peers::Peers;
+pub use route::Destination;
+pub use session::TimedStep;
+pub use stats::AgentStats;
+
+use peers::holds;
+use route::Routes;
+use session::{BindingState, Session};
+use waiting::Waiting;
+
+/// Settings of the agent.
+#[derive(Clone, Debug)]
+pub struct AgentConfig {
+    /// The network this sidecar is in.
+    pub network: NetworkName,
+    /// The TUN device's own addresses: the only ones a packet from a link may be for.
+    pub device_ipv4: Ipv4Addr,
+    /// See `device_ipv4`.
+    pub device_ipv6: Ipv6Addr,
+    /// A link without a frame for this long is torn down.
+    pub idle_timeout: Duration,
+    /// How long an answer to an offer is waited for.
+    pub answer_timeout: Duration,
+    /// Settings of each link.
+    pub link: LinkConfig,
+}
+
+/// Links at once: one per remote network and a few that are ending.
+const MAX_LINKS: usize = 1_024;
+/// Pause before a network is tried again after a failure; doubled each time up to `MAX_BACKOFF`.
+const MIN_BACKOFF: Duration = Duration::from_millis(250);
+/// See `MIN_BACKOFF`.
+const MAX_BACKOFF: Duration = Duration::from_secs(2);
+/// A refused or unanswered binding is asked for again after this.
+const BIND_RETRY: Duration = Duration::from_secs(3);
+
+/// What is known of one remote network.
+#[derive(Debug, Default)]
+struct Remote {
+    link: Option<u64>,
+    waiting: Waiting,
+    failures: u32,
+    retry_at: Option<Instant>,
+    last_failed: Option<NodeId>,
+}
+
+/// The sidecar's core. See the module's documentation.
+#[derive(Debug)]
+pub struct Agent {
+    config: AgentConfig,
+    certificate: Arc<DtlsCertificate>,
+    hosts: Vec<SocketAddr>,
+    peers: Peers,
+    routes: Routes,
+    remotes: HashMap<NetworkName, Remote>,
+    links: LinkTable<Session>,
+    next_link: u64,
+    outputs: VecDeque<AgentOutput>,
+    stats: AgentStats,
+}
+
+impl Agent {
+    /// An agent without links. `seed` makes link ids unlike those of earlier runs.
+    #[must_use]
+    pub fn new(
+        config: AgentConfig,
+        certificate: Arc<DtlsCertificate>,
+        hosts: Vec<SocketAddr>,
+        seed: u64,
+    ) -> Self {
+        Self {
+            config,
+            certificate,
+            hosts,
+            peers: Peers::default(),
+            routes: Routes::default(),
+            remotes: HashMap::new(),
+            links: LinkTable::new(MAX_LINKS),
+            next_link: seed,
+            outputs: VecDeque::new(),
+            stats: AgentStats::default(),
+        }
+    }
+
+    /// The directory's view changed. Links of an activator that started anew, or over a relayed address it no
+    /// longer holds, are over; those of one that is merely absent live on.
+    pub fn handle_peers(&mut self, peers: Peers, now: Instant) {
+        self.peers = peers;
+        let mut stale = Vec::new();
+        for (key, session) in self.links.iter() {
+            let Some(said) = self.peers.get(&session.node) else { continue };
+            let moved = session
+                .link
+                .pair()
+                .filter(|_| session.link.path() == Some(link::Path::RelayUdp))
+                .is_some_and(|(_, relayed)| !holds(said, relayed));
+            if said.instance != session.instance {
+                stale.push((key, "the activator started anew"));
+            } else if moved {
+                stale.push((key, "the activator's relayed address changed"));
+            }
+        }
+        for (key, why) in stale {
+            self.close_link(key, why, now);
+        }
+        let networks: Vec<NetworkName> = self.remotes.keys().cloned().collect();
+        for network in networks {
+            self.retry(&network, now);
+        }
+    }
+
+    /// A name was answered with virtual IPs at `at`: the link is opened in the background.
+    pub fn handle_wanted(&mut self, destination: Destination, at: Instant, now: Instant) {
+        let destination = Arc::new(destination);
+        self.routes.insert(&destination);
+        self.want(&destination, at, now);
+    }
+
+    /// Learns where a virtual IP leads without wanting it yet.
+    pub fn learn_route(&mut self, destination: Destination) {
+        self.routes.insert(&Arc::new(destination));
+    }
+
+    /// A frame from the TUN device for `to`. [`FrameDrop::UnknownDestination`] asks for
+    /// [`Agent::learn_route`] and another try.
+    ///
+    /// # Errors
+    /// Why the frame went no further; it is counted.
+    pub fn handle_frame(
+        &mut self,
+        frame: &[u8],
+        to: IpAddr,
+        now: Instant,
+    ) -> Result<(), FrameDrop> {
+        let Some(destination) = self.routes.find(to).cloned() else {
+            return Err(FrameDrop::UnknownDestination);
+        };
+        let result = self.send_or_wait(&destination, frame, now, now);
+        if let Err(reason) = result {
+            self.stats.count_drop(reason);
+        }
+        result
+    }
+
+    /// A datagram on a host socket.
+    pub fn handle_datagram(
+        &mut self,
+        local: SocketAddr,
+        remote: SocketAddr,
+        payload: BytesMut,
+        now: Instant,
+    ) {
+        let Some(key) = self.links.route(local, remote, &payload) else {
+            self.stats.stray_datagrams += 1;
+            return;
+        };
+        if let Some(session) = self.links.get_mut(key) {
+            session.link.handle_datagram(local, remote, payload, now);
+            self.drain(key, now);
+        }
+    }
+
+    /// A document that `from` signed for this node, verified.
+    pub fn handle_document(&mut self, from: &NodeId, body: Body, now: Instant) {
+        let named = match &body {
+            Body::Answer(answer) => answer.link,
+            Body::Refusal(refusal) => refusal.link,
+            Body::Candidates(candidates) => candidates.link,
+            Body::Bye(bye) => bye.link,
+            Body::Registration(_) | Body::Offer(_) => {
+                self.stats.stray_documents += 1;
+                return;
+            }
+        };
+        let Some(session) = self.links.get_mut(named).filter(|session| session.node == *from) else {
+            self.stats.stray_documents += 1;
+            return;
+        };
+        match body {
+            Body::Answer(answer) => {
+                let Some(description) = answer.description.filter(|_| session.answer_deadline.is_some())
+                else {
+                    self.stats.stray_documents += 1;
+                    return;
+                };
+                session.answer_deadline = None;
+                session.record("answer_received", now);
+                if let Err(error) = session.link.set_remote_description(&description, now) {
+                    return self.fail(named, &format!("the answer is unusable: {error}"), now);
+                }
+                let refused = session.on_results(&answer.bindings, now);
+                self.notice_refusals(named, refused);
+            }
+            Body::Refusal(refusal) => {
+                let reason: String = refusal.reason.chars().take(256).collect();
+                return self.fail(named, &format!("the activator refused: {reason}"), now);
+            }
+            Body::Candidates(candidates) => {
+                for candidate in &candidates.candidates {
+                    let _ = session.link.add_remote_candidate(candidate, now);
+                }
+            }
+            Body::Bye(bye) => {
+                let reason: String = bye.reason.chars().take(256).collect();
+                return self.fail(named, &format!("the activator ended it: {reason}"), now);
+            }
+            Body::Registration(_) | Body::Offer(_) => {}
+        }
+        self.drain(named, now);
+    }
+
+    /// A document of ours could not be delivered.
+    pub fn handle_post_failed(&mut self, link: u64, why: &str, now: Instant) {
+        if self.links.get(link).is_some_and(|session| session.answer_deadline.is_some()) {
+            self.fail(link, &format!("the offer could not be delivered: {why}"), now);
+        }
+    }
+
+    /// Lets everything happen that is due.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        let mut due = Vec::new();
+        for (key, session) in self.links.iter_mut() {
+            let idle_since = session.link.last_traffic();
+            if session.answer_deadline.is_some_and(|deadline| deadline <= now) {
+                due.push((key, Some("no answer to the offer in time")));
+            } else if session.link.is_open()
+                && now.saturating_duration_since(idle_since) >= self.config.idle_timeout
+            {
+                due.push((key, None));
+            } else if session.link.poll_timeout().is_some_and(|timeout| timeout <= now) {
+                session.link.handle_timeout(now);
+                due.push((key, Some("")));
+            }
+        }
+        for (key, failure) in due {
+            match failure {
+                None => self.close_link(key, "idle", now),
+                Some("") => self.drain(key, now),
+                Some(why) => self.fail(key, why, now),
+            }
+        }
+        let networks: Vec<NetworkName> = self
+            .remotes
+            .iter()
+            .filter(|(_, remote)| !remote.waiting.is_empty())
+            .map(|(network, _)| network.clone())
+            .collect();
+        for network in networks {
+            self.retry(&network, now);
+        }
+    }
+
+    /// When [`Agent::handle_timeout`] wants to be called next.
+    #[must_use]
+    pub fn poll_timeout(&mut self) -> Option<Instant> {
+        let idle_timeout = self.config.idle_timeout;
+        let links = self.links.iter_mut().filter_map(|(_, session)| {
+            let idle = session.link.is_open().then(|| session.link.last_traffic() + idle_timeout);
+            [session.answer_deadline, idle, session.link.poll_timeout()].into_iter().flatten().min()
+        });
+        let retries = self
+            .remotes
+            .values()
+            .filter(|remote| !remote.waiting.is_empty() && remote.link.is_none())
+            .filter_map(|remote| remote.retry_at);
+        links.chain(retries).min()
+    }
+
+    /// The next thing to do for the shell.
+    #[must_use]
+    pub fn poll_output(&mut self) -> Option<AgentOutput> {
+        self.outputs.pop_front()
+    }
+
+    /// Ends all links, telling the peers.
+    pub fn close(&mut self, reason: &str, now: Instant) {
+        let keys: Vec<u64> = self.links.iter().map(|(key, _)| key).collect();
+        for key in keys {
+            self.close_link(key, reason, now);
+        }
+    }
+
+    /// The links as they are, for `/status`.
+    #[must_use]
+    pub fn status(&self) -> Vec<LinkStatus> {
+        self.links
+            .iter()
+            .map(|(key, session)| LinkStatus {
+                link: key,
+                peer: session.node.clone(),
+                open: session.link.is_open(),
+                path: session.link.path(),
+                rtt: session.link.rtt(),
+                steps: session.steps.clone(),
+                stats: session.link.stats(),
+            })
+            .collect()
+    }
+
+    /// Counts a frame that the shell dropped.
+    pub const fn count_drop(&mut self, reason: FrameDrop) {
+        self.stats.count_drop(reason);
+    }
+
+    /// The counters.
+    #[must_use]
+    pub const fn stats(&self) -> &AgentStats {
+        &self.stats
+    }
+
+    fn want(&mut self, destination: &Arc<Destination>, since: Instant, now: Instant) {
+        let remote = self.remotes.entry(destination.network.clone()).or_default();
+        match remote.link {
+            None => self.open_link(destination, since, now),
+            Some(key) => {
+                if let Some(session) = self.links.get_mut(key) {
+                    bind_if_needed(session, destination, now);
+                    self.drain(key, now);
+                }
+            }
+        }
+    }
+
+    fn send_or_wait(
+        &mut self,
+        destination: &Arc<Destination>,
+        frame: &[u8],
+        since: Instant,
+        now: Instant,
+    ) -> Result<(), FrameDrop> {
+        let link = self.remotes.get(&destination.network).and_then(|remote| remote.link);
+        if let Some(key) = link
+            && let Some(session) = self.links.get_mut(key)
+            && session.link.is_open()
+        {
+            match session.binding(&destination.service) {
+                Some(BindingState::Accepted) => {
+                    let sent = session.link.send_frame(frame, now);
+                    self.drain(key, now);
+                    return sent.map_err(|refused| match refused {
+                        SendRefused::NotOpen => FrameDrop::LinkClosed,
+                        SendRefused::QueueFull => FrameDrop::QueueFull,
+                        SendRefused::TooLong => FrameDrop::TooLong,
+                    });
+                }
+                Some(BindingState::Refused { at, .. })
+                    if now.saturating_duration_since(*at) < BIND_RETRY =>
+                {
+                    return Err(FrameDrop::ServiceRefused);
+                }
+                _ => {}
+            }
+        }
+        let remote = self.remotes.entry(destination.network.clone()).or_default();
+        let dropped = remote.waiting.push(destination, frame, since, now);
+        self.stats.dropped_waiting += dropped;
+        self.want(destination, since, now);
+        Ok(())
+    }
+}
+
+fn bind_if_needed(session: &mut Session, destination: &Arc<Destination>, now: Instant) {
+    let needed = match session.binding(&destination.service) {
+        None => true,
+        Some(BindingState::Accepted) => false,
+        Some(BindingState::ExpectResult { since: at } | BindingState::Refused { at, .. }) => {
+            now.saturating_duration_since(*at) >= BIND_RETRY
+        }
+    };
+    if needed && session.link.is_open() {
+        let bindings = vec![session.bind(destination, now)];
+        let bind = Control { body: Some(ControlBody::Bind(Bind { bindings })) };
+        let _ = session.link.send_control(&bind, now);
+    }
+}

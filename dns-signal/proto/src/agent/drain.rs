@@ -1,0 +1,161 @@
+//! What links bring: taking it out, acting on it, and their ends.
+
+use std::time::Instant;
+
+use link::{CloseReason, LinkEvent};
+use model::ServiceName;
+use protocol::document::control::Body as ControlBody;
+use protocol::document::document::Body;
+use protocol::document::{Bye, Control};
+use std::net::IpAddr;
+use wire::frame::Frame;
+
+use super::route::Routes;
+use super::session::Session;
+use super::{Agent, AgentConfig, AgentOutput, FrameDrop, LinkNotice};
+
+impl Agent {
+    /// Takes out of a link what it has, and acts on it.
+    pub(super) fn drain(&mut self, key: u64, now: Instant) {
+        let Some(session) = self.links.get_mut(key) else { return };
+        let mut closed = None;
+        let mut refused = Vec::new();
+        let mut flush = false;
+        let mut learned = Vec::new();
+        while let Some(event) = session.link.poll_event() {
+            match event {
+                LinkEvent::Step(step) => {
+                    session.record_step(step, now);
+                    if step == link::Step::Open {
+                        session.opened = true;
+                        flush = true;
+                        self.stats.links_opened += 1;
+                        self.outputs.push_back(AgentOutput::Notice(LinkNotice::Opened {
+                            link: key,
+                            peer: session.node.clone(),
+                            path: session.link.path(),
+                            after: now.saturating_duration_since(session.wanted_at),
+                        }));
+                    }
+                }
+                LinkEvent::Path(_) => {}
+                LinkEvent::Frame(frame) => {
+                    session.record("first_byte", now);
+                    match admit(&self.config, &self.routes, session, &frame) {
+                        Ok(()) => self.outputs.push_back(AgentOutput::ToTun(frame)),
+                        Err(reason) => self.stats.count_drop(reason),
+                    }
+                }
+                LinkEvent::Control(Control { body: Some(ControlBody::Bound(bound)) }) => {
+                    refused.extend(session.on_results(&bound.results, now));
+                    flush = true;
+                }
+                LinkEvent::Control(_) => self.stats.stray_controls += 1,
+                LinkEvent::Closed(reason) => closed = Some(reason),
+            }
+        }
+        while let Some(transmit) = session.link.poll_transmit() {
+            if learned.last() != Some(&(transmit.local, transmit.remote)) {
+                learned.push((transmit.local, transmit.remote));
+            }
+            self.outputs.push_back(AgentOutput::Transmit(transmit));
+        }
+        for (local, remote) in learned {
+            self.links.learn(key, local, remote);
+        }
+        self.notice_refusals(key, refused);
+        if let Some(reason) = closed {
+            self.on_closed(key, &reason, now);
+        } else if flush {
+            self.flush_waiting(key, now);
+        }
+    }
+
+    /// The link is open, or a service was accepted: what waited goes out, or waits on for its own service.
+    pub(super) fn flush_waiting(&mut self, key: u64, now: Instant) {
+        let Some(session) = self.links.get(key) else { return };
+        let network = session.node.network.clone();
+        let Some(remote) = self.remotes.get_mut(&network) else { return };
+        remote.failures = 0;
+        remote.last_failed = None;
+        self.stats.dropped_waiting += remote.waiting.expire(now);
+        for waiting in remote.waiting.take() {
+            let sent = self.send_or_wait(&waiting.destination, &waiting.frame, waiting.since, now);
+            if let Err(reason) = sent {
+                self.stats.count_drop(reason);
+            }
+        }
+    }
+
+    pub(super) fn notice_refusals(&mut self, key: u64, refused: Vec<(ServiceName, String)>) {
+        let Some(session) = self.links.get(key) else { return };
+        for (service, reason) in refused {
+            self.outputs.push_back(AgentOutput::Notice(LinkNotice::ServiceRefused {
+                peer: session.node.clone(),
+                service,
+                reason,
+            }));
+        }
+    }
+
+    /// Ends a link from this side for an ordinary reason.
+    pub(super) fn close_link(&mut self, key: u64, reason: &str, now: Instant) {
+        if let Some(session) = self.links.get_mut(key) {
+            session.link.close(reason, now);
+            self.drain(key, now);
+        }
+    }
+
+    /// Ends a link that never opened, or that the peer ended through discovery.
+    pub(super) fn fail(&mut self, key: u64, why: &str, now: Instant) {
+        self.on_closed(key, &CloseReason::LocalClosed(why.to_owned()), now);
+    }
+
+    pub(super) fn on_closed(&mut self, key: u64, reason: &CloseReason, now: Instant) {
+        let Some(session) = self.links.remove(key) else { return };
+        let network = session.node.network.clone();
+        self.stats.links_closed += 1;
+        self.outputs.push_back(AgentOutput::Notice(LinkNotice::Closed {
+            link: key,
+            peer: session.node.clone(),
+            opened: session.opened,
+            reason: reason.to_string(),
+        }));
+        // The session itself cannot tell a peer that it does not trust, or cannot reach: discovery can.
+        if !matches!(reason, CloseReason::PeerClosed(_)) {
+            let bye = Bye { link: key, reason: reason.to_string() };
+            let to = session.node.clone();
+            self.outputs.push_back(AgentOutput::Document { to, link: key, body: Body::Bye(bye) });
+        }
+        let Some(remote) = self.remotes.get_mut(&network) else { return };
+        if remote.link == Some(key) {
+            remote.link = None;
+        }
+        if session.opened {
+            self.retry(&network, now);
+        } else {
+            self.on_open_failed(&network, Some(session.node), reason.to_string(), now);
+        }
+    }
+}
+
+/// Whether a frame from a link may go to the workloads: from a service that link was bound to, to this device.
+fn admit(
+    config: &AgentConfig,
+    routes: &Routes,
+    session: &Session,
+    frame: &[u8],
+) -> Result<(), FrameDrop> {
+    let packet = Frame::decode(frame).map_err(|_| FrameDrop::Malformed)?.packet;
+    let ours = match packet.destination() {
+        IpAddr::V4(ip) => ip == config.device_ipv4,
+        IpAddr::V6(ip) => ip == config.device_ipv6,
+    };
+    if !ours {
+        return Err(FrameDrop::ForeignDestination);
+    }
+    match routes.find(packet.source()) {
+        Some(destination) if session.may_speak_for(destination) => Ok(()),
+        _ => Err(FrameDrop::ForeignSource),
+    }
+}

@@ -1,0 +1,146 @@
+//! Everything that can leave the agent.
+
+use std::time::Duration;
+
+use bytes::BytesMut;
+use link::{LinkStats, Path, Transmit};
+use model::{NetworkName, NodeId, ServiceName};
+use protocol::document::document::Body;
+
+use super::session::TimedStep;
+
+/// Something for the shell to do.
+#[derive(Debug)]
+pub enum AgentOutput {
+    /// Sign this for `to` and leave it in its mailbox; a failure comes back as
+    /// [`crate::agent::Agent::handle_post_failed`].
+    Document {
+        /// The activator it is for.
+        to: NodeId,
+        /// The link it is about.
+        link: u64,
+        /// What to sign.
+        body: Body,
+    },
+    /// A datagram for a host socket.
+    Transmit(Transmit),
+    /// A frame for the TUN device.
+    ToTun(BytesMut),
+    /// Something for the log.
+    Notice(LinkNotice),
+}
+
+/// What an operator would want to read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LinkNotice {
+    /// A link is open.
+    Opened {
+        /// The link's id.
+        link: u64,
+        /// The activator.
+        peer: NodeId,
+        /// How packets travel.
+        path: Option<Path>,
+        /// Since it was wanted.
+        after: Duration,
+    },
+    /// A link is over.
+    Closed {
+        /// The link's id.
+        link: u64,
+        /// The activator.
+        peer: NodeId,
+        /// Whether it was ever open.
+        opened: bool,
+        /// Why, as one sentence.
+        reason: String,
+    },
+    /// No link could be opened.
+    OpenFailed {
+        /// The network that was wanted.
+        network: NetworkName,
+        /// Why, as one sentence.
+        reason: String,
+    },
+    /// The activator does not let this sidecar use a service.
+    ServiceRefused {
+        /// The activator.
+        peer: NodeId,
+        /// The service.
+        service: ServiceName,
+        /// Its reason.
+        reason: String,
+    },
+}
+
+/// One link, for `/status`.
+#[derive(Clone, Debug)]
+pub struct LinkStatus {
+    /// The link's id.
+    pub link: u64,
+    /// The activator.
+    pub peer: NodeId,
+    /// Whether frames can be sent.
+    pub open: bool,
+    /// How packets travel.
+    pub path: Option<Path>,
+    /// Round trip of the session.
+    pub rtt: Option<Duration>,
+    /// The steps of opening so far.
+    pub steps: Vec<TimedStep>,
+    /// The link's counters.
+    pub stats: LinkStats,
+}
+
+/// Why a frame went no further.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
+pub enum FrameDrop {
+    /// The destination is no virtual IP that was handed out.
+    #[error("unknown_destination")]
+    UnknownDestination,
+    /// No valid frame or IP packet.
+    #[error("malformed")]
+    Malformed,
+    /// The link closed in between.
+    #[error("link_closed")]
+    LinkClosed,
+    /// The link's send queue is full.
+    #[error("queue_full")]
+    QueueFull,
+    /// Longer than a frame may be.
+    #[error("too_long")]
+    TooLong,
+    /// The activator refuses this service.
+    #[error("service_refused")]
+    ServiceRefused,
+    /// From a link: not for this device.
+    #[error("foreign_destination")]
+    ForeignDestination,
+    /// From a link: not from a service this link is bound to.
+    #[error("foreign_source")]
+    ForeignSource,
+    /// From the workloads: not from this device's own address.
+    #[error("spoofed_source")]
+    SpoofedSource,
+}
+
+impl FrameDrop {
+    /// All reasons, in the order of [`FrameDrop::index`].
+    pub const ALL: [Self; 9] = [
+        Self::UnknownDestination,
+        Self::Malformed,
+        Self::LinkClosed,
+        Self::QueueFull,
+        Self::TooLong,
+        Self::ServiceRefused,
+        Self::ForeignDestination,
+        Self::ForeignSource,
+        Self::SpoofedSource,
+    ];
+
+    /// The reason's place in a table of counters.
+    #[must_use]
+    pub const fn index(self) -> usize {
+        self as usize
+    }
+}

@@ -1,0 +1,58 @@
+//! Who can be asked for a network: the activators that are registered, as the directory shows them.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use model::{NetworkName, NodeId, Role};
+use protocol::document::Registration;
+
+/// The registrations in force, by the activator that signed each.
+#[derive(Clone, Debug, Default)]
+pub struct Peers {
+    registrations: BTreeMap<NodeId, Registration>,
+}
+
+impl Peers {
+    /// Takes verified registrations; those that are not an activator's own are left out.
+    #[must_use]
+    pub fn new(registrations: impl IntoIterator<Item = (NodeId, Registration)>) -> Self {
+        let registrations = registrations
+            .into_iter()
+            .filter(|(node, said)| {
+                node.role == Role::Activator && node.network.as_str() == said.network
+            })
+            .collect();
+        Self { registrations }
+    }
+
+    pub(crate) fn get(&self, node: &NodeId) -> Option<&Registration> {
+        self.registrations.get(node)
+    }
+
+    /// The activator to ask for `network` from inside `own`: one with a foothold here, or any when none has one;
+    /// not `avoid` when there is another.
+    pub(crate) fn choose(
+        &self,
+        network: &NetworkName,
+        own: &NetworkName,
+        avoid: Option<&NodeId>,
+    ) -> Option<(&NodeId, &Registration)> {
+        self.registrations
+            .iter()
+            .filter(|(node, _)| node.network == *network)
+            .min_by_key(|(node, said)| (!has_foothold(said, own), Some(*node) == avoid))
+    }
+}
+
+fn has_foothold(registration: &Registration, network: &NetworkName) -> bool {
+    registration.footholds.iter().any(|foothold| foothold.network == network.as_str())
+}
+
+/// Whether an activator still says that it holds this relayed address.
+pub(crate) fn holds(registration: &Registration, relayed: SocketAddr) -> bool {
+    registration
+        .footholds
+        .iter()
+        .flat_map(|foothold| &foothold.relayed_addresses)
+        .any(|address| address.parse() == Ok(relayed))
+}

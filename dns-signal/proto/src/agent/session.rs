@@ -1,0 +1,126 @@
+//! One link to one activator, from offer to end, and what this sidecar knows of it.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use link::{Link, Step};
+use model::{NodeId, ServiceName};
+use protocol::document::{Binding, BindingResult};
+
+use super::route::Destination;
+
+/// What the activator said of a service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum BindingState {
+    /// Named in the offer or in a `Bind` that is on its way.
+    ExpectResult { since: Instant },
+    Accepted,
+    /// Asked again after a while.
+    Refused { reason: String, at: Instant },
+}
+
+/// A step of opening a link, with the time since it was first wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TimedStep {
+    /// `dns_answer`, `offer_sent`, `answer_received`, `ice_connected`, `dtls_connected`, `open`, `first_byte`.
+    pub name: &'static str,
+    /// Since the link was wanted.
+    pub after: Duration,
+}
+
+/// A link with all that belongs to it.
+#[derive(Debug)]
+pub(crate) struct Session {
+    pub(crate) node: NodeId,
+    pub(crate) instance: u64,
+    pub(crate) link: Link,
+    pub(crate) wanted_at: Instant,
+    /// There until the answer is.
+    pub(crate) answer_deadline: Option<Instant>,
+    bindings: HashMap<ServiceName, (Arc<Destination>, BindingState)>,
+    pub(crate) steps: Vec<TimedStep>,
+    /// Set before the link is closed for a reason the peer should read.
+    pub(crate) opened: bool,
+}
+
+impl Session {
+    pub(crate) fn new(
+        node: NodeId,
+        instance: u64,
+        link: Link,
+        wanted_at: Instant,
+        answer_deadline: Instant,
+    ) -> Self {
+        Self {
+            node,
+            instance,
+            link,
+            wanted_at,
+            answer_deadline: Some(answer_deadline),
+            bindings: HashMap::new(),
+            steps: Vec::new(),
+            opened: false,
+        }
+    }
+
+    pub(crate) fn record(&mut self, name: &'static str, now: Instant) {
+        if self.steps.iter().all(|step| step.name != name) {
+            let after = now.saturating_duration_since(self.wanted_at);
+            self.steps.push(TimedStep { name, after });
+        }
+    }
+
+    pub(crate) fn record_step(&mut self, step: Step, now: Instant) {
+        let name = match step {
+            Step::IceConnected => "ice_connected",
+            Step::DtlsConnected => "dtls_connected",
+            Step::Open => "open",
+        };
+        self.record(name, now);
+    }
+
+    /// What is known of a service on this link.
+    pub(crate) fn binding(&self, service: &ServiceName) -> Option<&BindingState> {
+        self.bindings.get(service).map(|(_, state)| state)
+    }
+
+    /// Notes that a binding was asked for and gives what to send.
+    pub(crate) fn bind(&mut self, destination: &Arc<Destination>, now: Instant) -> Binding {
+        let state = BindingState::ExpectResult { since: now };
+        self.bindings.insert(destination.service.clone(), (destination.clone(), state));
+        Binding {
+            service: destination.service.to_string(),
+            virtual_ipv4: destination.ipv4.map(|ip| ip.octets().to_vec()).unwrap_or_default(),
+            virtual_ipv6: destination.ipv6.map(|ip| ip.octets().to_vec()).unwrap_or_default(),
+        }
+    }
+
+    /// Takes in results; gives the services that were refused with the reasons. Results nobody asked for are
+    /// ignored.
+    pub(crate) fn on_results(
+        &mut self,
+        results: &[BindingResult],
+        now: Instant,
+    ) -> Vec<(ServiceName, String)> {
+        let mut refused = Vec::new();
+        for result in results {
+            let Ok(service) = result.service.parse::<ServiceName>() else { continue };
+            let Some((_, state)) = self.bindings.get_mut(&service) else { continue };
+            if result.accepted {
+                *state = BindingState::Accepted;
+            } else {
+                let reason: String = result.reason.chars().take(256).collect();
+                *state = BindingState::Refused { reason: reason.clone(), at: now };
+                refused.push((service, reason));
+            }
+        }
+        refused
+    }
+
+    /// Whether a packet from the activator may carry this source: the virtual IP of an accepted service.
+    pub(crate) fn may_speak_for(&self, destination: &Destination) -> bool {
+        destination.network == self.node.network
+            && self.binding(&destination.service) == Some(&BindingState::Accepted)
+    }
+}
