@@ -310,3 +310,33 @@ fn an_address_of_the_other_family_is_refused() {
         Err(RewriteError::Family)
     );
 }
+
+#[test]
+fn a_udp_checksum_never_becomes_zero_and_a_missing_one_never_appears() {
+    let before = spec("10.0.0.1", "10.0.0.2", Kind::Udp, b"payload");
+    let mut all_ones = 0;
+    for host in 0..=u16::MAX {
+        let [high, low] = host.to_be_bytes();
+        let dst = IpAddr::from([10, 1, high, low]);
+        let mut packet = before.build();
+        rewrite(
+            &mut packet,
+            Rewrite {
+                src: None,
+                dst: Some(dst),
+            },
+            Checksum::Full,
+        )
+        .unwrap();
+        assert_eq!(
+            packet,
+            Spec {
+                dst,
+                ..before.clone()
+            }
+            .build()
+        );
+        all_ones += u32::from(packet[26..28] == [0xff, 0xff]);
+    }
+    assert!(all_ones > 0, "the case that this is about did not come up");
+}
