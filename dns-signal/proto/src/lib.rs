@@ -1,1 +1,24 @@
-//! Stub.
+//! The thinking of dns-signal: which names are the mesh's, which address a service has here, which link a packet takes.
+//! No sockets, no clock, no randomness: all of it is passed in.
+//!
+//! A query's journey: [`query`] reads it, [`intercept`] decides, [`virtual_ip`] assigns, [`answer`] writes. What is not
+//! ours never gets further than the decision: it is forwarded as it came.
+//!
+//! Invariants: a virtual IP stands for one service, for good; an answer never waits for a link; a query's bytes
+//! are never changed on the way to an upstream, but for its id.
+//!
+//! Done: RFC 1035 queries, RFC 2308 negative answers, RFC 6891 EDNS, RFC 8020 (nothing below NXDOMAIN), RFC 7766 over
+//! TCP in the service. Not done: RFC 7873 cookies, RFC 8914 extended errors; DNSSEC for our own zone makes no sense
+//! between a workload and its own sidecar.
+
+#![forbid(unsafe_code)]
+
+pub mod query;
+pub mod service;
+pub mod services;
+pub mod intercept;
+pub mod virtual_ip;
+pub mod answer;
+pub mod stats;
+
+pub mod agent;
