@@ -22,7 +22,9 @@ pub const MAX_FOOTHOLDS: usize = 2;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RefuseReason {
     /// Made to an earlier run of this activator.
-    #[error("the offer is for instance {offered:016x} of this activator, which is now {current:016x}")]
+    #[error(
+        "the offer is for instance {offered:016x} of this activator, which is now {current:016x}"
+    )]
     WrongInstance {
         /// Of the offer.
         offered: u64,
@@ -75,7 +77,10 @@ pub fn resolve(
         return Err(RefuseReason::NotAWorkload);
     }
     if offer.instance != instance {
-        return Err(RefuseReason::WrongInstance { offered: offer.instance, current: instance });
+        return Err(RefuseReason::WrongInstance {
+            offered: offer.instance,
+            current: instance,
+        });
     }
     let Some(description) = &offer.description else {
         return Err(RefuseReason::Malformed("it has no session description"));
@@ -84,7 +89,9 @@ pub fn resolve(
         return Err(RefuseReason::Malformed("it has too many candidates"));
     }
     if description.dtls_fingerprint.len() != 32 {
-        return Err(RefuseReason::Malformed("its DTLS fingerprint is not a SHA-256 digest"));
+        return Err(RefuseReason::Malformed(
+            "its DTLS fingerprint is not a SHA-256 digest",
+        ));
     }
     if offer.bindings.len() > MAX_BINDINGS {
         return Err(RefuseReason::Malformed("it has too many bindings"));
@@ -96,8 +103,11 @@ pub fn resolve(
     if of_node >= limits.per_node {
         return Err(RefuseReason::TooManyLinksOfNode(of_node));
     }
-    let relays: Vec<RelayName> =
-        reservations.footholds_in(&node.network).take(MAX_FOOTHOLDS).cloned().collect();
+    let relays: Vec<RelayName> = reservations
+        .footholds_in(&node.network)
+        .take(MAX_FOOTHOLDS)
+        .cloned()
+        .collect();
     if relays.is_empty() {
         return Err(RefuseReason::NoFoothold(node.network.clone()));
     }
@@ -127,7 +137,10 @@ pub fn decode_binding(binding: &document::Binding) -> Result<VirtualIps, &'stati
         if bytes.is_empty() {
             return Ok(None);
         }
-        bytes.try_into().map(Some).map_err(|_| "a virtual IP has the wrong length")
+        bytes
+            .try_into()
+            .map(Some)
+            .map_err(|_| "a virtual IP has the wrong length")
     }
     let ipv4 = address::<4>(&binding.virtual_ipv4)?.map(std::net::Ipv4Addr::from);
     let ipv6 = address::<16>(&binding.virtual_ipv6)?.map(std::net::Ipv6Addr::from);
@@ -160,12 +173,18 @@ pub fn resolve_binding<'a>(
     binding: &document::Binding,
     exports: &'a ExportTable,
 ) -> Result<(&'a std::sync::Arc<crate::policy::Export>, VirtualIps), String> {
-    let virtual_ips = decode_binding(binding).map_err(|problem| format!("malformed binding: {problem}"))?;
-    let export = exports.resolve(&binding.service, node).map_err(|error| error.to_string())?;
+    let virtual_ips =
+        decode_binding(binding).map_err(|problem| format!("malformed binding: {problem}"))?;
+    let export = exports
+        .resolve(&binding.service, node)
+        .map_err(|error| error.to_string())?;
     let reachable = (virtual_ips.ipv4.is_some() && !export.ipv4.is_empty())
         || (virtual_ips.ipv6.is_some() && !export.ipv6.is_empty());
     if !reachable {
-        return Err(format!("`{}` has no address of the virtual IP's family", export.name));
+        return Err(format!(
+            "`{}` has no address of the virtual IP's family",
+            export.name
+        ));
     }
     Ok((export, virtual_ips))
 }

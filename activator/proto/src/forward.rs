@@ -1,25 +1,184 @@
 //! The packet path: frames between links and services, rewritten in place.
+//!
+//! ```text
+//!   link   sidecar → virtual IP     to_service    client → real address     TUN
+//!          sidecar ← virtual IP      to_link      client ← real address
+//! ```
+//!
+//! What crosses: TCP and UDP to exported ports, ICMP echo, and the ICMP errors that belong to these. A refused TCP
+//! segment is answered with a reset and a refused UDP datagram with "port unreachable", so that a workload sees
+//! at once what it would see of a host without such a service.
+//!
+//! UDP and ICMP fragments after the first have no ports; they pass to a bound service, because without an allowed
+//! first fragment its host cannot put them together. TCP in fragments does not pass
+//! ([RFC 3128](https://www.rfc-editor.org/rfc/rfc3128)): its senders find out the MTU instead.
 
 pub mod pool;
 pub mod nat;
 
-use std::{sync::Arc, time::Instant};
+use std::{net::IpAddr, sync::Arc, time::Instant};
 
-use crate::{answer::VirtualIps, links::LinkKey, policy::Export, stats::ForwardStats};
+use wire::{
+    frame::{Frame, HEADER_LEN, Header},
+    ip::{
+        Checksum, Fragment, Layout, Packet, Protocol, Rewrite, Version, answer, clamp_mss, mss,
+        rewrite_at,
+    },
+};
+
+use crate::{
+    answer::VirtualIps,
+    links::LinkKey,
+    policy::Export,
+    stats::{DropReason, ForwardStats},
+};
 use nat::{BindError, NatTable};
+
+const SYN: u8 = 2;
+
+/// What becomes of a frame from a link.
+#[derive(Debug, PartialEq, Eq)]
+pub enum FromLink<'a> {
+    /// The packet was rewritten where it lies: out to the service by the TUN.
+    ToService {
+        /// How the kernel is to finish it.
+        header: Header,
+        /// The packet.
+        packet: &'a [u8],
+    },
+    /// The packet is refused: this frame is the answer, back by the same link.
+    Refused(&'a [u8]),
+    /// Nothing more happens.
+    Dropped(DropReason),
+}
+
+/// What becomes of a packet from the TUN.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FromTun {
+    /// The packet was rewritten where it lies: out by this link.
+    ToLink(LinkKey),
+    /// Nothing more happens.
+    Dropped(DropReason),
+}
 
 /// Rewrites frames.
 #[derive(Debug)]
 pub struct Forwarder {
     nat: NatTable,
+    /// MTU of the TUN, bytes: segments of both directions are kept to it.
+    mtu: u16,
+    /// Room for answers.
+    answer: Vec<u8>,
     stats: ForwardStats,
 }
 
+/// What is known of a packet before it is rewritten.
+#[derive(Debug, Clone, Copy)]
+struct Seen {
+    layout: Layout,
+    ports: Option<(u16, u16)>,
+    icmp: Option<(u8, u8)>,
+    tcp_flags: u8,
+}
+
+impl Seen {
+    fn of(packet: &Packet<'_>) -> Self {
+        Self {
+            layout: *packet.layout(),
+            ports: packet.ports(),
+            icmp: packet.icmp(),
+            tcp_flags: packet.tcp_flags().unwrap_or_default(),
+        }
+    }
+}
+
 impl Forwarder {
-    /// A forwarder over this table.
+    /// A forwarder over this table, for a TUN with this MTU in bytes.
     #[must_use]
-    pub fn new(nat: NatTable, _mtu: u16) -> Self {
-        Self { nat, stats: ForwardStats::default() }
+    pub fn new(nat: NatTable, mtu: u16) -> Self {
+        Self {
+            nat,
+            mtu,
+            answer: Vec::new(),
+            stats: ForwardStats::default(),
+        }
+    }
+
+    /// Takes a frame that came over a link; rewrites it for the service it is for.
+    pub fn to_service<'a>(&'a mut self, link: LinkKey, frame: &'a mut [u8]) -> FromLink<'a> {
+        let (header, seen) = match Frame::decode(frame) {
+            Ok(Frame { header, packet }) => (header, Seen::of(&packet)),
+            Err(_) => return self.dropped(DropReason::Malformed),
+        };
+        let (source, destination) = (seen.layout.source, seen.layout.destination);
+        let way = match self.nat.to_service(link, source, destination) {
+            Ok(way) => way,
+            Err(reason) => return self.dropped(reason),
+        };
+        let to = Rewrite {
+            src: Some(way.client),
+            dst: Some(way.real),
+        };
+        if let Err(refusal) = judge(&seen, way.export) {
+            return match refusal {
+                Refusal::Drop(reason) => self.dropped(reason),
+                Refusal::Answer => self.refuse(&seen, &frame[HEADER_LEN..]),
+            };
+        }
+        let packet = &mut frame[HEADER_LEN..];
+        if rewrite_at(packet, &seen.layout, to, header.checksum()).is_err() {
+            return self.dropped(DropReason::Malformed);
+        }
+        self.clamp(packet, &seen, header.checksum());
+        self.stats.frames_to_services += 1;
+        self.stats.bytes_to_services += packet.len() as u64;
+        FromLink::ToService { header, packet }
+    }
+
+    /// Takes a packet that the kernel gave to the TUN, without the header; rewrites it for the sidecar it is for.
+    pub fn to_link(&mut self, header: &Header, packet: &mut [u8]) -> FromTun {
+        match self.try_to_link(header, packet) {
+            Ok(link) => {
+                self.stats.frames_to_links += 1;
+                self.stats.bytes_to_links += packet.len() as u64;
+                FromTun::ToLink(link)
+            }
+            Err(reason) => {
+                self.stats.dropped(reason);
+                FromTun::Dropped(reason)
+            }
+        }
+    }
+
+    fn try_to_link(&self, header: &Header, packet: &mut [u8]) -> Result<LinkKey, DropReason> {
+        let seen = Packet::parse(packet).map(|packet| Seen::of(&packet));
+        let seen = seen.map_err(|_| DropReason::Malformed)?;
+        let way = self.nat.to_link(seen.layout.destination)?;
+        match seen.icmp {
+            // An error may come from any router on the way; the sidecar is told that the service said it.
+            Some((kind, _)) if is_error(seen.layout.version, kind) => {}
+            Some((kind, _)) if !is_echo_reply(seen.layout.version, kind) => {
+                return Err(DropReason::ForbiddenProtocol);
+            }
+            _ if seen.layout.source != way.real => return Err(DropReason::ForeignSource),
+            _ if matches!(seen.layout.protocol, Protocol::Other(_)) => {
+                return Err(DropReason::ForbiddenProtocol);
+            }
+            _ => {}
+        }
+        let to = Rewrite {
+            src: Some(way.virtual_ip),
+            dst: Some(way.sidecar),
+        };
+        rewrite_at(packet, &seen.layout, to, header.checksum())
+            .map_err(|_| DropReason::Malformed)?;
+        self.clamp(packet, &seen, header.checksum());
+        Ok(way.link)
+    }
+
+    /// Counts a frame that could not be handed on after all.
+    pub const fn count_drop(&mut self, reason: DropReason) {
+        self.stats.dropped(reason);
     }
 
     /// Binds virtual IPs of a link to a service.
@@ -52,4 +211,88 @@ impl Forwarder {
     pub const fn stats(&self) -> &ForwardStats {
         &self.stats
     }
+
+    fn dropped<'a>(&mut self, reason: DropReason) -> FromLink<'a> {
+        self.stats.dropped(reason);
+        FromLink::Dropped(reason)
+    }
+
+    fn refuse<'a>(&'a mut self, seen: &Seen, packet: &[u8]) -> FromLink<'a> {
+        let from: IpAddr = seen.layout.destination;
+        let answered = match seen.layout.protocol {
+            Protocol::Tcp => answer::tcp_reset(packet),
+            _ => answer::unreachable(packet, from, answer::Unreachable::Port),
+        };
+        let Some(answered) = answered else {
+            return self.dropped(DropReason::PortNotExported);
+        };
+        match seen.layout.protocol {
+            Protocol::Tcp => self.stats.tcp_refused += 1,
+            _ => self.stats.udp_refused += 1,
+        }
+        self.answer.clear();
+        self.answer.extend_from_slice(&Header::PLAIN.encode());
+        self.answer.extend_from_slice(&answered);
+        FromLink::Refused(&self.answer)
+    }
+
+    fn clamp(&self, packet: &mut [u8], seen: &Seen, checksum: Checksum) {
+        if seen.tcp_flags & SYN != 0 {
+            clamp_mss(
+                packet,
+                mss::max_mss(seen.layout.version, self.mtu),
+                checksum,
+            );
+        }
+    }
+}
+
+enum Refusal {
+    Drop(DropReason),
+    Answer,
+}
+
+/// Whether a packet from a link may reach the service.
+fn judge(seen: &Seen, export: &Export) -> Result<(), Refusal> {
+    let Layout {
+        version,
+        protocol,
+        fragment,
+        ..
+    } = seen.layout;
+    match (protocol, fragment) {
+        (Protocol::Tcp, Fragment::First | Fragment::Later) => {
+            Err(Refusal::Drop(DropReason::SuspiciousFragment))
+        }
+        (Protocol::Udp | Protocol::Icmp | Protocol::Icmpv6, Fragment::Later) => Ok(()),
+        (Protocol::Tcp, _) => match seen.ports {
+            Some((_, port)) if export.tcp.contains(port) => Ok(()),
+            _ => Err(Refusal::Answer),
+        },
+        (Protocol::Udp, _) => match seen.ports {
+            Some((_, port)) if export.udp.contains(port) => Ok(()),
+            _ => Err(Refusal::Answer),
+        },
+        (Protocol::Icmp | Protocol::Icmpv6, _) => match seen.icmp {
+            Some((kind, _)) if is_echo_request(version, kind) || is_error(version, kind) => Ok(()),
+            _ => Err(Refusal::Drop(DropReason::ForbiddenProtocol)),
+        },
+        (Protocol::Other(_), _) => Err(Refusal::Drop(DropReason::ForbiddenProtocol)),
+    }
+}
+
+const fn is_echo_request(version: Version, kind: u8) -> bool {
+    matches!((version, kind), (Version::V4, 8) | (Version::V6, 128))
+}
+
+const fn is_echo_reply(version: Version, kind: u8) -> bool {
+    matches!((version, kind), (Version::V4, 0) | (Version::V6, 129))
+}
+
+/// Unreachable, too big, time exceeded, parameter problem; neither redirect nor source quench.
+const fn is_error(version: Version, kind: u8) -> bool {
+    matches!(
+        (version, kind),
+        (Version::V4, 3 | 11 | 12) | (Version::V6, 1..=4)
+    )
 }

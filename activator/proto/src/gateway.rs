@@ -5,6 +5,7 @@
 
 use std::{collections::VecDeque, time::Instant};
 
+use identity::Serial;
 use model::{NetworkName, NodeId, RelayName};
 use protocol::document;
 
@@ -54,7 +55,13 @@ impl Gateway {
     /// A gateway that holds nothing yet.
     #[must_use]
     pub fn new(config: GatewayConfig, forwarder: Forwarder) -> Self {
-        let GatewayConfig { node, instance, seed, exports, limits } = config;
+        let GatewayConfig {
+            node,
+            instance,
+            seed,
+            exports,
+            limits,
+        } = config;
         let mut gateway = Self {
             forwarder,
             reservations: Reservations::new(seed),
@@ -73,25 +80,32 @@ impl Gateway {
     /// Something happened.
     pub fn handle_input(&mut self, input: Input<'_>, now: Instant) {
         match input {
-            Input::View { relays, is_revoked } => {
+            Input::View { relays, revoked } => {
                 if self.closing {
                     return;
                 }
-                if self.reservations.handle_relays(relays.iter(), now, &mut self.outputs) {
+                if self
+                    .reservations
+                    .handle_relays(relays.iter(), now, &mut self.outputs)
+                {
                     self.on_footholds_changed();
                 }
-                let gone = |link: &LinkRecord| !link.relays.iter().any(|relay| relays.contains_key(relay));
+                let gone =
+                    |link: &LinkRecord| !link.relays.iter().any(|relay| relays.contains_key(relay));
                 for link in self.links.select(gone) {
                     let reason = "its relay is no longer part of the mesh".to_owned();
-                    self.outputs.push_back(Output::CloseUnlessDirect { link, reason });
+                    self.outputs
+                        .push_back(Output::CloseUnlessDirect { link, reason });
                 }
                 self.close_where("the node's certificate is revoked", |link| {
-                    is_revoked.is_revoked(&link.serial)
+                    revoked.contains(&link.serial)
                 });
             }
             Input::Access { relay, access } => {
                 if !self.closing
-                    && self.reservations.handle_access(&relay, access, now, &mut self.outputs)
+                    && self
+                        .reservations
+                        .handle_access(&relay, access, now, &mut self.outputs)
                 {
                     self.on_foothold_lost(&relay, "the relay moved to another address");
                 }
@@ -111,10 +125,15 @@ impl Gateway {
             }
             Input::CredentialRefused { relay } => {
                 if !self.closing {
-                    self.reservations.handle_credential_refused(&relay, now, &mut self.outputs);
+                    self.reservations
+                        .handle_credential_refused(&relay, now, &mut self.outputs);
                 }
             }
-            Input::Offer { from, serial, offer } => self.on_offer(from, serial, offer, now),
+            Input::Offer {
+                from,
+                serial,
+                offer,
+            } => self.on_offer(from, serial, offer, now),
             Input::Bye { from, bye } => {
                 if let Some(link) = self.links.by_offer(&from, bye.link) {
                     let reason: String = bye.reason.chars().take(200).collect();
@@ -139,7 +158,11 @@ impl Gateway {
     /// When [`Self::handle_timeout`] has something to do.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
-        if self.closing { None } else { self.reservations.poll_timeout() }
+        if self.closing {
+            None
+        } else {
+            self.reservations.poll_timeout()
+        }
     }
 
     /// A deadline passed.
@@ -179,7 +202,7 @@ impl Gateway {
         self.reservations.footholds_in(network).next().is_some()
     }
 
-    fn on_offer(&mut self, from: NodeId, serial: String, offer: document::Offer, now: Instant) {
+    fn on_offer(&mut self, from: NodeId, serial: Serial, offer: document::Offer, now: Instant) {
         if self.links.by_offer(&from, offer.link).is_some() {
             self.stats.offers_repeated += 1;
             return;
@@ -211,7 +234,13 @@ impl Gateway {
                     Ok(()) => {
                         self.stats.offers_accepted += 1;
                         let relays = acceptance.relays;
-                        self.outputs.push_back(Output::Answer { link, to: from, offer, relays, bindings });
+                        self.outputs.push_back(Output::Answer {
+                            link,
+                            to: from,
+                            offer,
+                            relays,
+                            bindings,
+                        });
                         return;
                     }
                     Err(reason) => {
@@ -224,11 +253,17 @@ impl Gateway {
             Err(reason) => reason,
         };
         self.stats.offers_refused += 1;
-        self.outputs.push_back(Output::Refuse { to: from, offered_as, reason: refused });
+        self.outputs.push_back(Output::Refuse {
+            to: from,
+            offered_as,
+            reason: refused,
+        });
     }
 
     fn on_bind(&mut self, link: LinkKey, bindings: &[document::Binding], now: Instant) {
-        let Some(node) = self.links.get(link).map(|record| record.node.clone()) else { return };
+        let Some(node) = self.links.get(link).map(|record| record.node.clone()) else {
+            return;
+        };
         if bindings.len() > MAX_BINDINGS {
             let reason = "it sent more bindings than one message may carry".to_owned();
             self.outputs.push_back(Output::Close { link, reason });
@@ -266,8 +301,9 @@ impl Gateway {
         if self.closing {
             return;
         }
-        if let Some(registration) =
-            self.registration.handle_footholds(self.reservations.footholds())
+        if let Some(registration) = self
+            .registration
+            .handle_footholds(self.reservations.footholds())
         {
             self.stats.registrations += 1;
             self.outputs.push_back(Output::Publish(Some(registration)));
@@ -277,13 +313,19 @@ impl Gateway {
     fn on_foothold_lost(&mut self, relay: &RelayName, reason: &str) {
         self.on_footholds_changed();
         for link in self.links.select(|link| link.relays.contains(relay)) {
-            self.outputs.push_back(Output::CloseUnlessDirect { link, reason: reason.to_owned() });
+            self.outputs.push_back(Output::CloseUnlessDirect {
+                link,
+                reason: reason.to_owned(),
+            });
         }
     }
 
     fn close_where(&mut self, reason: &str, condition: impl Fn(&LinkRecord) -> bool) {
         for link in self.links.select(condition) {
-            self.outputs.push_back(Output::Close { link, reason: reason.to_owned() });
+            self.outputs.push_back(Output::Close {
+                link,
+                reason: reason.to_owned(),
+            });
         }
     }
 

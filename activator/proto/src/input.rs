@@ -1,7 +1,8 @@
 //! Everything that can enter, packets excepted (they go straight to [`Forwarder`](crate::forward::Forwarder)).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+use identity::Serial;
 use model::{NodeId, RelayName, RelayedAddr};
 use protocol::{directory, document};
 
@@ -14,8 +15,8 @@ pub enum Input<'a> {
     View {
         /// All relays of the mesh.
         relays: &'a BTreeMap<RelayName, directory::Relay>,
-        /// Whether the certificate of this serial is revoked.
-        is_revoked: &'a dyn IsRevoked,
+        /// Certificates that are not to be believed any more.
+        revoked: &'a BTreeSet<Serial>,
     },
     /// The answer to [`Output::FetchAccess`](crate::Output::FetchAccess).
     Access {
@@ -48,7 +49,7 @@ pub enum Input<'a> {
         /// Who signed it.
         from: NodeId,
         /// Serial of the certificate it was signed with.
-        serial: String,
+        serial: Serial,
         /// The offer.
         offer: document::Offer,
     },
@@ -73,10 +74,4 @@ pub enum Input<'a> {
     },
     /// Stop: withdraw, close, release.
     Shutdown,
-}
-
-/// Tells revoked certificates.
-pub trait IsRevoked: std::fmt::Debug {
-    /// Whether the certificate of this serial is revoked.
-    fn is_revoked(&self, serial: &str) -> bool;
 }

@@ -29,6 +29,6 @@ pub mod stats;
 
 pub use forward::Forwarder;
 pub use gateway::{Gateway, GatewayConfig};
-pub use input::{Input, IsRevoked};
+pub use input::Input;
 pub use links::{LinkKey, LinkLimits};
 pub use output::Output;

@@ -1,5 +1,6 @@
 //! The links this activator has agreed to: one table with every index they are found by.
 
+use identity::Serial;
 use model::{NodeId, RelayName};
 use rustc_hash::FxHashMap;
 
@@ -20,8 +21,8 @@ pub struct LinkRecord {
     pub node: NodeId,
     /// The offerer's own name for it, unique among its links.
     pub offered_as: u64,
-    /// Serial of the certificate that signed the offer, as discovery writes it in `revocation/<serial>`.
-    pub serial: String,
+    /// Of the certificate that signed the offer: the link ends when it is revoked.
+    pub serial: Serial,
     /// The relays whose allocations it may use.
     pub relays: Vec<RelayName>,
 }
@@ -37,7 +38,10 @@ pub struct LinkLimits {
 
 impl Default for LinkLimits {
     fn default() -> Self {
-        Self { total: 4096, per_node: 64 }
+        Self {
+            total: 4096,
+            per_node: 64,
+        }
     }
 }
 
@@ -55,7 +59,8 @@ impl Links {
     pub fn insert(&mut self, record: LinkRecord) -> LinkKey {
         self.last_key += 1;
         let key = LinkKey(self.last_key);
-        self.by_offer.insert((record.node.clone(), record.offered_as), key);
+        self.by_offer
+            .insert((record.node.clone(), record.offered_as), key);
         *self.per_node.entry(record.node.clone()).or_default() += 1;
         self.by_key.insert(key, record);
         key
@@ -64,7 +69,8 @@ impl Links {
     /// Takes out a link.
     pub fn remove(&mut self, key: LinkKey) -> Option<LinkRecord> {
         let record = self.by_key.remove(&key)?;
-        self.by_offer.remove(&(record.node.clone(), record.offered_as));
+        self.by_offer
+            .remove(&(record.node.clone(), record.offered_as));
         if let Some(count) = self.per_node.get_mut(&record.node) {
             *count -= 1;
             if *count == 0 {
@@ -106,8 +112,12 @@ impl Links {
 
     /// The links for which `condition` holds, oldest first.
     pub fn select(&self, condition: impl Fn(&LinkRecord) -> bool) -> Vec<LinkKey> {
-        let mut keys: Vec<LinkKey> =
-            self.by_key.iter().filter(|(_, record)| condition(record)).map(|(key, _)| *key).collect();
+        let mut keys: Vec<LinkKey> = self
+            .by_key
+            .iter()
+            .filter(|(_, record)| condition(record))
+            .map(|(key, _)| *key)
+            .collect();
         keys.sort_unstable();
         keys
     }

@@ -139,7 +139,11 @@ impl ExportTable {
         for export in exports {
             check(&export)?;
             let export = Arc::new(export);
-            if table.by_name.insert(export.name.clone(), export.clone()).is_some() {
+            if table
+                .by_name
+                .insert(export.name.clone(), export.clone())
+                .is_some()
+            {
                 return Err(ExportError::Duplicate(export.name.clone()));
             }
             table.ordered.push(export);
@@ -197,14 +201,23 @@ fn check(export: &Export) -> Result<(), ExportError> {
         let problem = if ports.contains(0) {
             "port 0; ports are 1 to 65535".to_owned()
         } else if ports.len() > MAX_PORTS {
-            format!("{} ports of one protocol, more than {MAX_PORTS}", ports.len())
+            format!(
+                "{} ports of one protocol, more than {MAX_PORTS}",
+                ports.len()
+            )
         } else {
             continue;
         };
-        return Err(ExportError::Ports { name: name(), problem });
+        return Err(ExportError::Ports {
+            name: name(),
+            problem,
+        });
     }
     let ipv4 = export.ipv4.iter().filter(|address| {
-        address.is_unspecified() || address.is_multicast() || address.is_broadcast() || address.is_loopback()
+        address.is_unspecified()
+            || address.is_multicast()
+            || address.is_broadcast()
+            || address.is_loopback()
     });
     let ipv6 = export.ipv6.iter().filter(|address| {
         address.is_unspecified()
@@ -213,9 +226,14 @@ fn check(export: &Export) -> Result<(), ExportError> {
             || address.is_unicast_link_local()
             || address.to_ipv4_mapped().is_some()
     });
-    let mut wrong = ipv4.map(|&a| IpAddr::V4(a)).chain(ipv6.map(|&a| IpAddr::V6(a)));
+    let mut wrong = ipv4
+        .map(|&a| IpAddr::V4(a))
+        .chain(ipv6.map(|&a| IpAddr::V6(a)));
     match wrong.next() {
-        Some(address) => Err(ExportError::NotUnicast { name: name(), address }),
+        Some(address) => Err(ExportError::NotUnicast {
+            name: name(),
+            address,
+        }),
         None => Ok(()),
     }
 }

@@ -46,7 +46,11 @@ impl RelayUri {
     /// When it is not one of RFC 7065's forms.
     pub fn decode(uri: &str) -> Result<Self, RelayUriError> {
         let wrong = |problem| RelayUriError {
-            uri: uri.chars().take(120).flat_map(char::escape_default).collect(),
+            uri: uri
+                .chars()
+                .take(120)
+                .flat_map(char::escape_default)
+                .collect(),
             problem,
         };
         let (scheme, rest) = uri
@@ -63,7 +67,11 @@ impl RelayUri {
             ("turn" | "turns", Some(_)) => return Err(wrong("the transport is `udp` or `tcp`")),
             _ => return Err(wrong("it begins with `turn:` or `turns:`")),
         };
-        let default_port = if transport == Transport::Tls { TURNS_PORT } else { TURN_PORT };
+        let default_port = if transport == Transport::Tls {
+            TURNS_PORT
+        } else {
+            TURN_PORT
+        };
         let (host, port) = split_port(authority).ok_or_else(|| wrong("the host is malformed"))?;
         let port = match port {
             None => default_port,
@@ -72,7 +80,11 @@ impl RelayUri {
                 _ => return Err(wrong("the port is a number from 1 to 65535")),
             },
         };
-        Ok(Self { host: host.to_owned(), port, transport })
+        Ok(Self {
+            host: host.to_owned(),
+            port,
+            transport,
+        })
     }
 
     /// The host, when it is an address and no name has to be looked up.
@@ -122,16 +134,44 @@ mod tests {
     #[test]
     fn the_forms_of_rfc_7065_are_decoded() {
         for (uri, host, port, transport) in [
-            ("turn:203.0.113.12:3478?transport=udp", "203.0.113.12", 3478, Transport::Udp),
+            (
+                "turn:203.0.113.12:3478?transport=udp",
+                "203.0.113.12",
+                3478,
+                Transport::Udp,
+            ),
             ("turn:203.0.113.12", "203.0.113.12", 3478, Transport::Udp),
-            ("turn:[2001:db8::1]:3479", "2001:db8::1", 3479, Transport::Udp),
+            (
+                "turn:[2001:db8::1]:3479",
+                "2001:db8::1",
+                3479,
+                Transport::Udp,
+            ),
             ("turn:[2001:db8::1]", "2001:db8::1", 3478, Transport::Udp),
-            ("turn:relay.example.org?transport=tcp", "relay.example.org", 3478, Transport::Tcp),
-            ("turns:relay.example.org:443", "relay.example.org", 443, Transport::Tls),
-            ("turns:relay.example.org", "relay.example.org", 5349, Transport::Tls),
+            (
+                "turn:relay.example.org?transport=tcp",
+                "relay.example.org",
+                3478,
+                Transport::Tcp,
+            ),
+            (
+                "turns:relay.example.org:443",
+                "relay.example.org",
+                443,
+                Transport::Tls,
+            ),
+            (
+                "turns:relay.example.org",
+                "relay.example.org",
+                5349,
+                Transport::Tls,
+            ),
         ] {
             let decoded = RelayUri::decode(uri).unwrap();
-            assert_eq!((decoded.host.as_str(), decoded.port, decoded.transport), (host, port, transport));
+            assert_eq!(
+                (decoded.host.as_str(), decoded.port, decoded.transport),
+                (host, port, transport)
+            );
             assert_eq!(RelayUri::decode(&decoded.to_string()).unwrap(), decoded);
         }
     }
@@ -139,8 +179,19 @@ mod tests {
     #[test]
     fn what_is_not_a_turn_uri_is_refused() {
         for uri in [
-            "", "turn", "turn:", "stun:203.0.113.12", "turn:a:b:c", "turn:a:0", "turn:a:70000", "turn:a b",
-            "turn:[::1", "turn:[x]:1", "turn:[::1]x", "turn:a?transport=sctp", "turns:a?transport=udp",
+            "",
+            "turn",
+            "turn:",
+            "stun:203.0.113.12",
+            "turn:a:b:c",
+            "turn:a:0",
+            "turn:a:70000",
+            "turn:a b",
+            "turn:[::1",
+            "turn:[x]:1",
+            "turn:[::1]x",
+            "turn:a?transport=sctp",
+            "turns:a?transport=udp",
         ] {
             assert!(RelayUri::decode(uri).is_err(), "{uri:?}");
         }

@@ -46,7 +46,12 @@ pub struct RelayAccess {
 
 impl std::fmt::Debug for RelayAccess {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { server, username, lifetime, .. } = self;
+        let Self {
+            server,
+            username,
+            lifetime,
+            ..
+        } = self;
         write!(f, "RelayAccess({username} at {server} for {lifetime:?})")
     }
 }
@@ -96,7 +101,10 @@ impl Reservations {
     /// None yet. `seed` drives the jitter of retries.
     #[must_use]
     pub const fn new(seed: u64) -> Self {
-        Self { by_relay: BTreeMap::new(), seed: seed | 1 }
+        Self {
+            by_relay: BTreeMap::new(),
+            seed: seed | 1,
+        }
     }
 
     /// The relays in the directory's view are now these. Returns whether footholds went away.
@@ -118,27 +126,35 @@ impl Reservations {
             match usable(relay) {
                 Ok(found) => drop(wanted.insert(name.clone(), found)),
                 Err(reason) => {
-                    outputs.push_back(Output::RelayIgnored { relay: name.clone(), reason });
+                    outputs.push_back(Output::RelayIgnored {
+                        relay: name.clone(),
+                        reason,
+                    });
                 }
             }
         }
 
         let mut lost = false;
         self.by_relay.retain(|name, held| {
-            let keep = wanted.get(name).is_some_and(|(network, uri)| {
-                *network == held.network && *uri == held.uri
-            });
+            let keep = wanted
+                .get(name)
+                .is_some_and(|(network, uri)| *network == held.network && *uri == held.uri);
             if !keep {
                 lost |= !held.relayed.is_empty();
                 if held.server.is_some() {
-                    outputs.push_back(Output::Release { relay: name.clone() });
+                    outputs.push_back(Output::Release {
+                        relay: name.clone(),
+                    });
                 }
             }
             keep
         });
         for (name, (network, uri)) in wanted {
             self.by_relay.entry(name).or_insert_with_key(|name| {
-                outputs.push_back(Output::FetchAccess { relay: name.clone(), uri: uri.clone() });
+                outputs.push_back(Output::FetchAccess {
+                    relay: name.clone(),
+                    uri: uri.clone(),
+                });
                 Reservation {
                     network,
                     uri,
@@ -181,15 +197,23 @@ impl Reservations {
         let renew_in = (access.lifetime * 2 / 3).max(MIN_CREDENTIAL_INTERVAL);
         held.credential = Credential::Due(now + renew_in);
         if held.server == Some(access.server) {
-            outputs.push_back(Output::RenewCredential { relay: relay.clone(), access });
+            outputs.push_back(Output::RenewCredential {
+                relay: relay.clone(),
+                access,
+            });
             return false;
         }
         // The first one, or the relay's name now leads to another address.
         let moved = held.server.replace(access.server).is_some();
         if moved {
-            outputs.push_back(Output::Release { relay: relay.clone() });
+            outputs.push_back(Output::Release {
+                relay: relay.clone(),
+            });
         }
-        outputs.push_back(Output::Allocate { relay: relay.clone(), access });
+        outputs.push_back(Output::Allocate {
+            relay: relay.clone(),
+            access,
+        });
         moved && !std::mem::take(&mut held.relayed).is_empty()
     }
 
@@ -200,7 +224,9 @@ impl Reservations {
         now: Instant,
         outputs: &mut VecDeque<Output>,
     ) {
-        let Some(held) = self.by_relay.get_mut(relay) else { return };
+        let Some(held) = self.by_relay.get_mut(relay) else {
+            return;
+        };
         if let Credential::Expected { since } = held.credential
             && now < since + MAX_BACKOFF
         {
@@ -209,7 +235,10 @@ impl Reservations {
         held.failures = held.failures.saturating_add(1);
         if held.failures == 1 {
             held.credential = Credential::Expected { since: now };
-            outputs.push_back(Output::FetchAccess { relay: relay.clone(), uri: held.uri.clone() });
+            outputs.push_back(Output::FetchAccess {
+                relay: relay.clone(),
+                uri: held.uri.clone(),
+            });
         } else {
             let wait = self.backoff(relay).max(MIN_CREDENTIAL_INTERVAL);
             if let Some(held) = self.by_relay.get_mut(relay) {
@@ -240,7 +269,10 @@ impl Reservations {
             if matches!(held.credential, Credential::Due(at) if at <= now) {
                 held.credential = Credential::Expected { since: now };
                 let uri = held.uri.clone();
-                outputs.push_back(Output::FetchAccess { relay: relay.clone(), uri });
+                outputs.push_back(Output::FetchAccess {
+                    relay: relay.clone(),
+                    uri,
+                });
             }
         }
     }
@@ -258,7 +290,10 @@ impl Reservations {
     /// The relayed addresses held now, as they are announced.
     #[must_use]
     pub fn footholds(&self) -> Vec<document::Foothold> {
-        let held = self.by_relay.iter().filter(|(_, held)| !held.relayed.is_empty());
+        let held = self
+            .by_relay
+            .iter()
+            .filter(|(_, held)| !held.relayed.is_empty());
         let foothold = |(relay, held): (&RelayName, &Reservation)| document::Foothold {
             relay: relay.to_string(),
             network: held.network.to_string(),
@@ -268,7 +303,10 @@ impl Reservations {
     }
 
     /// The relays in `network` on which an allocation is up.
-    pub fn footholds_in<'a>(&'a self, network: &'a NetworkName) -> impl Iterator<Item = &'a RelayName> {
+    pub fn footholds_in<'a>(
+        &'a self,
+        network: &'a NetworkName,
+    ) -> impl Iterator<Item = &'a RelayName> {
         self.by_relay
             .iter()
             .filter(move |(_, held)| held.network == *network && !held.relayed.is_empty())
@@ -288,7 +326,9 @@ impl Reservations {
     /// Doubles with each failure, then 75 to 125 % of that, so that activators do not ask in step.
     fn backoff(&mut self, relay: &RelayName) -> Duration {
         let failures = self.by_relay.get(relay).map_or(0, |held| held.failures);
-        let wait = MIN_BACKOFF.saturating_mul(1 << failures.min(8)).min(MAX_BACKOFF);
+        let wait = MIN_BACKOFF
+            .saturating_mul(1 << failures.min(8))
+            .min(MAX_BACKOFF);
         // xorshift64
         self.seed ^= self.seed << 13;
         self.seed ^= self.seed >> 7;
@@ -299,7 +339,10 @@ impl Reservations {
 }
 
 fn usable(relay: &directory::Relay) -> Result<(NetworkName, RelayUri), String> {
-    let network = relay.network.parse().map_err(|error: model::NameError| error.to_string())?;
+    let network = relay
+        .network
+        .parse()
+        .map_err(|error: model::NameError| error.to_string())?;
     let uri = RelayUri::decode(&relay.url).map_err(|error| error.to_string())?;
     match uri.transport {
         Transport::Udp => Ok((network, uri)),

@@ -13,7 +13,16 @@ const APP: &str = "west/workload/app";
 fn an_offer_from_a_network_with_a_foothold_is_answered_with_that_allocation() {
     let mut world = World::new().with_footholds();
     let outputs = world.offer(APP, orders(77));
-    let [Output::Answer { link, to, relays, bindings, offer }] = &outputs[..] else {
+    let [
+        Output::Answer {
+            link,
+            to,
+            relays,
+            bindings,
+            offer,
+        },
+    ] = &outputs[..]
+    else {
         panic!("{outputs:?}")
     };
     assert_eq!((*link, to.to_string().as_str()), (LinkKey(1), APP));
@@ -26,10 +35,17 @@ fn an_offer_from_a_network_with_a_foothold_is_answered_with_that_allocation() {
 fn an_offer_without_bindings_is_answered_because_they_can_follow() {
     let mut world = World::new().with_footholds();
     let outputs = world.offer(APP, offer(1, Vec::new()));
-    let [Output::Answer { link, .. }] = outputs[..] else { panic!("{outputs:?}") };
-    let bind = Input::Bind { link, bindings: vec![binding("orders", "198.18.0.5", "")] };
+    let [Output::Answer { link, .. }] = outputs[..] else {
+        panic!("{outputs:?}")
+    };
+    let bind = Input::Bind {
+        link,
+        bindings: vec![binding("orders", "198.18.0.5", "")],
+    };
     let outputs = world.input(bind);
-    let [Output::Bound { results, .. }] = &outputs[..] else { panic!("{outputs:?}") };
+    let [Output::Bound { results, .. }] = &outputs[..] else {
+        panic!("{outputs:?}")
+    };
     assert!(results[0].accepted);
 }
 
@@ -39,7 +55,11 @@ fn a_repeated_offer_makes_no_second_link() {
     world.offer(APP, orders(1));
     assert!(world.offer(APP, orders(1)).is_empty());
     assert_eq!(world.gateway.links().len(), 1);
-    assert_eq!(world.offer("west/workload/other", orders(1)).len(), 1, "another node's own number");
+    assert_eq!(
+        world.offer("west/workload/other", orders(1)).len(),
+        1,
+        "another node's own number"
+    );
 }
 
 #[test]
@@ -54,14 +74,20 @@ fn an_offer_to_an_earlier_instance_is_refused() {
 fn an_offer_from_a_network_without_a_foothold_is_refused() {
     let mut world = World::new().with_footholds();
     let reason = refusal(&world.offer("north/workload/app", orders(1)));
-    assert!(reason.contains("no allocation in network `north`"), "{reason}");
+    assert!(
+        reason.contains("no allocation in network `north`"),
+        "{reason}"
+    );
 }
 
 #[test]
 fn an_unknown_service_is_refused_by_name() {
     let mut world = World::new().with_footholds();
     let unknown = offer(1, vec![binding("nothing", "198.18.0.5", "")]);
-    assert_eq!(refusal(&world.offer(APP, unknown)), "unknown service `nothing`");
+    assert_eq!(
+        refusal(&world.offer(APP, unknown)),
+        "unknown service `nothing`"
+    );
     assert_eq!(world.gateway.forwarder.nat().links(), 0);
 }
 
@@ -70,7 +96,10 @@ fn a_service_is_refused_to_networks_it_is_not_open_to() {
     let mut world = World::new().with_footholds();
     let closed = offer(1, vec![binding("north-only", "198.18.0.5", "")]);
     let reason = refusal(&world.offer(APP, closed));
-    assert!(reason.contains("policy") && reason.contains("`west`"), "{reason}");
+    assert!(
+        reason.contains("policy") && reason.contains("`west`"),
+        "{reason}"
+    );
 }
 
 #[test]
@@ -84,10 +113,15 @@ fn one_good_binding_is_enough_and_each_has_its_own_result() {
         binding("no name\n", "198.18.0.7", ""),
     ];
     let outputs = world.offer(APP, offer(1, bindings));
-    let [Output::Answer { bindings, .. }] = &outputs[..] else { panic!("{outputs:?}") };
+    let [Output::Answer { bindings, .. }] = &outputs[..] else {
+        panic!("{outputs:?}")
+    };
     let accepted: Vec<bool> = bindings.iter().map(|result| result.accepted).collect();
     assert_eq!(accepted, [false, true, false, false, false]);
-    assert!(bindings[2].reason.contains("family"), "stock has no IPv6 address");
+    assert!(
+        bindings[2].reason.contains("family"),
+        "stock has no IPv6 address"
+    );
 }
 
 #[test]
@@ -109,13 +143,21 @@ fn malformed_offers_are_refused() {
     assert!(refusal(&world.offer(APP, crowded)).contains("candidates"));
 
     let mut anonymous = orders(3);
-    anonymous.description.as_mut().unwrap().dtls_fingerprint.truncate(31);
+    anonymous
+        .description
+        .as_mut()
+        .unwrap()
+        .dtls_fingerprint
+        .truncate(31);
     assert!(refusal(&world.offer(APP, anonymous)).contains("fingerprint"));
 }
 
 #[test]
 fn links_are_bounded_per_node_and_in_all_and_a_closed_one_makes_room() {
-    let limits = LinkLimits { total: 3, per_node: 2 };
+    let limits = LinkLimits {
+        total: 3,
+        per_node: 2,
+    };
     let mut world = World::with(support::exports(), limits, "100.89.0.0/16").with_footholds();
     world.offer(APP, orders(1));
     world.offer(APP, orders(2));
@@ -123,7 +165,10 @@ fn links_are_bounded_per_node_and_in_all_and_a_closed_one_makes_room() {
     world.offer("west/workload/b", orders(1));
     assert!(refusal(&world.offer("west/workload/c", orders(1))).contains("already has 3 links"));
     world.input(Input::LinkClosed { link: LinkKey(1) });
-    assert!(matches!(world.offer(APP, orders(3))[..], [Output::Answer { .. }]));
+    assert!(matches!(
+        world.offer(APP, orders(3))[..],
+        [Output::Answer { .. }]
+    ));
 }
 
 #[test]
@@ -131,11 +176,17 @@ fn an_exhausted_pool_refuses_and_a_closed_link_makes_room() {
     let exports = vec![export("orders", &["10.0.0.20"], &[8080], &[])];
     let mut world = World::with(exports, LinkLimits::default(), "192.0.2.0/29").with_footholds();
     for link in 1..=5 {
-        assert!(matches!(world.offer(APP, orders(link))[..], [Output::Answer { .. }]));
+        assert!(matches!(
+            world.offer(APP, orders(link))[..],
+            [Output::Answer { .. }]
+        ));
     }
     assert!(refusal(&world.offer(APP, orders(6))).contains("no client address left"));
     world.input(Input::LinkClosed { link: LinkKey(3) });
-    assert!(matches!(world.offer(APP, orders(7))[..], [Output::Answer { .. }]));
+    assert!(matches!(
+        world.offer(APP, orders(7))[..],
+        [Output::Answer { .. }]
+    ));
 }
 
 #[test]
@@ -143,9 +194,11 @@ fn a_revoked_nodes_links_end() {
     let mut world = World::new().with_footholds();
     world.offer(APP, orders(1));
     world.offer("west/workload/other", orders(1));
-    world.revoked.0.insert(format!("serial of {APP}"));
+    world.revoked.insert(support::serial(APP));
     let outputs = world.view();
-    let [Output::Close { link, reason }] = &outputs[..] else { panic!("{outputs:?}") };
+    let [Output::Close { link, reason }] = &outputs[..] else {
+        panic!("{outputs:?}")
+    };
     assert_eq!(*link, LinkKey(1));
     assert!(reason.contains("revoked"), "{reason}");
 }
@@ -154,9 +207,18 @@ fn a_revoked_nodes_links_end() {
 fn the_offerer_can_give_a_link_up_but_nobody_elses() {
     let mut world = World::new().with_footholds();
     world.offer(APP, orders(9));
-    let bye = || Bye { link: 9, reason: "bored".to_owned() };
-    let foreign = Input::Bye { from: support::node("west/workload/other"), bye: bye() };
+    let bye = || Bye {
+        link: 9,
+        reason: "bored".to_owned(),
+    };
+    let foreign = Input::Bye {
+        from: support::node("west/workload/other"),
+        bye: bye(),
+    };
     assert!(world.input(foreign).is_empty());
-    let outputs = world.input(Input::Bye { from: support::node(APP), bye: bye() });
+    let outputs = world.input(Input::Bye {
+        from: support::node(APP),
+        bye: bye(),
+    });
     assert!(matches!(&outputs[..], [Output::Close { reason, .. }] if reason.contains("bored")));
 }

@@ -34,8 +34,17 @@ fn an_allocation_is_made_on_every_relay_of_the_view_the_own_networks_included() 
     assert_eq!(asked(&world.view()), ["east-relay", "west-relay"]);
     assert_eq!(asked(&world.view()), Vec::<String>::new(), "asked once");
 
-    let outputs = world.input(Input::Access { relay: relay("west-relay"), access: Ok(access()) });
-    assert_eq!(outputs, [Output::Allocate { relay: relay("west-relay"), access: access() }]);
+    let outputs = world.input(Input::Access {
+        relay: relay("west-relay"),
+        access: Ok(access()),
+    });
+    assert_eq!(
+        outputs,
+        [Output::Allocate {
+            relay: relay("west-relay"),
+            access: access()
+        }]
+    );
 }
 
 #[test]
@@ -62,12 +71,22 @@ fn the_registration_is_published_at_the_start_and_then_only_when_it_changes() {
 #[test]
 fn a_relay_that_restarts_is_registered_again_with_its_new_address() {
     let mut world = World::new().with_footholds();
-    let lost = Input::AllocationLost { relay: relay("west-relay"), reason: "437".to_owned() };
+    let lost = Input::AllocationLost {
+        relay: relay("west-relay"),
+        reason: "437".to_owned(),
+    };
     let outputs = world.input(lost);
-    assert_eq!(published(&outputs)[0].footholds.len(), 1, "only east is left");
+    assert_eq!(
+        published(&outputs)[0].footholds.len(),
+        1,
+        "only east is left"
+    );
     let outputs = world.allocated("west-relay", "10.0.0.2:50777");
     let registration = published(&outputs)[0];
-    assert_eq!(registration.footholds[1].relayed_addresses, ["10.0.0.2:50777"]);
+    assert_eq!(
+        registration.footholds[1].relayed_addresses,
+        ["10.0.0.2:50777"]
+    );
     assert_eq!(registration.instance, INSTANCE, "the process is the same");
 }
 
@@ -76,13 +95,19 @@ fn links_end_with_the_foothold_they_stand_on_and_others_stay() {
     let mut world = World::new().with_footholds();
     world.offer("west/workload/app", orders(1));
     world.offer("east/workload/app", orders(1));
-    let lost = Input::AllocationLost { relay: relay("west-relay"), reason: "silence".to_owned() };
+    let lost = Input::AllocationLost {
+        relay: relay("west-relay"),
+        reason: "silence".to_owned(),
+    };
     let closed: Vec<u64> = world
         .input(lost)
         .iter()
         .filter_map(|output| match output {
             Output::CloseUnlessDirect { link, reason } => {
-                assert!(reason.contains("west-relay") && reason.contains("silence"), "{reason}");
+                assert!(
+                    reason.contains("west-relay") && reason.contains("silence"),
+                    "{reason}"
+                );
                 Some(link.0)
             }
             _ => None,
@@ -96,7 +121,9 @@ fn a_relay_that_leaves_the_mesh_is_released() {
     let mut world = World::new().with_footholds();
     world.relays.remove(&relay("west-relay"));
     let outputs = world.view();
-    assert!(outputs.contains(&Output::Release { relay: relay("west-relay") }));
+    assert!(outputs.contains(&Output::Release {
+        relay: relay("west-relay")
+    }));
     assert_eq!(published(&outputs)[0].footholds.len(), 1);
 }
 
@@ -105,7 +132,9 @@ fn a_relay_with_a_new_url_is_released_and_reserved_anew() {
     let mut world = World::new().with_footholds();
     world.relays.get_mut(&relay("west-relay")).unwrap().url = "turn:203.0.113.99".to_owned();
     let outputs = world.view();
-    assert!(outputs.contains(&Output::Release { relay: relay("west-relay") }));
+    assert!(outputs.contains(&Output::Release {
+        relay: relay("west-relay")
+    }));
     assert_eq!(asked(&outputs), ["west-relay"]);
 }
 
@@ -120,7 +149,9 @@ fn a_relay_that_cannot_be_used_is_said_and_does_not_disturb_the_others() {
     world.relays.get_mut(&relay("b")).unwrap().network = "NOT A NAME".to_owned();
     let outputs = world.view();
     assert_eq!(asked(&outputs), ["c"]);
-    let ignored = outputs.iter().filter(|output| matches!(output, Output::RelayIgnored { .. }));
+    let ignored = outputs
+        .iter()
+        .filter(|output| matches!(output, Output::RelayIgnored { .. }));
     assert_eq!(ignored.count(), 2);
 }
 
@@ -131,15 +162,30 @@ fn a_credential_that_cannot_be_had_is_asked_for_again_with_back_off() {
     world.view();
     let mut waits = Vec::new();
     for _ in 0..8 {
-        let failed = Input::Access { relay: relay("west-relay"), access: Err("away".to_owned()) };
+        let failed = Input::Access {
+            relay: relay("west-relay"),
+            access: Err("away".to_owned()),
+        };
         let outputs = world.input(failed);
-        let [Output::AccessFailed { retry_in, .. }] = outputs[..] else { panic!("{outputs:?}") };
-        assert!(world.advance(retry_in - Duration::from_millis(1)).is_empty());
-        assert_eq!(asked(&world.advance(Duration::from_millis(1))), ["west-relay"]);
+        let [Output::AccessFailed { retry_in, .. }] = outputs[..] else {
+            panic!("{outputs:?}")
+        };
+        assert!(
+            world
+                .advance(retry_in - Duration::from_millis(1))
+                .is_empty()
+        );
+        assert_eq!(
+            asked(&world.advance(Duration::from_millis(1))),
+            ["west-relay"]
+        );
         waits.push(retry_in);
     }
     assert!(waits[0] < Duration::from_secs(1), "{waits:?}");
-    assert!(waits.iter().all(|wait| *wait <= Duration::from_secs(5)), "{waits:?}");
+    assert!(
+        waits.iter().all(|wait| *wait <= Duration::from_secs(5)),
+        "{waits:?}"
+    );
     assert!(waits[7] >= Duration::from_secs(3), "{waits:?}");
 }
 
@@ -147,18 +193,35 @@ fn a_credential_that_cannot_be_had_is_asked_for_again_with_back_off() {
 fn a_credential_is_exchanged_before_it_expires() {
     let mut world = World::new().with_footholds();
     assert!(world.advance(Duration::from_secs(399)).is_empty());
-    assert_eq!(asked(&world.advance(Duration::from_secs(1))), ["east-relay", "west-relay"]);
-    let outputs = world.input(Input::Access { relay: relay("west-relay"), access: Ok(access()) });
-    assert_eq!(outputs, [Output::RenewCredential { relay: relay("west-relay"), access: access() }]);
+    assert_eq!(
+        asked(&world.advance(Duration::from_secs(1))),
+        ["east-relay", "west-relay"]
+    );
+    let outputs = world.input(Input::Access {
+        relay: relay("west-relay"),
+        access: Ok(access()),
+    });
+    assert_eq!(
+        outputs,
+        [Output::RenewCredential {
+            relay: relay("west-relay"),
+            access: access()
+        }]
+    );
 }
 
 #[test]
 fn a_refused_credential_is_exchanged_at_once_but_not_in_a_loop() {
     let mut world = World::new().with_footholds();
-    let refused = || Input::CredentialRefused { relay: relay("west-relay") };
+    let refused = || Input::CredentialRefused {
+        relay: relay("west-relay"),
+    };
     assert_eq!(asked(&world.input(refused())), ["west-relay"]);
     assert!(world.input(refused()).is_empty(), "it is on its way");
-    world.input(Input::Access { relay: relay("west-relay"), access: Ok(access()) });
+    world.input(Input::Access {
+        relay: relay("west-relay"),
+        access: Ok(access()),
+    });
     assert_eq!(asked(&world.input(refused())), ["west-relay"]);
 }
 
@@ -168,8 +231,14 @@ fn at_the_end_everything_is_withdrawn_and_released() {
     world.offer("west/workload/app", orders(1));
     let outputs = world.input(Input::Shutdown);
     assert!(outputs.contains(&Output::Publish(None)));
-    assert!(outputs.iter().any(|output| matches!(output, Output::Close { .. })));
-    let released = outputs.iter().filter(|output| matches!(output, Output::Release { .. }));
+    assert!(
+        outputs
+            .iter()
+            .any(|output| matches!(output, Output::Close { .. }))
+    );
+    let released = outputs
+        .iter()
+        .filter(|output| matches!(output, Output::Release { .. }));
     assert_eq!(released.count(), 2);
     assert!(world.view().is_empty());
     assert!(world.input(Input::Shutdown).is_empty());

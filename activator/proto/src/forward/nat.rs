@@ -91,7 +91,11 @@ impl NatTable {
     /// An empty table over this pool.
     #[must_use]
     pub fn new(pool: ClientPool) -> Self {
-        Self { pool, slots: Vec::new(), links: FxHashMap::default() }
+        Self {
+            pool,
+            slots: Vec::new(),
+            links: FxHashMap::default(),
+        }
     }
 
     /// Binds virtual IPs of a link to a service. A virtual IP that the link used for another service moves.
@@ -141,9 +145,16 @@ impl NatTable {
 
     /// Forgets a link and releases its clients.
     pub fn remove(&mut self, link: LinkKey, now: Instant) {
-        let Some(held) = self.links.remove(&link) else { return };
+        let Some(held) = self.links.remove(&link) else {
+            return;
+        };
         for client in held.bindings.into_values() {
-            if self.slots.get_mut(client.index()).and_then(Option::take).is_some() {
+            if self
+                .slots
+                .get_mut(client.index())
+                .and_then(Option::take)
+                .is_some()
+            {
                 self.pool.release(client, now);
             }
         }
@@ -164,8 +175,14 @@ impl NatTable {
         source: IpAddr,
         destination: IpAddr,
     ) -> Result<ToService<'_>, DropReason> {
-        let held = self.links.get_mut(&link).ok_or(DropReason::UnknownVirtualIp)?;
-        let client = *held.bindings.get(&destination).ok_or(DropReason::UnknownVirtualIp)?;
+        let held = self
+            .links
+            .get_mut(&link)
+            .ok_or(DropReason::UnknownVirtualIp)?;
+        let client = *held
+            .bindings
+            .get(&destination)
+            .ok_or(DropReason::UnknownVirtualIp)?;
         let slot = self.slots.get(client.index()).and_then(Option::as_ref);
         let slot = slot.ok_or(DropReason::UnknownVirtualIp)?;
         let (real, address) = match (source, destination) {
@@ -185,7 +202,11 @@ impl NatTable {
             }
             _ => return Err(DropReason::Malformed),
         };
-        Ok(ToService { export: &slot.export, real, client: address })
+        Ok(ToService {
+            export: &slot.export,
+            real,
+            client: address,
+        })
     }
 
     /// Where a packet to this client address goes.
@@ -193,10 +214,16 @@ impl NatTable {
     /// # Errors
     /// Why nowhere.
     pub fn to_link(&self, client_address: IpAddr) -> Result<ToLink, DropReason> {
-        let client = self.pool.client_of(client_address).ok_or(DropReason::UnknownClient)?;
+        let client = self
+            .pool
+            .client_of(client_address)
+            .ok_or(DropReason::UnknownClient)?;
         let slot = self.slots.get(client.index()).and_then(Option::as_ref);
         let slot = slot.ok_or(DropReason::UnknownClient)?;
-        let held = self.links.get(&slot.link).ok_or(DropReason::UnknownClient)?;
+        let held = self
+            .links
+            .get(&slot.link)
+            .ok_or(DropReason::UnknownClient)?;
         let (real, virtual_ip, sidecar) = match client_address {
             IpAddr::V4(_) => {
                 let way = slot.ipv4.ok_or(DropReason::UnknownClient)?;
@@ -209,7 +236,12 @@ impl NatTable {
                 (way.real.into(), way.virtual_ip.into(), sidecar.into())
             }
         };
-        Ok(ToLink { link: slot.link, real, virtual_ip, sidecar })
+        Ok(ToLink {
+            link: slot.link,
+            real,
+            virtual_ip,
+            sidecar,
+        })
     }
 
     /// Client addresses in use: one per binding.
@@ -231,22 +263,34 @@ impl NatTable {
     }
 
     fn is_bound(&self, slot: &Slot) -> bool {
-        let Some(held) = self.links.get(&slot.link) else { return false };
+        let Some(held) = self.links.get(&slot.link) else {
+            return false;
+        };
         slot.virtual_ips().into_iter().flatten().all(|address| {
             let client = held.bindings.get(&address);
             let there = client.and_then(|client| self.slots.get(client.index())?.as_ref());
             there.is_some_and(|there| {
-                Arc::ptr_eq(&there.export, &slot.export) && there.virtual_ips() == slot.virtual_ips()
+                Arc::ptr_eq(&there.export, &slot.export)
+                    && there.virtual_ips() == slot.virtual_ips()
             })
         })
     }
 
     /// Takes out the binding of a virtual IP, in both families.
     fn unbind(&mut self, link: LinkKey, address: IpAddr, now: Instant) {
-        let Some(held) = self.links.get_mut(&link) else { return };
-        let Some(client) = held.bindings.get(&address).copied() else { return };
+        let Some(held) = self.links.get_mut(&link) else {
+            return;
+        };
+        let Some(client) = held.bindings.get(&address).copied() else {
+            return;
+        };
         held.bindings.retain(|_, other| *other != client);
-        if self.slots.get_mut(client.index()).and_then(Option::take).is_some() {
+        if self
+            .slots
+            .get_mut(client.index())
+            .and_then(Option::take)
+            .is_some()
+        {
             self.pool.release(client, now);
         }
     }

@@ -156,7 +156,14 @@ mod tests {
             assert_eq!(pool.client_of(pool.ipv4_of(client).into()), Some(client));
             assert_eq!(pool.client_of(pool.ipv6_of(client).into()), Some(client));
         }
-        for other in ["100.89.0.0", "100.89.0.1", "100.88.255.255", "100.90.0.0", "::", "fd89:7475:726e::1"] {
+        for other in [
+            "100.89.0.0",
+            "100.89.0.1",
+            "100.88.255.255",
+            "100.90.0.0",
+            "::",
+            "fd89:7475:726e::1",
+        ] {
             assert_eq!(pool.client_of(other.parse().unwrap()), None, "{other}");
         }
     }
@@ -169,9 +176,14 @@ mod tests {
         while let Some(client) = pool.assign(now) {
             all.push(pool.ipv4_of(client));
         }
-        let expected: Vec<Ipv4Addr> = (10..=14).map(|last| Ipv4Addr::new(192, 0, 2, last)).collect();
+        let expected: Vec<Ipv4Addr> = (10..=14)
+            .map(|last| Ipv4Addr::new(192, 0, 2, last))
+            .collect();
         assert_eq!(all, expected);
-        assert_eq!(pool.interface_addresses().0.addr(), Ipv4Addr::new(192, 0, 2, 9));
+        assert_eq!(
+            pool.interface_addresses().0.addr(),
+            Ipv4Addr::new(192, 0, 2, 9)
+        );
         assert_eq!(pool.assigned(), 5);
     }
 
@@ -194,7 +206,10 @@ mod tests {
 
     #[test]
     fn a_pool_without_room_is_refused() {
-        let refused = ClientPool::new("192.0.2.0/30".parse().unwrap(), "2001:db8::/64".parse().unwrap());
+        let refused = ClientPool::new(
+            "192.0.2.0/30".parse().unwrap(),
+            "2001:db8::/64".parse().unwrap(),
+        );
         assert!(refused.unwrap_err().to_string().contains("29 bits"));
         ClientPool::new("0.0.0.0/0".parse().unwrap(), "::/0".parse().unwrap()).unwrap();
     }

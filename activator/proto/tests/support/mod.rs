@@ -1,5 +1,12 @@
 //! A gateway in virtual time, with everything it wanted done.
-#![allow(dead_code, clippy::unwrap_used, missing_debug_implementations, unreachable_pub)]
+#![allow(
+    dead_code,
+    clippy::unwrap_used,
+    missing_debug_implementations,
+    unreachable_pub
+)]
+
+pub mod packet;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -8,30 +15,22 @@ use std::{
 };
 
 use activator_proto::{
-    Forwarder, Gateway, GatewayConfig, Input, IsRevoked, LinkLimits, Output,
+    Forwarder, Gateway, GatewayConfig, Input, LinkLimits, Output,
     forward::{nat::NatTable, pool::ClientPool},
     policy::{Export, ExportTable},
     reservation::RelayAccess,
 };
+use identity::Serial;
 use model::{NodeId, RelayName, RelayedAddr, ServerAddr};
 use protocol::{directory, document};
 
 pub const INSTANCE: u64 = 0x1234;
 
-#[derive(Debug, Default)]
-pub struct Revoked(pub BTreeSet<String>);
-
-impl IsRevoked for Revoked {
-    fn is_revoked(&self, serial: &str) -> bool {
-        self.0.contains(serial)
-    }
-}
-
 pub struct World {
     pub gateway: Gateway,
     pub now: Instant,
     pub relays: BTreeMap<RelayName, directory::Relay>,
-    pub revoked: Revoked,
+    pub revoked: BTreeSet<Serial>,
 }
 
 impl World {
@@ -40,8 +39,11 @@ impl World {
     }
 
     pub fn with(exports: Vec<Export>, limits: LinkLimits, ipv4: &str) -> Self {
-        let pool =
-            ClientPool::new(ipv4.parse().unwrap(), "fd89:7475:726e::/64".parse().unwrap()).unwrap();
+        let pool = ClientPool::new(
+            ipv4.parse().unwrap(),
+            "fd89:7475:726e::/64".parse().unwrap(),
+        )
+        .unwrap();
         let config = GatewayConfig {
             node: node("east/activator/gate-1"),
             instance: INSTANCE,
@@ -53,7 +55,7 @@ impl World {
             gateway: Gateway::new(config, Forwarder::new(NatTable::new(pool), 1400)),
             now: Instant::now(),
             relays: BTreeMap::new(),
-            revoked: Revoked::default(),
+            revoked: BTreeSet::new(),
         }
     }
 
@@ -80,23 +82,36 @@ impl World {
     }
 
     pub fn view(&mut self) -> Vec<Output> {
-        let input = Input::View { relays: &self.relays, is_revoked: &self.revoked };
+        let input = Input::View {
+            relays: &self.relays,
+            revoked: &self.revoked,
+        };
         self.gateway.handle_input(input, self.now);
         self.outputs()
     }
 
     pub fn allocate(&mut self, name: &str, relayed: &str) -> Vec<Output> {
-        self.input(Input::Access { relay: relay(name), access: Ok(access()) });
+        self.input(Input::Access {
+            relay: relay(name),
+            access: Ok(access()),
+        });
         self.allocated(name, relayed)
     }
 
     pub fn allocated(&mut self, name: &str, relayed: &str) -> Vec<Output> {
         let relayed = vec![RelayedAddr(relayed.parse().unwrap())];
-        self.input(Input::Allocated { relay: relay(name), relayed })
+        self.input(Input::Allocated {
+            relay: relay(name),
+            relayed,
+        })
     }
 
     pub fn offer(&mut self, from: &str, offer: document::Offer) -> Vec<Output> {
-        self.input(Input::Offer { from: node(from), serial: format!("serial of {from}"), offer })
+        self.input(Input::Offer {
+            from: node(from),
+            serial: serial(from),
+            offer,
+        })
     }
 
     pub fn input(&mut self, input: Input<'_>) -> Vec<Output> {
@@ -118,6 +133,17 @@ impl World {
 
 pub fn node(id: &str) -> NodeId {
     id.parse().unwrap()
+}
+
+/// A serial number of this node's own.
+pub fn serial(from: &str) -> Serial {
+    let hex: String = from
+        .bytes()
+        .rev()
+        .take(8)
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    hex.parse().unwrap()
 }
 
 pub fn relay(name: &str) -> RelayName {
@@ -200,7 +226,10 @@ pub fn offer(link: u64, bindings: Vec<document::Binding>) -> document::Offer {
 }
 
 pub fn orders(link: u64) -> document::Offer {
-    offer(link, vec![binding("orders", "198.18.0.5", "fd74:7572:6e70::5")])
+    offer(
+        link,
+        vec![binding("orders", "198.18.0.5", "fd74:7572:6e70::5")],
+    )
 }
 
 /// The reason of the only output, which must be a refusal.

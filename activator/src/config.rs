@@ -1,0 +1,280 @@
+//! The configuration file, field by field, and its check.
+
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, SocketAddr},
+    path::{Path, PathBuf},
+};
+
+use activator_proto::{
+    LinkLimits,
+    forward::pool::ClientPool,
+    policy::{Export, ExportError, ExportTable},
+};
+use ipnet::{Ipv4Net, Ipv6Net};
+use model::{NetworkName, NodeName, ServiceName};
+use serde::Deserialize;
+use service_kit::ConfigError;
+
+/// `activator.toml`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub(crate) struct Config {
+    /// The network this activator is the gateway of.
+    pub(crate) network: NetworkName,
+    /// Where discovery listens: `https://HOST:PORT`.
+    pub(crate) discovery: String,
+    /// Directory for the node's key and certificate; made if absent, should survive restarts.
+    pub(crate) state_directory: PathBuf,
+    /// File with a join token (`turnpike token create --role activator`). Needed only until the node is enrolled.
+    pub(crate) join_token_file: Option<PathBuf>,
+    /// This activator's name in its network. Default: discovery chooses one.
+    pub(crate) node_name: Option<NodeName>,
+    /// Address of the admin port (health, metrics, status). Default: `127.0.0.1:9102`.
+    #[serde(default = "default_admin")]
+    pub(crate) admin: SocketAddr,
+    /// The TUN interface and the addresses behind it.
+    #[serde(default)]
+    pub(crate) tunnel: TunnelConfig,
+    /// Bounds on links.
+    #[serde(default)]
+    pub(crate) limits: LimitsConfig,
+    /// What other networks can reach here. Default: nothing.
+    #[serde(default)]
+    pub(crate) export: Vec<ExportConfig>,
+}
+
+/// `[tunnel]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub(crate) struct TunnelConfig {
+    /// Name of the TUN interface, 1 to 15 bytes. Default: `turnpike0`.
+    pub(crate) interface: String,
+    /// Addresses that stand for remote sidecars on this host; must be unused in this network.
+    /// Default: `100.89.0.0/16`.
+    pub(crate) client_pool_ipv4: Ipv4Net,
+    /// The same for IPv6. Default: `fd89:7475:726e::/64`.
+    pub(crate) client_pool_ipv6: Ipv6Net,
+    /// MTU of the interface in bytes, 1280 to 9000. Default: 1400, so that a full packet, sealed and with a
+    /// relay's header, fits an Ethernet path.
+    pub(crate) mtu: u16,
+}
+
+impl Default for TunnelConfig {
+    fn default() -> Self {
+        Self {
+            interface: "turnpike0".to_owned(),
+            client_pool_ipv4: Ipv4Net::new_assert([100, 89, 0, 0].into(), 16),
+            client_pool_ipv6: Ipv6Net::new_assert([0xfd89, 0x7475, 0x726e, 0, 0, 0, 0, 0].into(), 64),
+            mtu: 1400,
+        }
+    }
+}
+
+/// `[limits]`.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub(crate) struct LimitsConfig {
+    /// Links in all, 1 to 65536. Default: 4096.
+    pub(crate) links: usize,
+    /// Links from one node, at least 1. Default: 64.
+    pub(crate) links_per_node: usize,
+}
+
+impl Default for LimitsConfig {
+    fn default() -> Self {
+        let LinkLimits { total, per_node } = LinkLimits::default();
+        Self { links: total, links_per_node: per_node }
+    }
+}
+
+/// `[[export]]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub(crate) struct ExportConfig {
+    /// The service's name: others reach it as `<name>.<network>.<suffix>`.
+    pub(crate) name: ServiceName,
+    /// Where it is: IPv4 and IPv6 addresses. Several of one family: each link uses one of them.
+    pub(crate) addresses: Vec<IpAddr>,
+    /// TCP ports that can be reached. Default: none.
+    #[serde(default)]
+    pub(crate) tcp: Vec<u16>,
+    /// UDP ports that can be reached. Default: none.
+    #[serde(default)]
+    pub(crate) udp: Vec<u16>,
+    /// Networks whose workloads may use it. Default: all networks of the mesh.
+    #[serde(default)]
+    pub(crate) allow: Option<BTreeSet<NetworkName>>,
+}
+
+/// What was read, checked, and put into the forms that are worked with.
+#[derive(Debug)]
+pub(crate) struct Checked {
+    pub(crate) exports: ExportTable,
+    pub(crate) pool: ClientPool,
+    pub(crate) limits: LinkLimits,
+}
+
+fn default_admin() -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], 9102))
+}
+
+impl Config {
+    /// Checks what its types cannot say.
+    ///
+    /// # Errors
+    /// The first thing that could not work; names `file`, field, value and what to do.
+    pub(crate) fn check(&self, file: &Path) -> Result<Checked, ConfigError> {
+        self.check_discovery(file)?;
+        let pool = self.check_tunnel(file)?;
+        let limits = self.check_limits(file)?;
+        let exports = self.check_exports(file)?;
+        Ok(Checked { exports, pool, limits })
+    }
+
+    fn check_discovery(&self, file: &Path) -> Result<(), ConfigError> {
+        let rest = self.discovery.strip_prefix("https://").map(|rest| rest.trim_end_matches('/'));
+        let port = rest.and_then(|rest| rest.rsplit_once(':')).and_then(|(host, port)| {
+            (!host.is_empty()).then(|| port.parse::<u16>().ok()).flatten()
+        });
+        match port {
+            Some(_) => Ok(()),
+            None => Err(ConfigError::new(
+                file,
+                "discovery",
+                &self.discovery,
+                "not the URL of a discovery server",
+                "it has the form https://HOST:PORT",
+            )),
+        }
+    }
+
+    fn check_tunnel(&self, file: &Path) -> Result<ClientPool, ConfigError> {
+        let tunnel = &self.tunnel;
+        let name = tunnel.interface.as_str();
+        let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
+        if name.is_empty() || name.len() > 15 || !name.bytes().all(plain) || name.starts_with('.') {
+            return Err(ConfigError::new(
+                file,
+                "tunnel.interface",
+                name,
+                "not the name of a network interface",
+                "use 1 to 15 letters, digits, `-`, `_` or `.`",
+            ));
+        }
+        if !(1280..=9000).contains(&tunnel.mtu) {
+            return Err(ConfigError::new(
+                file,
+                "tunnel.mtu",
+                tunnel.mtu,
+                "out of range",
+                "use 1280 to 9000 bytes; 1400 fits everywhere",
+            ));
+        }
+        let (ipv4, ipv6) = (tunnel.client_pool_ipv4, tunnel.client_pool_ipv6);
+        let base = ipv4.network();
+        if base.is_loopback() || base.is_multicast() || base.is_unspecified() || base.is_link_local() {
+            return Err(ConfigError::new(
+                file,
+                "tunnel.client-pool-ipv4",
+                ipv4,
+                "not a range of host addresses",
+                "use a private range that is unused in this network, such as 100.89.0.0/16",
+            ));
+        }
+        let base = ipv6.network();
+        if base.is_multicast() || base.is_unspecified() || base.is_unicast_link_local() {
+            return Err(ConfigError::new(
+                file,
+                "tunnel.client-pool-ipv6",
+                ipv6,
+                "not a range of host addresses",
+                "use a unique local range that is unused in this network, such as fd89:7475:726e::/64",
+            ));
+        }
+        let field = if ipv4.prefix_len() > 29 { "client-pool-ipv4" } else { "client-pool-ipv6" };
+        let value = if ipv4.prefix_len() > 29 { ipv4.to_string() } else { ipv6.to_string() };
+        ClientPool::new(ipv4, ipv6).map_err(|error| {
+            ConfigError::new(file, &format!("tunnel.{field}"), value, "too small", error)
+        })
+    }
+
+    fn check_limits(&self, file: &Path) -> Result<LinkLimits, ConfigError> {
+        let LimitsConfig { links, links_per_node } = self.limits;
+        if !(1..=65_536).contains(&links) {
+            let remedy = "use 1 to 65536";
+            return Err(ConfigError::new(file, "limits.links", links, "out of range", remedy));
+        }
+        if links_per_node == 0 {
+            let remedy = "use at least 1";
+            return Err(ConfigError::new(file, "limits.links-per-node", 0, "out of range", remedy));
+        }
+        Ok(LinkLimits { total: links, per_node: links_per_node })
+    }
+
+    fn check_exports(&self, file: &Path) -> Result<ExportTable, ConfigError> {
+        for (index, export) in self.export.iter().enumerate() {
+            let pools = (self.tunnel.client_pool_ipv4, self.tunnel.client_pool_ipv6);
+            let inside = |address: &&IpAddr| match **address {
+                IpAddr::V4(ipv4) => pools.0.contains(&ipv4),
+                IpAddr::V6(ipv6) => pools.1.contains(&ipv6),
+            };
+            if let Some(address) = export.addresses.iter().find(inside) {
+                return Err(ConfigError::new(
+                    file,
+                    &format!("export[{index}].addresses"),
+                    address,
+                    "inside the client pool",
+                    "choose another client pool in [tunnel]",
+                ));
+            }
+        }
+        ExportTable::new(self.export.iter().map(ExportConfig::to_export).collect())
+            .map_err(|error| self.explain(file, &error))
+    }
+
+    /// Says which export an error is about: the last of that name, for a name given twice.
+    fn explain(&self, file: &Path, error: &ExportError) -> ConfigError {
+        let (name, field) = match error {
+            ExportError::Duplicate(name) => (Some(name), "name"),
+            ExportError::NoAddress(name) => (Some(name), "addresses"),
+            ExportError::NotUnicast { name, .. } => (Some(name), "addresses"),
+            ExportError::NoPort(name) | ExportError::Ports { name, .. } => (Some(name), "tcp"),
+            ExportError::TooMany(_) => (None, ""),
+        };
+        let index = name.and_then(|name| self.export.iter().rposition(|export| export.name == *name));
+        let text = error.to_string();
+        // The table's errors say what to do after a semicolon.
+        let (problem, remedy) = text.split_once("; ").unwrap_or((&text, "correct the export"));
+        match (index, name) {
+            (Some(index), Some(name)) => {
+                ConfigError::new(file, &format!("export[{index}].{field}"), name, problem, remedy)
+            }
+            _ => ConfigError::new(file, "export", self.export.len(), problem, remedy),
+        }
+    }
+}
+
+impl ExportConfig {
+    fn to_export(&self) -> Export {
+        let mut export = Export {
+            name: self.name.clone(),
+            ipv4: Vec::new(),
+            ipv6: Vec::new(),
+            tcp: self.tcp.iter().copied().collect(),
+            udp: self.udp.iter().copied().collect(),
+            allow: self.allow.clone(),
+        };
+        for address in &self.addresses {
+            match address {
+                IpAddr::V4(ipv4) => export.ipv4.push(*ipv4),
+                IpAddr::V6(ipv6) => export.ipv6.push(*ipv6),
+            }
+        }
+        export
+    }
+}
+
+#[cfg(test)]
+#[path = "config_tests.rs"]
+mod tests;

@@ -1,0 +1,73 @@
+#![allow(clippy::unwrap_used)]
+
+use super::*;
+use service_kit::parse_config;
+
+const SAMPLE: &str = r#"
+network = "east"
+discovery = "https://203.0.113.10:7400"
+state-directory = "/var/lib/turnpike"
+join-token-file = "/etc/turnpike/token"
+
+[[export]]
+name = "orders"
+addresses = ["10.0.0.20", "fd00:10::20"]
+tcp = [8080]
+udp = [9000]
+"#;
+
+fn load(text: &str) -> Result<Checked, ConfigError> {
+    let file = Path::new("activator.toml");
+    parse_config::<Config>(file, text)?.check(file)
+}
+
+fn refused(text: &str) -> String {
+    load(text).unwrap_err().to_string()
+}
+
+#[test]
+fn a_minimal_file_is_enough() {
+    let checked = load(SAMPLE).unwrap();
+    assert_eq!(checked.exports.iter().count(), 1);
+    assert_eq!(checked.limits, LinkLimits::default());
+    assert_eq!(checked.pool.prefixes().0.to_string(), "100.89.0.0/16");
+}
+
+#[test]
+fn errors_name_field_value_and_remedy() {
+    let with = |from: &str, to: &str| refused(&SAMPLE.replace(from, to));
+    for (error, parts) in [
+        (with("network = \"east\"", "network = \"EAST\""), ["network", "EAST"]),
+        (with("https://203.0.113.10:7400", "203.0.113.10"), ["discovery", "https://HOST:PORT"]),
+        (with("tcp =", "tpc ="), ["tpc", "tcp"]),
+        (with("\"10.0.0.20\", ", "\"10.0.0.300\", "), ["addresses", "10.0.0.300"]),
+        (with("\"10.0.0.20\", ", "\"127.0.0.1\", "), ["127.0.0.1", "unicast"]),
+        (with("\"10.0.0.20\", ", "\"100.89.3.4\", "), ["export[0].addresses", "client pool"]),
+        (with("tcp = [8080]\nudp = [9000]", ""), ["export[0]", "port"]),
+        (with("8080", "0"), ["orders", "1 to 65535"]),
+        (refused(&format!("{SAMPLE}[tunnel]\nmtu = 576\n")).clone(), ["tunnel.mtu", "1280"]),
+        (refused(&format!("{SAMPLE}[tunnel]\ninterface = \"a b\"\n")), ["tunnel.interface", "a b"]),
+        (
+            refused(&format!("{SAMPLE}[tunnel]\nclient-pool-ipv4 = \"10.9.0.0/33\"\n")),
+            ["client-pool-ipv4", "10.9.0.0/33"],
+        ),
+        (
+            refused(&format!("{SAMPLE}[tunnel]\nclient-pool-ipv4 = \"10.9.0.0/30\"\n")),
+            ["client-pool-ipv4", "29 bits"],
+        ),
+        (refused(&format!("{SAMPLE}[limits]\nlinks = 0\n")), ["limits.links", "65536"]),
+    ] {
+        assert!(error.starts_with("activator.toml:"), "{error}");
+        assert!(!error.contains('\n'), "{error}");
+        for part in parts {
+            assert!(error.contains(part), "`{part}` is missing: {error}");
+        }
+    }
+}
+
+#[test]
+fn a_name_exported_twice_is_refused() {
+    let twice = format!("{SAMPLE}[[export]]\nname = \"orders\"\naddresses = [\"10.0.0.9\"]\ntcp = [1]\n");
+    let error = refused(&twice);
+    assert!(error.contains("export[1].name") && error.contains("twice"), "{error}");
+}
