@@ -114,7 +114,9 @@ impl Agent {
         self.peers = peers;
         let mut stale = Vec::new();
         for (key, session) in self.links.iter() {
-            let Some(said) = self.peers.get(&session.node) else { continue };
+            let Some(said) = self.peers.get(&session.node) else {
+                continue;
+            };
             let moved = session
                 .link
                 .pair()
@@ -198,13 +200,19 @@ impl Agent {
                 return;
             }
         };
-        let Some(session) = self.links.get_mut(named).filter(|session| session.node == *from) else {
+        let Some(session) = self
+            .links
+            .get_mut(named)
+            .filter(|session| session.node == *from)
+        else {
             self.stats.stray_documents += 1;
             return;
         };
         match body {
             Body::Answer(answer) => {
-                let Some(description) = answer.description.filter(|_| session.answer_deadline.is_some())
+                let Some(description) = answer
+                    .description
+                    .filter(|_| session.answer_deadline.is_some())
                 else {
                     self.stats.stray_documents += 1;
                     return;
@@ -237,8 +245,16 @@ impl Agent {
 
     /// A document of ours could not be delivered.
     pub fn handle_post_failed(&mut self, link: u64, why: &str, now: Instant) {
-        if self.links.get(link).is_some_and(|session| session.answer_deadline.is_some()) {
-            self.fail(link, &format!("the offer could not be delivered: {why}"), now);
+        if self
+            .links
+            .get(link)
+            .is_some_and(|session| session.answer_deadline.is_some())
+        {
+            self.fail(
+                link,
+                &format!("the offer could not be delivered: {why}"),
+                now,
+            );
         }
     }
 
@@ -247,13 +263,20 @@ impl Agent {
         let mut due = Vec::new();
         for (key, session) in self.links.iter_mut() {
             let idle_since = session.link.last_traffic();
-            if session.answer_deadline.is_some_and(|deadline| deadline <= now) {
+            if session
+                .answer_deadline
+                .is_some_and(|deadline| deadline <= now)
+            {
                 due.push((key, Some("no answer to the offer in time")));
             } else if session.link.is_open()
                 && now.saturating_duration_since(idle_since) >= self.config.idle_timeout
             {
                 due.push((key, None));
-            } else if session.link.poll_timeout().is_some_and(|timeout| timeout <= now) {
+            } else if session
+                .link
+                .poll_timeout()
+                .is_some_and(|timeout| timeout <= now)
+            {
                 session.link.handle_timeout(now);
                 due.push((key, Some("")));
             }
@@ -281,8 +304,14 @@ impl Agent {
     pub fn poll_timeout(&mut self) -> Option<Instant> {
         let idle_timeout = self.config.idle_timeout;
         let links = self.links.iter_mut().filter_map(|(_, session)| {
-            let idle = session.link.is_open().then(|| session.link.last_traffic() + idle_timeout);
-            [session.answer_deadline, idle, session.link.poll_timeout()].into_iter().flatten().min()
+            let idle = session
+                .link
+                .is_open()
+                .then(|| session.link.last_traffic() + idle_timeout);
+            [session.answer_deadline, idle, session.link.poll_timeout()]
+                .into_iter()
+                .flatten()
+                .min()
         });
         let retries = self
             .remotes
@@ -354,7 +383,10 @@ impl Agent {
         since: Instant,
         now: Instant,
     ) -> Result<(), FrameDrop> {
-        let link = self.remotes.get(&destination.network).and_then(|remote| remote.link);
+        let link = self
+            .remotes
+            .get(&destination.network)
+            .and_then(|remote| remote.link);
         if let Some(key) = link
             && let Some(session) = self.links.get_mut(key)
             && session.link.is_open()
@@ -395,7 +427,9 @@ fn bind_if_needed(session: &mut Session, destination: &Arc<Destination>, now: In
     };
     if needed && session.link.is_open() {
         let bindings = vec![session.bind(destination, now)];
-        let bind = Control { body: Some(ControlBody::Bind(Bind { bindings })) };
+        let bind = Control {
+            body: Some(ControlBody::Bind(Bind { bindings })),
+        };
         let _ = session.link.send_control(&bind, now);
     }
 }

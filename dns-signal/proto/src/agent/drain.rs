@@ -17,7 +17,9 @@ use super::{Agent, AgentConfig, AgentOutput, FrameDrop, LinkNotice};
 impl Agent {
     /// Takes out of a link what it has, and acts on it.
     pub(super) fn drain(&mut self, key: u64, now: Instant) {
-        let Some(session) = self.links.get_mut(key) else { return };
+        let Some(session) = self.links.get_mut(key) else {
+            return;
+        };
         let mut closed = None;
         let mut refused = Vec::new();
         let mut flush = false;
@@ -30,12 +32,13 @@ impl Agent {
                         session.opened = true;
                         flush = true;
                         self.stats.links_opened += 1;
-                        self.outputs.push_back(AgentOutput::Notice(LinkNotice::Opened {
-                            link: key,
-                            peer: session.node.clone(),
-                            path: session.link.path(),
-                            after: now.saturating_duration_since(session.wanted_at),
-                        }));
+                        self.outputs
+                            .push_back(AgentOutput::Notice(LinkNotice::Opened {
+                                link: key,
+                                peer: session.node.clone(),
+                                path: session.link.path(),
+                                after: now.saturating_duration_since(session.wanted_at),
+                            }));
                     }
                 }
                 LinkEvent::Path(_) => {}
@@ -46,7 +49,9 @@ impl Agent {
                         Err(reason) => self.stats.count_drop(reason),
                     }
                 }
-                LinkEvent::Control(Control { body: Some(ControlBody::Bound(bound)) }) => {
+                LinkEvent::Control(Control {
+                    body: Some(ControlBody::Bound(bound)),
+                }) => {
                     refused.extend(session.on_results(&bound.results, now));
                     flush = true;
                 }
@@ -73,9 +78,13 @@ impl Agent {
 
     /// The link is open, or a service was accepted: what waited goes out, or waits on for its own service.
     pub(super) fn flush_waiting(&mut self, key: u64, now: Instant) {
-        let Some(session) = self.links.get(key) else { return };
+        let Some(session) = self.links.get(key) else {
+            return;
+        };
         let network = session.node.network.clone();
-        let Some(remote) = self.remotes.get_mut(&network) else { return };
+        let Some(remote) = self.remotes.get_mut(&network) else {
+            return;
+        };
         remote.failures = 0;
         remote.last_failed = None;
         self.stats.dropped_waiting += remote.waiting.expire(now);
@@ -88,13 +97,16 @@ impl Agent {
     }
 
     pub(super) fn notice_refusals(&mut self, key: u64, refused: Vec<(ServiceName, String)>) {
-        let Some(session) = self.links.get(key) else { return };
+        let Some(session) = self.links.get(key) else {
+            return;
+        };
         for (service, reason) in refused {
-            self.outputs.push_back(AgentOutput::Notice(LinkNotice::ServiceRefused {
-                peer: session.node.clone(),
-                service,
-                reason,
-            }));
+            self.outputs
+                .push_back(AgentOutput::Notice(LinkNotice::ServiceRefused {
+                    peer: session.node.clone(),
+                    service,
+                    reason,
+                }));
         }
     }
 
@@ -112,22 +124,34 @@ impl Agent {
     }
 
     pub(super) fn on_closed(&mut self, key: u64, reason: &CloseReason, now: Instant) {
-        let Some(session) = self.links.remove(key) else { return };
+        let Some(session) = self.links.remove(key) else {
+            return;
+        };
         let network = session.node.network.clone();
         self.stats.links_closed += 1;
-        self.outputs.push_back(AgentOutput::Notice(LinkNotice::Closed {
-            link: key,
-            peer: session.node.clone(),
-            opened: session.opened,
-            reason: reason.to_string(),
-        }));
+        self.outputs
+            .push_back(AgentOutput::Notice(LinkNotice::Closed {
+                link: key,
+                peer: session.node.clone(),
+                opened: session.opened,
+                reason: reason.to_string(),
+            }));
         // The session itself cannot tell a peer that it does not trust, or cannot reach: discovery can.
         if !matches!(reason, CloseReason::PeerClosed(_)) {
-            let bye = Bye { link: key, reason: reason.to_string() };
+            let bye = Bye {
+                link: key,
+                reason: reason.to_string(),
+            };
             let to = session.node.clone();
-            self.outputs.push_back(AgentOutput::Document { to, link: key, body: Body::Bye(bye) });
+            self.outputs.push_back(AgentOutput::Document {
+                to,
+                link: key,
+                body: Body::Bye(bye),
+            });
         }
-        let Some(remote) = self.remotes.get_mut(&network) else { return };
+        let Some(remote) = self.remotes.get_mut(&network) else {
+            return;
+        };
         if remote.link == Some(key) {
             remote.link = None;
         }
@@ -146,7 +170,9 @@ fn admit(
     session: &Session,
     frame: &[u8],
 ) -> Result<(), FrameDrop> {
-    let packet = Frame::decode(frame).map_err(|_| FrameDrop::Malformed)?.packet;
+    let packet = Frame::decode(frame)
+        .map_err(|_| FrameDrop::Malformed)?
+        .packet;
     let ours = match packet.destination() {
         IpAddr::V4(ip) => ip == config.device_ipv4,
         IpAddr::V6(ip) => ip == config.device_ipv6,

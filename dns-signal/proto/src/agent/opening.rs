@@ -20,13 +20,14 @@ impl Agent {
         now: Instant,
     ) {
         let network = &destination.network;
-        let Some(remote) = self.remotes.get_mut(network) else { return };
+        let Some(remote) = self.remotes.get_mut(network) else {
+            return;
+        };
         if remote.retry_at.is_some_and(|retry_at| now < retry_at) {
             return;
         }
         let avoid = remote.last_failed.as_ref();
-        let Some((node, registration)) =
-            self.peers.choose(network, &self.config.network, avoid)
+        let Some((node, registration)) = self.peers.choose(network, &self.config.network, avoid)
         else {
             let why = "no activator of that network is registered".to_owned();
             return self.on_open_failed(network, None, why, now);
@@ -52,20 +53,33 @@ impl Agent {
         now: Instant,
     ) -> Result<u64, String> {
         let config = &self.config;
-        let mut link =
-            Link::new(LinkRole::Offerer, self.certificate.clone(), &config.link, now)
-                .map_err(|error| error.to_string())?;
+        let mut link = Link::new(
+            LinkRole::Offerer,
+            self.certificate.clone(),
+            &config.link,
+            now,
+        )
+        .map_err(|error| error.to_string())?;
         for host in &self.hosts {
-            let candidate =
-                LocalCandidate { kind: CandidateKind::Host, address: *host, base: *host };
-            link.add_local_candidate(candidate, now).map_err(|error| error.to_string())?;
+            let candidate = LocalCandidate {
+                kind: CandidateKind::Host,
+                address: *host,
+                base: *host,
+            };
+            link.add_local_candidate(candidate, now)
+                .map_err(|error| error.to_string())?;
         }
         let key = self.next_link;
         self.next_link = self.next_link.wrapping_add(1);
         let description = link.local_description();
         let ufrag = link.local_ufrag().to_owned();
-        let mut session =
-            Session::new(node.clone(), instance, link, since, now + config.answer_timeout);
+        let mut session = Session::new(
+            node.clone(),
+            instance,
+            link,
+            since,
+            now + config.answer_timeout,
+        );
         let mut bindings = vec![session.bind(destination, now)];
         if let Some(remote) = self.remotes.get(&destination.network) {
             // What waits already is asked for in the same breath.
@@ -80,21 +94,34 @@ impl Agent {
         if !self.links.insert(key, &ufrag, session) {
             return Err("too many links".to_owned());
         }
-        let offer = Offer { link: key, instance, description: Some(description), bindings };
+        let offer = Offer {
+            link: key,
+            instance,
+            description: Some(description),
+            bindings,
+        };
         let body = Body::Offer(offer);
-        self.outputs.push_back(AgentOutput::Document { to: node.clone(), link: key, body });
+        self.outputs.push_back(AgentOutput::Document {
+            to: node.clone(),
+            link: key,
+            body,
+        });
         self.stats.links_offered += 1;
         Ok(key)
     }
 
     /// Tries a network again for which frames wait.
     pub(super) fn retry(&mut self, network: &NetworkName, now: Instant) {
-        let Some(remote) = self.remotes.get_mut(network) else { return };
+        let Some(remote) = self.remotes.get_mut(network) else {
+            return;
+        };
         self.stats.dropped_waiting += remote.waiting.expire(now);
         if remote.link.is_some() {
             return;
         }
-        let Some(oldest) = remote.waiting.front() else { return };
+        let Some(oldest) = remote.waiting.front() else {
+            return;
+        };
         let (destination, since) = (oldest.destination.clone(), oldest.since);
         self.open_link(&destination, since, now);
     }
@@ -106,13 +133,20 @@ impl Agent {
         why: String,
         now: Instant,
     ) {
-        let Some(remote) = self.remotes.get_mut(network) else { return };
-        let backoff = MIN_BACKOFF.saturating_mul(1 << remote.failures.min(4)).min(MAX_BACKOFF);
+        let Some(remote) = self.remotes.get_mut(network) else {
+            return;
+        };
+        let backoff = MIN_BACKOFF
+            .saturating_mul(1 << remote.failures.min(4))
+            .min(MAX_BACKOFF);
         remote.failures += 1;
         remote.retry_at = Some(now + backoff);
         remote.last_failed = node;
         self.stats.links_failed += 1;
-        let notice = LinkNotice::OpenFailed { network: network.clone(), reason: why };
+        let notice = LinkNotice::OpenFailed {
+            network: network.clone(),
+            reason: why,
+        };
         self.outputs.push_back(AgentOutput::Notice(notice));
     }
 }

@@ -45,7 +45,10 @@ impl Peers {
 }
 
 fn has_foothold(registration: &Registration, network: &NetworkName) -> bool {
-    registration.footholds.iter().any(|foothold| foothold.network == network.as_str())
+    registration
+        .footholds
+        .iter()
+        .any(|foothold| foothold.network == network.as_str())
 }
 
 /// Whether an activator still says that it holds this relayed address.

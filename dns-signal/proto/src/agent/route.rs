@@ -25,7 +25,10 @@ pub struct Destination {
 impl Destination {
     /// Both addresses, as far as there are any.
     pub fn addresses(&self) -> impl Iterator<Item = IpAddr> + use<> {
-        self.ipv4.map(IpAddr::from).into_iter().chain(self.ipv6.map(IpAddr::from))
+        self.ipv4
+            .map(IpAddr::from)
+            .into_iter()
+            .chain(self.ipv6.map(IpAddr::from))
     }
 }
 

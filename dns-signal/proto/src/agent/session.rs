@@ -14,10 +14,15 @@ use super::route::Destination;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum BindingState {
     /// Named in the offer or in a `Bind` that is on its way.
-    ExpectResult { since: Instant },
+    ExpectResult {
+        since: Instant,
+    },
     Accepted,
     /// Asked again after a while.
-    Refused { reason: String, at: Instant },
+    Refused {
+        reason: String,
+        at: Instant,
+    },
 }
 
 /// A step of opening a link, with the time since it was first wanted.
@@ -88,11 +93,18 @@ impl Session {
     /// Notes that a binding was asked for and gives what to send.
     pub(crate) fn bind(&mut self, destination: &Arc<Destination>, now: Instant) -> Binding {
         let state = BindingState::ExpectResult { since: now };
-        self.bindings.insert(destination.service.clone(), (destination.clone(), state));
+        self.bindings
+            .insert(destination.service.clone(), (destination.clone(), state));
         Binding {
             service: destination.service.to_string(),
-            virtual_ipv4: destination.ipv4.map(|ip| ip.octets().to_vec()).unwrap_or_default(),
-            virtual_ipv6: destination.ipv6.map(|ip| ip.octets().to_vec()).unwrap_or_default(),
+            virtual_ipv4: destination
+                .ipv4
+                .map(|ip| ip.octets().to_vec())
+                .unwrap_or_default(),
+            virtual_ipv6: destination
+                .ipv6
+                .map(|ip| ip.octets().to_vec())
+                .unwrap_or_default(),
         }
     }
 
@@ -105,13 +117,20 @@ impl Session {
     ) -> Vec<(ServiceName, String)> {
         let mut refused = Vec::new();
         for result in results {
-            let Ok(service) = result.service.parse::<ServiceName>() else { continue };
-            let Some((_, state)) = self.bindings.get_mut(&service) else { continue };
+            let Ok(service) = result.service.parse::<ServiceName>() else {
+                continue;
+            };
+            let Some((_, state)) = self.bindings.get_mut(&service) else {
+                continue;
+            };
             if result.accepted {
                 *state = BindingState::Accepted;
             } else {
                 let reason: String = result.reason.chars().take(256).collect();
-                *state = BindingState::Refused { reason: reason.clone(), at: now };
+                *state = BindingState::Refused {
+                    reason: reason.clone(),
+                    at: now,
+                };
                 refused.push((service, reason));
             }
         }

@@ -32,6 +32,8 @@ impl AgentStats {
 
     /// Frames dropped, by reason.
     pub fn drops(&self) -> impl Iterator<Item = (FrameDrop, u64)> + '_ {
-        FrameDrop::ALL.into_iter().map(|reason| (reason, self.dropped[reason.index()]))
+        FrameDrop::ALL
+            .into_iter()
+            .map(|reason| (reason, self.dropped[reason.index()]))
     }
 }

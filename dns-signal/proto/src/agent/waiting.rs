@@ -107,10 +107,14 @@ mod tests {
     #[test]
     fn the_oldest_frames_go_when_there_are_too_many() {
         let (mut waiting, now) = (Waiting::default(), Instant::now());
-        let dropped: u64 =
-            (0..300_u16).map(|n| waiting.push(&destination(), &n.to_be_bytes(), now, now)).sum();
+        let dropped: u64 = (0..300_u16)
+            .map(|n| waiting.push(&destination(), &n.to_be_bytes(), now, now))
+            .sum();
         assert_eq!(dropped, 300 - MAX_FRAMES as u64);
-        assert_eq!(waiting.front().expect("a frame").frame, 44_u16.to_be_bytes());
+        assert_eq!(
+            waiting.front().expect("a frame").frame,
+            44_u16.to_be_bytes()
+        );
     }
 
     #[test]
