@@ -23,7 +23,7 @@ mod shutdown;
 pub mod drain;
 
 pub use admin::{Admin, SharedRegistry, shared_registry};
-pub use args::{CommonArgs, LogFormat};
+pub use args::{CommonArgs, LogFormat, parse_args};
 pub use capabilities::{Capability, CapabilityError, drop_capabilities};
 pub use config::{load_config, parse_config};
 pub use config_error::ConfigError;

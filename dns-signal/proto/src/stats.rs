@@ -1,0 +1,64 @@
+//! What the DNS side counts. Written by several tasks, read by the metrics.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// A number that only rises.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// One more.
+    pub fn count(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How many so far.
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Counters of DNS queries. Every query is counted once by transport, and once by what became of it.
+#[derive(Debug, Default)]
+pub struct DnsStats {
+    /// Messages that came over UDP.
+    pub udp: Counter,
+    /// Messages that came over TCP.
+    pub tcp: Counter,
+
+    /// Answered with virtual IPs.
+    pub remote: Counter,
+    /// Answered with the name of a virtual IP.
+    pub pointer: Counter,
+    /// NODATA, and the SOA itself.
+    pub no_data: Counter,
+    /// NXDOMAIN under our suffix.
+    pub no_such_name: Counter,
+    /// SERVFAIL: the directory has not been seen yet.
+    pub directory_unknown: Counter,
+    /// SERVFAIL: no virtual IP is free.
+    pub pool_exhausted: Counter,
+    /// REFUSED.
+    pub refused: Counter,
+    /// FORMERR, NOTIMP or BADVERS.
+    pub malformed: Counter,
+    /// Dropped: too short, or a response.
+    pub unanswerable: Counter,
+    /// Answered by an upstream, and the answer passed on.
+    pub forwarded: Counter,
+    /// SERVFAIL: no upstream answered.
+    pub upstream_failed: Counter,
+    /// SERVFAIL: as many queries as allowed were waiting for upstreams.
+    pub forward_limit: Counter,
+
+    /// Upstream attempts without an answer in time.
+    pub upstream_timeouts: Counter,
+    /// Datagrams from an upstream that answered something else: late, or forged.
+    pub upstream_mismatches: Counter,
+    /// TCP connections refused: as many as allowed were open.
+    pub tcp_limit: Counter,
+    /// Answers that the kernel did not take.
+    pub send_failed: Counter,
+    /// Triggers to open a link that were lost because the event loop was busy; the next query or packet repeats them.
+    pub wanted_lost: Counter,
+}

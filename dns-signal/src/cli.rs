@@ -1,0 +1,13 @@
+//! Flags and environment.
+
+use clap::Parser;
+use service_kit::CommonArgs;
+
+/// The sidecar of a workload: answers DNS for names of the mesh, and carries the traffic to them.
+#[derive(Debug, Parser)]
+#[command(name = "dns-signal", version)]
+pub struct Cli {
+    /// Flags that all services have.
+    #[command(flatten)]
+    pub common: CommonArgs,
+}

@@ -1,0 +1,320 @@
+//! The configuration: the file as it is written ([`File`]), and as it is used ([`Config`]).
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use dns_signal_proto::intercept::Suffix;
+use dns_signal_proto::virtual_ip::{PoolError, Pools};
+use ipnet::{Ipv4Net, Ipv6Net};
+use model::{NetworkName, NodeName};
+use serde::Deserialize;
+use service_kit::{ConfigError, load_config};
+
+/// `dns-signal.toml`. Fields without a default must be given.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct File {
+    /// The network this sidecar is in.
+    pub network: NetworkName,
+    /// Where discovery is: `https://HOST:PORT`.
+    pub discovery: String,
+    /// Directory for key, certificate and assigned virtual IPs; created if absent, readable by its owner only.
+    /// Default `/var/lib/turnpike/dns-signal`.
+    #[serde(default = "default_state_directory")]
+    pub state_directory: PathBuf,
+    /// File with the join token; needed for the first start only, while the state directory holds no identity.
+    pub join_token_file: Option<PathBuf>,
+    /// This node's name, unique among the network's workloads. Default: the token's, else discovery chooses.
+    pub node_name: Option<NodeName>,
+    /// Address of the admin port (HTTP: `/healthz`, `/readyz`, `/metrics`, `/status`). Default `127.0.0.1:9103`.
+    #[serde(default = "default_admin")]
+    pub admin: SocketAddr,
+    /// Name resolution.
+    pub dns: DnsFile,
+    /// The tunnel's local end.
+    #[serde(default)]
+    pub tunnel: TunnelFile,
+    /// Links to activators.
+    #[serde(default)]
+    pub link: LinkFile,
+}
+
+/// Section `[dns]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct DnsFile {
+    /// Addresses to answer on, UDP and TCP; without a port: 53. At most 16. Default `["127.0.0.1:53"]`.
+    #[serde(default = "default_listen")]
+    pub listen: Vec<String>,
+    /// Resolvers for all names that are not the mesh's, tried in this order; without a port: 53. 1 to 8.
+    pub upstreams: Vec<String>,
+    /// The domain of the mesh: services are `<service>.<network>.<suffix>`. Default `mesh.internal`.
+    #[serde(default = "default_suffix")]
+    pub suffix: String,
+    /// How long a workload may remember an answer, positive or negative; whole seconds, 0 s to 1 h. Default `5s`.
+    #[serde(default = "default_ttl")]
+    pub ttl: String,
+}
+
+/// Section `[tunnel]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct TunnelFile {
+    /// Name of the TUN interface, 1 to 15 characters. Default `turnpike0`.
+    pub interface: String,
+    /// Range of virtual IPv4 addresses, /30 or larger, which nothing else here uses; its first host address is the
+    /// interface's own. Default `198.18.0.0/15`.
+    pub pool_ipv4: String,
+    /// Range of virtual IPv6 addresses, /126 or larger. Default `fd74:7572:6e70::/64`.
+    pub pool_ipv6: String,
+}
+
+/// Section `[link]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct LinkFile {
+    /// A link without traffic for this long is closed; the next packet opens it again. 1 s to 1 d. Default `60s`.
+    pub idle_timeout: String,
+}
+
+impl Default for TunnelFile {
+    fn default() -> Self {
+        Self {
+            interface: "turnpike0".into(),
+            pool_ipv4: "198.18.0.0/15".into(),
+            pool_ipv6: "fd74:7572:6e70::/64".into(),
+        }
+    }
+}
+
+impl Default for LinkFile {
+    fn default() -> Self {
+        Self { idle_timeout: "60s".into() }
+    }
+}
+
+fn default_state_directory() -> PathBuf {
+    "/var/lib/turnpike/dns-signal".into()
+}
+
+fn default_admin() -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], 9103))
+}
+
+fn default_listen() -> Vec<String> {
+    vec!["127.0.0.1:53".into()]
+}
+
+fn default_suffix() -> String {
+    "mesh.internal".into()
+}
+
+fn default_ttl() -> String {
+    "5s".into()
+}
+
+/// A configuration that can be used.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The file it came from, for errors found later.
+    pub file: PathBuf,
+    /// See [`File::network`].
+    pub network: NetworkName,
+    /// See [`File::discovery`].
+    pub discovery: String,
+    /// See [`File::state_directory`].
+    pub state_directory: PathBuf,
+    /// See [`File::join_token_file`].
+    pub join_token_file: Option<PathBuf>,
+    /// See [`File::node_name`].
+    pub node_name: Option<NodeName>,
+    /// See [`File::admin`].
+    pub admin: SocketAddr,
+    /// Section `[dns]`.
+    pub dns: DnsConfig,
+    /// Section `[tunnel]`.
+    pub tunnel: TunnelConfig,
+    /// Section `[link]`.
+    pub link: LinkConfig,
+}
+
+/// See [`DnsFile`].
+#[derive(Clone, Debug)]
+pub struct DnsConfig {
+    /// See [`DnsFile::listen`].
+    pub listen: Vec<SocketAddr>,
+    /// See [`DnsFile::upstreams`].
+    pub upstreams: Vec<SocketAddr>,
+    /// See [`DnsFile::suffix`].
+    pub suffix: Suffix,
+    /// See [`DnsFile::ttl`].
+    pub ttl: Duration,
+}
+
+/// See [`TunnelFile`].
+#[derive(Clone, Debug)]
+pub struct TunnelConfig {
+    /// See [`TunnelFile::interface`].
+    pub interface: String,
+    /// Both ranges of virtual IPs; [`Pools::device`] is the interface's own addresses.
+    pub pools: Pools,
+}
+
+/// See [`LinkFile`].
+#[derive(Clone, Debug)]
+pub struct LinkConfig {
+    /// See [`LinkFile::idle_timeout`].
+    pub idle_timeout: Duration,
+}
+
+impl Config {
+    /// Reads and checks a file.
+    ///
+    /// # Errors
+    /// One line that names file, line, field, value, and what to do.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let file: File = load_config(path)?;
+        Self::check(file, path).map_err(|error| error.in_file(path))
+    }
+
+    fn check(file: File, path: &Path) -> Result<Self, ConfigError> {
+        check_discovery(&file.discovery)?;
+        Ok(Self {
+            file: path.to_owned(),
+            network: file.network,
+            discovery: file.discovery,
+            state_directory: file.state_directory,
+            join_token_file: file.join_token_file,
+            node_name: file.node_name,
+            admin: file.admin,
+            dns: DnsConfig::check(&file.dns)?,
+            tunnel: TunnelConfig::check(file.tunnel)?,
+            link: LinkConfig {
+                idle_timeout: duration(
+                    "link.idle-timeout",
+                    &file.link.idle_timeout,
+                    Duration::from_secs(1)..=Duration::from_secs(86_400),
+                )?,
+            },
+        })
+    }
+}
+
+impl DnsConfig {
+    fn check(file: &DnsFile) -> Result<Self, ConfigError> {
+        let listen = addresses("dns.listen", &file.listen, 16)?;
+        let upstreams = addresses("dns.upstreams", &file.upstreams, 8)?;
+        for (index, upstream) in upstreams.iter().enumerate() {
+            let field = format!("dns.upstreams[{index}]");
+            if upstream.ip().is_unspecified() || upstream.port() == 0 {
+                let remedy = "name the resolver's own address and port";
+                return Err(ConfigError::of_field(&field, upstream, "not a resolver's address", remedy));
+            }
+            if listen.iter().any(|listen| reaches(*listen, *upstream)) {
+                let remedy = "name a resolver that does not forward to this one";
+                let problem = "dns-signal itself listens there, so queries would go round";
+                return Err(ConfigError::of_field(&field, upstream, problem, remedy));
+            }
+        }
+        let suffix = file.suffix.parse().map_err(|error| {
+            ConfigError::of_field("dns.suffix", &file.suffix, error, "use a domain such as mesh.internal")
+        })?;
+        let ttl = duration("dns.ttl", &file.ttl, Duration::ZERO..=Duration::from_secs(3600))?;
+        if ttl.subsec_nanos() != 0 {
+            let remedy = "use 1s or more";
+            return Err(ConfigError::of_field("dns.ttl", &file.ttl, "DNS counts whole seconds", remedy));
+        }
+        Ok(Self { listen, upstreams, suffix, ttl })
+    }
+}
+
+impl TunnelConfig {
+    fn check(file: TunnelFile) -> Result<Self, ConfigError> {
+        let name = &file.interface;
+        // IFNAMSIZ is 16 with the final zero; the kernel refuses these characters and names.
+        let bad_character = |c: char| c == '/' || c == ':' || c == '%' || !c.is_ascii_graphic();
+        if name.is_empty() || name.len() > 15 || name.contains(bad_character) || name.starts_with('.') {
+            let remedy = "use 1 to 15 letters, digits, - or _";
+            return Err(ConfigError::of_field("tunnel.interface", name, "not an interface name", remedy));
+        }
+        const REMEDY: [&str; 2] = ["use a range such as 198.18.0.0/15", "use a range such as fd74:7572:6e70::/64"];
+        let ipv4: Ipv4Net = file.pool_ipv4.parse().map_err(|_| {
+            ConfigError::of_field("tunnel.pool-ipv4", &file.pool_ipv4, "not an IPv4 range", REMEDY[0])
+        })?;
+        let ipv6: Ipv6Net = file.pool_ipv6.parse().map_err(|_| {
+            ConfigError::of_field("tunnel.pool-ipv6", &file.pool_ipv6, "not an IPv6 range", REMEDY[1])
+        })?;
+        let pools = Pools::new(ipv4, ipv6).map_err(|error| {
+            let is_ipv4 = match &error {
+                PoolError::Ipv4TooSmall(_) => true,
+                PoolError::Ipv6TooSmall(_) => false,
+                PoolError::NotARange(range, _) | PoolError::NotForHosts(range) => !range.contains(':'),
+            };
+            if is_ipv4 {
+                ConfigError::of_field("tunnel.pool-ipv4", ipv4, error, REMEDY[0])
+            } else {
+                ConfigError::of_field("tunnel.pool-ipv6", ipv6, error, REMEDY[1])
+            }
+        })?;
+        Ok(Self { interface: file.interface, pools })
+    }
+}
+
+fn check_discovery(url: &str) -> Result<(), ConfigError> {
+    let authority = url.strip_prefix("https://").map(|rest| rest.trim_end_matches('/'));
+    let is_good = authority.and_then(|authority| authority.rsplit_once(':')).is_some_and(|(host, port)| {
+        !host.is_empty()
+            && !host.contains(|c: char| c == '/' || c == '@' || c.is_whitespace())
+            && port.parse::<u16>().is_ok_and(|port| port > 0)
+    });
+    if is_good {
+        return Ok(());
+    }
+    let remedy = "use https://HOST:PORT, as `turnpike init` was told";
+    Err(ConfigError::of_field("discovery", url, "not the address of a discovery server", remedy))
+}
+
+fn addresses(field: &str, texts: &[String], at_most: usize) -> Result<Vec<SocketAddr>, ConfigError> {
+    if texts.is_empty() {
+        let remedy = "name at least one address, such as 127.0.0.1:53";
+        return Err(ConfigError::of_field(field, "[]", "no address", remedy));
+    }
+    if texts.len() > at_most {
+        let problem = format!("{} addresses", texts.len());
+        return Err(ConfigError::of_field(field, "[…]", problem, format!("name at most {at_most}")));
+    }
+    let parsed = texts.iter().enumerate().map(|(index, text)| {
+        let with_port = text.parse::<SocketAddr>().ok();
+        with_port.or_else(|| Some(SocketAddr::new(text.parse::<IpAddr>().ok()?, 53))).ok_or_else(|| {
+            let remedy = "use ADDRESS:PORT, such as 192.0.2.53:53 or [2001:db8::53]:53";
+            ConfigError::of_field(&format!("{field}[{index}]"), text, "not an address", remedy)
+        })
+    });
+    parsed.collect()
+}
+
+/// Whether what is sent to `upstream` arrives at a socket that listens on `listen`.
+fn reaches(listen: SocketAddr, upstream: SocketAddr) -> bool {
+    listen.port() == upstream.port()
+        && (listen.ip() == upstream.ip()
+            || (listen.ip().is_unspecified()
+                && upstream.ip().is_loopback()
+                && listen.is_ipv4() == upstream.is_ipv4()))
+}
+
+fn duration(
+    field: &str,
+    text: &str,
+    range: std::ops::RangeInclusive<Duration>,
+) -> Result<Duration, ConfigError> {
+    let parsed = humantime::parse_duration(text).map_err(|_| {
+        ConfigError::of_field(field, text, "not a duration", "use a number with a unit, such as 5s, 2m or 1h")
+    })?;
+    if range.contains(&parsed) {
+        return Ok(parsed);
+    }
+    let show = |duration: Duration| humantime::format_duration(duration).to_string();
+    let remedy = format!("use {} to {}", show(*range.start()), show(*range.end()));
+    Err(ConfigError::of_field(field, text, "out of range", remedy))
+}

@@ -1,0 +1,92 @@
+//! One query, from its bytes to the bytes of its answer.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use dns_signal_proto::answer::{self, udp_limit};
+use dns_signal_proto::query::{self, Query};
+use net::Clock;
+
+use crate::dns_resolver::{Resolution, Resolver};
+use crate::upstream::{Transport, Upstreams};
+
+/// The largest message over TCP: its length is 16 bits.
+const MAX_TCP_MESSAGE: usize = 65_535;
+
+/// What becomes of a query at once, without waiting.
+#[derive(Debug)]
+pub(crate) enum Handled {
+    Reply(Vec<u8>),
+    Forward(Query),
+    Dropped,
+}
+
+/// What all listeners share.
+#[derive(Clone, Debug)]
+pub(crate) struct Handler {
+    pub(crate) resolver: Arc<Resolver>,
+    pub(crate) upstreams: Arc<Upstreams>,
+    pub(crate) ttl: Duration,
+    pub(crate) clock: Clock,
+}
+
+impl Handler {
+    pub(crate) fn handle(&self, message: &[u8], transport: Transport) -> Handled {
+        let stats = self.resolver.stats();
+        match transport {
+            Transport::Udp => stats.udp.count(),
+            Transport::Tcp => stats.tcp.count(),
+        }
+        let query = match query::decode(message) {
+            Ok(query) => query,
+            Err(malformed) => return self.malformed(message, malformed),
+        };
+        let reply = match self.resolver.resolve(&query.question, self.clock.now()) {
+            Resolution::Forward => return Handled::Forward(query),
+            Resolution::Reply(reply) => reply,
+        };
+        let edns = match query::decode_edns(message) {
+            Ok(edns) => edns,
+            Err(malformed) => return self.malformed(message, malformed),
+        };
+        let limit = match transport {
+            Transport::Udp => udp_limit(edns),
+            Transport::Tcp => MAX_TCP_MESSAGE,
+        };
+        Handled::Reply(answer::encode(&query, edns, &reply, self.ttl, limit))
+    }
+
+    fn malformed(&self, message: &[u8], malformed: query::Malformed) -> Handled {
+        let stats = self.resolver.stats();
+        match answer::encode_malformed(message, malformed) {
+            Some(reply) => {
+                stats.malformed.count();
+                Handled::Reply(reply)
+            }
+            None => {
+                stats.unanswerable.count();
+                Handled::Dropped
+            }
+        }
+    }
+
+    /// The answer of an upstream, or SERVFAIL.
+    pub(crate) async fn forward(&self, message: &[u8], query: &Query, transport: Transport) -> Vec<u8> {
+        let stats = self.resolver.stats();
+        let Some(_permit) = self.upstreams.admit() else {
+            stats.forward_limit.count();
+            return answer::encode_failure(message, query);
+        };
+        match self.upstreams.forward(message, query, transport).await {
+            Ok(answer) => {
+                stats.forwarded.count();
+                answer
+            }
+            Err(error) => {
+                stats.upstream_failed.count();
+                tracing::debug!(%error, "query failed");
+                answer::encode_failure(message, query)
+            }
+        }
+    }
+}

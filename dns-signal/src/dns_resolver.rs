@@ -1,0 +1,202 @@
+//! The handle between DNS and the rest: answers from the last published view of the directory, and says which link
+//! an answer will need. Shared by all tasks; never waits.
+
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use arc_swap::ArcSwapOption;
+use dns_signal_proto::agent::Destination;
+use dns_signal_proto::answer::{Authority, Reply};
+use dns_signal_proto::intercept::{self, Decision, Suffix};
+use dns_signal_proto::service::ServiceId;
+use dns_signal_proto::services::{Families, Services};
+use dns_signal_proto::stats::DnsStats;
+use dns_signal_proto::virtual_ip::{Pools, VirtualIpPair, VirtualIps};
+use hickory_proto::op::Query as Question;
+use hickory_proto::rr::Name;
+use tokio::sync::{Notify, mpsc};
+
+/// Triggers kept for an event loop that is busy; beyond, they are lost, which the next query or packet repairs.
+const WANTED_QUEUE: usize = 256;
+
+/// Somebody asked for a service: a link to its network will be needed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    /// The service and its virtual IPs.
+    pub destination: Destination,
+    /// When it was asked for.
+    pub at: Instant,
+}
+
+/// What to do with a question.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Resolution {
+    /// Ours to answer.
+    Reply(Reply),
+    /// For an upstream.
+    Forward,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Resolver {
+    suffix: Suffix,
+    pools: Pools,
+    services: ArcSwapOption<Services>,
+    assigned: Mutex<VirtualIps>,
+    unsaved: Notify,
+    wanted: mpsc::Sender<Wanted>,
+    stats: DnsStats,
+}
+
+impl Resolver {
+    /// `assigned` is what an earlier process left. What services are wanted comes out of the receiver.
+    pub fn new(suffix: Suffix, assigned: VirtualIps) -> (Arc<Self>, mpsc::Receiver<Wanted>) {
+        let (wanted, receiver) = mpsc::channel(WANTED_QUEUE);
+        let resolver = Self {
+            suffix,
+            pools: *assigned.pools(),
+            services: ArcSwapOption::empty(),
+            assigned: Mutex::new(assigned),
+            unsaved: Notify::new(),
+            wanted,
+            stats: DnsStats::default(),
+        };
+        (Arc::new(resolver), receiver)
+    }
+
+    /// Answers from this view from now on. Before the first call, names under the suffix give SERVFAIL.
+    pub fn publish(&self, services: Services) {
+        self.services.store(Some(Arc::new(services)));
+    }
+
+    /// The counters.
+    pub fn stats(&self) -> &DnsStats {
+        &self.stats
+    }
+
+    /// How many services have a virtual IP.
+    pub fn assigned_count(&self) -> usize {
+        self.assigned().len()
+    }
+
+    /// Decides about a question, assigns a virtual IP if needed, and triggers the link. Does not block.
+    pub fn resolve(&self, question: &Question, now: Instant) -> Resolution {
+        let services = self.services.load();
+        let decision = intercept::decide(
+            question.name(),
+            question.query_type(),
+            question.query_class(),
+            services.as_deref(),
+            &self.suffix,
+            &self.pools,
+        );
+        let stats = &self.stats;
+        let authority = |zone| Authority {
+            zone,
+            // Serial numbers wrap (RFC 1982); only that it changes matters here.
+            serial: services.as_ref().map_or(0, |services| services.revision() as u32),
+        };
+        let reply = match decision {
+            Decision::Forward => return Resolution::Forward,
+            Decision::Remote { id, ipv4, ipv6 } => {
+                let families = services.as_ref().and_then(|services| services.families(&id));
+                self.remote(&id, ipv4, ipv6, families.unwrap_or_default(), now)
+            }
+            Decision::Pointer { address, zone } => match self.name_of(address) {
+                Some(name) => {
+                    stats.pointer.count();
+                    Reply::Pointer(name)
+                }
+                None => {
+                    stats.no_such_name.count();
+                    Reply::NoSuchName(authority(zone))
+                }
+            },
+            Decision::Authority => {
+                stats.no_data.count();
+                Reply::Authority(authority(self.suffix.name().clone()))
+            }
+            Decision::NoData { zone } => {
+                stats.no_data.count();
+                Reply::NoData(authority(zone))
+            }
+            Decision::NoSuchName { zone } => {
+                stats.no_such_name.count();
+                Reply::NoSuchName(authority(zone))
+            }
+            Decision::Unknown => {
+                stats.directory_unknown.count();
+                Reply::Failed
+            }
+            Decision::Refuse => {
+                stats.refused.count();
+                Reply::Refused
+            }
+        };
+        Resolution::Reply(reply)
+    }
+
+    fn remote(&self, id: &ServiceId, ipv4: bool, ipv6: bool, families: Families, now: Instant) -> Reply {
+        let assigned = self.assigned().assign(id);
+        let Ok((pair, is_new)) = assigned else {
+            self.stats.pool_exhausted.count();
+            return Reply::Failed;
+        };
+        if is_new {
+            self.unsaved.notify_one();
+        }
+        self.stats.remote.count();
+        let destination = destination(id, pair, families);
+        if self.wanted.try_send(Wanted { destination, at: now }).is_err() {
+            self.stats.wanted_lost.count();
+        }
+        let ipv4 = ipv4.then_some(IpAddr::V4(pair.ipv4));
+        let ipv6 = ipv6.then_some(IpAddr::V6(pair.ipv6));
+        Reply::Addresses(ipv4.into_iter().chain(ipv6).collect())
+    }
+
+    fn name_of(&self, address: IpAddr) -> Option<Name> {
+        self.assigned().service_of(address).map(|id| self.suffix.name_of(id))
+    }
+
+    /// The service behind a virtual IP, for a packet that came without a query: the workload remembers an answer that an
+    /// earlier process gave. `None`: never assigned.
+    pub fn destination_of(&self, address: IpAddr) -> Option<Destination> {
+        let (id, pair) = {
+            let assigned = self.assigned();
+            let id = assigned.service_of(address)?.clone();
+            let pair = assigned.get(&id)?;
+            (id, pair)
+        };
+        // Unknown to the directory now: both, as it may come back with either.
+        let families = self.services.load().as_ref().and_then(|services| services.families(&id));
+        Some(destination(&id, pair, families.unwrap_or(Families { ipv4: true, ipv6: true })))
+    }
+
+    /// Returns when there are assignments that were not saved.
+    pub(crate) async fn unsaved(&self) {
+        self.unsaved.notified().await;
+    }
+
+    /// The assignments as text, see [`VirtualIps::encode`].
+    pub(crate) fn encode_assignments(&self) -> String {
+        // Cloned, so that queries do not wait while a long text is written.
+        let assigned = self.assigned().clone();
+        assigned.encode()
+    }
+
+    fn assigned(&self) -> MutexGuard<'_, VirtualIps> {
+        self.assigned.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn destination(id: &ServiceId, pair: VirtualIpPair, families: Families) -> Destination {
+    Destination {
+        network: id.network.clone(),
+        service: id.service.clone(),
+        ipv4: families.ipv4.then_some(pair.ipv4),
+        ipv6: families.ipv6.then_some(pair.ipv6),
+    }
+}
