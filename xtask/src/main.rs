@@ -1,1 +1,89 @@
-fn main() {}
+//! The project's own commands: `cargo xtask demo | test | tidy | deny | ci | bench`.
+#![forbid(unsafe_code)]
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+mod build;
+mod ci;
+mod demo;
+mod deny;
+mod packages;
+mod shell;
+mod testing;
+mod tidy;
+mod workspace;
+
+/// Exit code for what is asked for and does not exist.
+const NOT_THERE: u8 = 2;
+
+#[derive(Debug, Parser)]
+#[command(
+    name = "cargo xtask",
+    about = "Turnpike's own build, test and demonstration commands"
+)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Bring two private networks up, reach a service from one in the other by name, and show what happened
+    Demo {
+        /// Leave the lab up afterwards
+        #[arg(long)]
+        keep: bool,
+        /// The lab's name: 1 to 12 of a-z and 0-9
+        #[arg(long, default_value = "demo")]
+        name: String,
+    },
+    /// Run every test there is: of each crate, in the lab, and against programs that are not ours
+    Test {
+        /// The same picture out of containers
+        #[arg(long)]
+        compose: bool,
+        /// Only tests whose name contains this
+        filter: Option<String>,
+    },
+    /// Measure
+    Bench {
+        /// relay, tunnel, dns or link
+        what: String,
+    },
+    /// Check the house rules: file sizes, layers, what the documents name
+    Tidy,
+    /// Check licences, sources and banned crates of all dependencies
+    Deny,
+    /// Everything that must hold before a change lands: fmt, clippy, docs, deny, tidy, test
+    Ci,
+}
+
+fn main() -> ExitCode {
+    match run(Arguments::parse().command) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> Result<ExitCode> {
+    match command {
+        Command::Demo { keep, name } => demo::run(&name, keep).map(|()| ExitCode::SUCCESS),
+        Command::Test { compose: true, .. } => Ok(not_there("the test with containers")),
+        Command::Test { filter, .. } => testing::run(filter.as_deref(), &[]),
+        Command::Bench { what } => Ok(not_there(&format!("the benchmark `{what}`"))),
+        Command::Tidy => tidy::run().map(|()| ExitCode::SUCCESS),
+        Command::Deny => deny::run().map(|()| ExitCode::SUCCESS),
+        Command::Ci => ci::run(),
+    }
+}
+
+fn not_there(what: &str) -> ExitCode {
+    eprintln!("error: {what} is not there yet");
+    ExitCode::from(NOT_THERE)
+}

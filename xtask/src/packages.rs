@@ -1,0 +1,104 @@
+//! The system's own tools that demo and tests use: what is missing is installed.
+use std::env;
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context as _, Result, bail, ensure};
+
+use crate::shell;
+
+/// A tool and the Debian package it comes in.
+type Tool = (&'static str, &'static str);
+
+/// What the lab and the demo need.
+pub(crate) const FOR_LAB: &[Tool] = &[
+    ("ip", "iproute2"),
+    ("nft", "nftables"),
+    ("dnsmasq", "dnsmasq-base"),
+    ("curl", "curl"),
+    ("ping", "iputils-ping"),
+];
+
+/// What the tests need beyond that.
+pub(crate) const FOR_TESTS: &[Tool] = &[
+    ("dig", "bind9-dnsutils"),
+    ("tcpdump", "tcpdump"),
+    ("ethtool", "ethtool"),
+    ("ps", "procps"),
+];
+
+/// Installs what is missing; without the right to, an error with the one command that does.
+pub(crate) fn ensure_installed(tools: &[&[Tool]]) -> Result<()> {
+    let missing: Vec<&str> = tools
+        .iter()
+        .copied()
+        .flatten()
+        .filter(|(program, _)| !is_on_path(program))
+        .map(|&(_, package)| package)
+        .collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let install = format!(
+        "apt-get install -y --no-install-recommends {}",
+        missing.join(" ")
+    );
+    ensure!(
+        is_on_path("apt-get"),
+        "please install what Debian calls {}",
+        missing.join(", ")
+    );
+    ensure!(
+        is_root()?,
+        "these tools are missing; as root, run: {install}"
+    );
+    shell::heading(&format!("Installing {}", missing.join(", ")));
+    // The lists of a fresh machine are empty, and those of an old one name versions that are gone.
+    apt(&["update", "-q"])?;
+    apt(&[
+        &["install", "-q", "-y", "--no-install-recommends"],
+        &missing[..],
+    ]
+    .concat())?;
+    for (program, package) in tools.iter().copied().flatten() {
+        ensure!(
+            is_on_path(program),
+            "{package} is installed, but there is no {program}"
+        );
+    }
+    Ok(())
+}
+
+/// An error unless this is root.
+pub(crate) fn ensure_root(what: &str) -> Result<()> {
+    if !is_root()? {
+        bail!(
+            "{what} makes network namespaces, which takes root: sudo --preserve-env=PATH cargo xtask ..."
+        );
+    }
+    Ok(())
+}
+
+fn apt(args: &[&str]) -> Result<()> {
+    let mut command = Command::new("apt-get");
+    command.args(args).env("DEBIAN_FRONTEND", "noninteractive");
+    shell::run(&mut command)
+}
+
+fn is_root() -> Result<bool> {
+    let status = std::fs::read_to_string("/proc/self/status").context("reading /proc/self")?;
+    let line = status
+        .lines()
+        .find(|line| line.starts_with("Uid:"))
+        .context("no Uid line")?;
+    // Real, effective, saved, file system.
+    Ok(line.split_whitespace().nth(2) == Some("0"))
+}
+
+fn is_on_path(program: &str) -> bool {
+    let path = env::var_os("PATH").unwrap_or_default();
+    let system = ["/usr/sbin", "/sbin"].map(|directory| Path::new(directory).to_owned());
+    env::split_paths(&path)
+        .chain(system)
+        .any(|directory| directory.join(program).is_file())
+}
