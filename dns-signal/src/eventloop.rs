@@ -6,7 +6,7 @@
 
 use std::future::{Future, poll_fn};
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
@@ -23,6 +23,7 @@ use tun::Device;
 use wire::frame::HEADER_LEN;
 use wire::ip::Packet;
 
+use crate::dns_resolver::Wanted;
 use crate::signaling::{PostFailed, Signaling};
 use crate::status::{Board, Link, ShellStats, Status};
 
@@ -32,13 +33,6 @@ const TUN_BATCH: usize = 32;
 const PICTURE_INTERVAL: Duration = Duration::from_millis(200);
 /// A frame: its header and the largest IP packet.
 const MAX_FRAME: usize = HEADER_LEN + 65_535;
-
-/// A service somebody asked the DNS side for.
-#[derive(Debug)]
-pub(crate) struct Wanted {
-    pub(crate) destination: Destination,
-    pub(crate) at: Instant,
-}
 
 /// Finds the service behind a virtual IP, by what the DNS side assigned.
 pub(crate) type Lookup = Box<dyn Fn(IpAddr) -> Option<Destination>>;
@@ -51,7 +45,7 @@ pub(crate) struct EventLoop {
     pub(crate) agent: Agent,
     pub(crate) sockets: HostSockets,
     pub(crate) device: Device,
-    pub(crate) device_addresses: Vec<IpAddr>,
+    pub(crate) device_addresses: [IpAddr; 2],
     pub(crate) directory: Directory,
     pub(crate) events: mpsc::Receiver<Event>,
     pub(crate) wanted: mpsc::Receiver<Wanted>,
@@ -158,6 +152,9 @@ impl EventLoop {
             }
             Event::Rejected { from, reason } => {
                 tracing::warn!(%from, %reason, "a document was not believed");
+                if let Ok(from) = from.parse() {
+                    self.agent.handle_rejected(&from, &reason, now);
+                }
             }
             Event::Connected => tracing::info!("discovery is reachable"),
             Event::Disconnected { reason } => {
@@ -264,9 +261,4 @@ fn log(notice: &LinkNotice) {
             tracing::warn!(%peer, %service, reason, "the activator refuses the service");
         }
     }
-}
-
-/// The addresses candidates are made of.
-pub(crate) fn host_candidates(sockets: &HostSockets) -> Vec<SocketAddr> {
-    sockets.addresses()
 }

@@ -243,6 +243,18 @@ impl Agent {
         self.drain(named, now);
     }
 
+    /// A document that `from` is said to have sent was not believed. What waits for that node's answer waits no
+    /// longer, and the node is told why.
+    pub fn handle_rejected(&mut self, from: &NodeId, reason: &str, now: Instant) {
+        for key in self.expecting_answer_of(from) {
+            self.fail(
+                key,
+                &format!("the peer's document was not believed: {reason}"),
+                now,
+            );
+        }
+    }
+
     /// A document of ours could not be delivered.
     pub fn handle_post_failed(&mut self, link: u64, why: &str, now: Instant) {
         if self

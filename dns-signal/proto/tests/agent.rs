@@ -186,6 +186,48 @@ fn a_refusal_names_its_reason() {
 }
 
 #[test]
+fn another_fingerprint_than_the_signed_one_ends_the_link_and_the_peer_is_told() {
+    let mut world = World::new();
+    world.forge_fingerprint = true;
+    world.register(1, support::relayed());
+    world.want("orders", ORDERS);
+    world.settle();
+    assert_eq!(world.open_links(), 0);
+    assert!(world.notices.iter().any(|notice| matches!(notice,
+        LinkNotice::Closed { reason, .. } if reason.contains("fingerprint"))));
+    assert!(world.documents.iter().any(|body| matches!(body,
+        Body::Bye(bye) if bye.reason.contains("fingerprint"))));
+}
+
+#[test]
+fn an_answer_that_is_not_believed_ends_the_wait_and_the_peer_is_told() {
+    let mut world = World::new();
+    world.answers = false;
+    world.register(1, support::relayed());
+    world.want("orders", ORDERS);
+    let node = world.node.clone();
+    world
+        .agent
+        .handle_rejected(&node, "the signature is wrong", world.now);
+    world.advance(std::time::Duration::ZERO);
+    assert!(world.documents.iter().any(|body| matches!(body,
+        Body::Bye(bye) if bye.reason.contains("the signature is wrong"))));
+    assert!(world.agent.status().is_empty());
+}
+
+#[test]
+fn a_refusal_of_an_offer_that_could_not_be_read_names_no_link() {
+    let mut world = World::new();
+    world.answers = false;
+    world.register(1, support::relayed());
+    world.want("orders", ORDERS);
+    let reason = "the signature is wrong".to_owned();
+    world.document(Body::Refusal(Refusal { link: 0, reason }));
+    assert!(world.notices.iter().any(|notice| matches!(notice,
+        LinkNotice::Closed { reason, .. } if reason.contains("the signature is wrong"))));
+}
+
+#[test]
 fn documents_of_strangers_and_of_no_link_are_counted_and_ignored() {
     let mut world = open_world();
     let link = world.agent.status()[0].link;

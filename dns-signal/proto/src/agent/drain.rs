@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use link::{CloseReason, LinkEvent};
-use model::ServiceName;
+use model::{NodeId, ServiceName};
 use protocol::document::control::Body as ControlBody;
 use protocol::document::document::Body;
 use protocol::document::{Bye, Control};
@@ -107,6 +107,22 @@ impl Agent {
                     service,
                     reason,
                 }));
+        }
+    }
+
+    /// The links that wait for an answer of this node.
+    pub(super) fn expecting_answer_of(&self, node: &NodeId) -> Vec<u64> {
+        self.links
+            .iter()
+            .filter(|(_, session)| session.node == *node && session.answer_deadline.is_some())
+            .map(|(key, _)| key)
+            .collect()
+    }
+
+    pub(super) fn on_refused_unread(&mut self, from: &NodeId, reason: &str, now: Instant) {
+        let reason: String = reason.chars().take(256).collect();
+        for key in self.expecting_answer_of(from) {
+            self.fail(key, &format!("the activator refused: {reason}"), now);
         }
     }
 

@@ -38,6 +38,8 @@ pub struct World {
     /// Whether the activator answers at all, and what it says of each binding.
     pub answers: bool,
     pub accepts: fn(&str) -> bool,
+    /// Changes an answer's fingerprint, as somebody in between would.
+    pub forge_fingerprint: bool,
     wire: VecDeque<(bool, SocketAddr, SocketAddr, BytesMut)>,
 }
 
@@ -109,6 +111,7 @@ impl World {
             documents: Vec::new(),
             answers: true,
             accepts: |_| true,
+            forge_fingerprint: false,
             wire: VecDeque::new(),
         }
     }
@@ -243,9 +246,13 @@ impl World {
         let description = offer.description.expect("a description");
         link.set_remote_description(&description, self.now)
             .expect("usable");
+        let mut description = link.local_description();
+        if self.forge_fingerprint {
+            description.dtls_fingerprint[0] ^= 1;
+        }
         let answer = Answer {
             link: offer.link,
-            description: Some(link.local_description()),
+            description: Some(description),
             bindings: offer
                 .bindings
                 .iter()
