@@ -200,6 +200,12 @@ impl Agent {
                 return;
             }
         };
+        if let Body::Refusal(refusal) = &body
+            && refusal.link == 0
+        {
+            // The peer could not even read which link it was about.
+            return self.on_refused_unread(from, &refusal.reason, now);
+        }
         let Some(session) = self
             .links
             .get_mut(named)

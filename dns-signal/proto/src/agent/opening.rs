@@ -69,8 +69,9 @@ impl Agent {
             link.add_local_candidate(candidate, now)
                 .map_err(|error| error.to_string())?;
         }
-        let key = self.next_link;
-        self.next_link = self.next_link.wrapping_add(1);
+        // 0 stands for "no link" in documents.
+        let key = self.next_link.max(1);
+        self.next_link = key.wrapping_add(1);
         let description = link.local_description();
         let ufrag = link.local_ufrag().to_owned();
         let mut session = Session::new(

@@ -181,6 +181,7 @@ impl World {
     pub fn advance(&mut self, duration: Duration) {
         let end = self.now + duration;
         loop {
+            self.carry_out();
             self.settle();
             let timers = [
                 self.agent.poll_timeout(),
