@@ -55,9 +55,23 @@ pub struct DnsReply {
     pub answers: u16,
 }
 
-/// Asks for the A records of a name over UDP.
-pub fn dns_query(namespace: &str, server: SocketAddr, name: &str) -> Result<DnsReply> {
-    let question = a_question(name)?;
+/// What can be asked for, with its number (RFC 1035, section 3.2.2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RecordType {
+    /// IPv4 addresses.
+    A = 1,
+    /// Text.
+    Txt = 16,
+}
+
+/// Asks for the records of a name over UDP.
+pub fn dns_query(
+    namespace: &str,
+    server: SocketAddr,
+    name: &str,
+    record: RecordType,
+) -> Result<DnsReply> {
+    let question = question(name, record)?;
     netns::inside(namespace, || {
         let socket = UdpSocket::bind("0.0.0.0:0")?;
         socket.set_read_timeout(Some(TIMEOUT))?;
@@ -79,7 +93,7 @@ pub fn dns_query(namespace: &str, server: SocketAddr, name: &str) -> Result<DnsR
 }
 
 /// A query with recursion desired, RFC 1035 section 4.1.
-fn a_question(name: &str) -> Result<Vec<u8>> {
+fn question(name: &str, record: RecordType) -> Result<Vec<u8>> {
     let mut message = vec![0x7a, 0x11, 0x01, 0, 0, 1, 0, 0, 0, 0, 0, 0];
     for label in name.trim_end_matches('.').split('.') {
         let length = u8::try_from(label.len())
@@ -88,7 +102,7 @@ fn a_question(name: &str) -> Result<Vec<u8>> {
         message.push(length.with_context(|| format!("`{name}` is not a DNS name"))?);
         message.extend_from_slice(label.as_bytes());
     }
-    message.extend_from_slice(&[0, 0, 1, 0, 1]);
+    message.extend_from_slice(&[0, 0, record as u8, 0, 1]);
     Ok(message)
 }
 
@@ -98,12 +112,12 @@ mod tests {
 
     #[test]
     fn a_question_is_written_as_in_rfc_1035() {
-        let message = a_question("a.example").expect("a valid name");
+        let message = question("a.example", RecordType::A).expect("a valid name");
         assert_eq!(
             &message[DNS_HEADER..],
             b"\x01a\x07example\x00\x00\x01\x00\x01"
         );
-        assert!(a_question("a..b").is_err());
-        assert!(a_question(&"x".repeat(64)).is_err());
+        assert!(question("a..b", RecordType::A).is_err());
+        assert!(question(&"x".repeat(64), RecordType::Txt).is_err());
     }
 }
