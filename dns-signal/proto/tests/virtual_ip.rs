@@ -1,0 +1,249 @@
+//! Virtual IPs: stable, paired, never given twice, bounded.
+
+#![allow(clippy::unwrap_used)]
+
+use std::collections::{HashMap, HashSet};
+use std::net::IpAddr;
+
+use dns_signal_proto::service::ServiceId;
+use dns_signal_proto::virtual_ip::{
+    MAX_ASSIGNMENTS, OtherPools, PoolError, PoolExhausted, Pools, Restored, VirtualIpPair,
+    VirtualIps,
+};
+use proptest::collection::{hash_set, vec};
+use proptest::prelude::*;
+
+fn pools(ipv4: &str, ipv6: &str) -> Pools {
+    Pools::new(ipv4.parse().unwrap(), ipv6.parse().unwrap()).unwrap()
+}
+
+fn default_pools() -> Pools {
+    pools("198.18.0.0/15", "fd74:7572:6e70::/64")
+}
+
+fn id(text: &str) -> ServiceId {
+    text.parse().unwrap()
+}
+
+/// Room for 13 services: collisions are the rule.
+fn small_pools() -> Pools {
+    pools("10.9.8.0/28", "fd00::/64")
+}
+
+#[test]
+fn a_name_has_its_place_by_a_hash_that_never_changes() {
+    // Written down: another value would break the promise that all sidecars and versions agree.
+    let mut table = VirtualIps::new(default_pools());
+    let mut address = |name| table.assign(&id(name)).unwrap().0;
+    let orders = address("orders.east");
+    assert_eq!(orders.ipv4.to_string(), "198.18.186.11");
+    assert_eq!(orders.ipv6.to_string(), "fd74:7572:6e70::ba0b");
+    assert_eq!(address("billing.west").ipv4.to_string(), "198.19.211.25");
+}
+
+#[test]
+fn the_first_host_address_is_the_device_s_own() {
+    let device = default_pools().device();
+    assert_eq!(
+        (device.ipv4.to_string(), device.ipv6.to_string()),
+        ("198.18.0.1".into(), "fd74:7572:6e70::1".into())
+    );
+    let table = VirtualIps::new(default_pools());
+    assert_eq!(table.service_of(device.ipv4.into()), None);
+    assert!(default_pools().contains(device.ipv6.into()));
+    assert!(!default_pools().contains("198.20.0.1".parse().unwrap()));
+}
+
+#[test]
+fn a_range_without_room_or_not_for_hosts_is_no_pool() {
+    let new = |ipv4: &str, ipv6: &str| Pools::new(ipv4.parse().unwrap(), ipv6.parse().unwrap());
+    let good6 = "fd00::/64";
+    assert_eq!(new("10.0.0.0/30", good6).unwrap().places(), 1);
+    assert_eq!(new("10.0.0.0/8", "fd00::/126").unwrap().places(), 2);
+    assert_eq!(
+        new("10.0.0.0/8", "fc00::/7").unwrap().places(),
+        (1 << 24) - 3
+    );
+    assert!(matches!(
+        new("10.0.0.0/31", good6),
+        Err(PoolError::Ipv4TooSmall(_))
+    ));
+    assert!(matches!(
+        new("10.0.0.0/8", "fd00::/127"),
+        Err(PoolError::Ipv6TooSmall(_))
+    ));
+    assert!(matches!(
+        new("10.0.0.1/8", good6),
+        Err(PoolError::NotARange(..))
+    ));
+    assert!(matches!(
+        new("10.0.0.0/8", "fd00::1/64"),
+        Err(PoolError::NotARange(..))
+    ));
+    for ipv4 in [
+        "0.0.0.0/0",
+        "0.0.0.0/8",
+        "127.0.0.0/8",
+        "224.0.0.0/4",
+        "240.0.0.0/4",
+    ] {
+        assert!(
+            matches!(new(ipv4, good6), Err(PoolError::NotForHosts(_))),
+            "{ipv4}"
+        );
+    }
+    for ipv6 in ["::/0", "::/64", "ff00::/8"] {
+        assert!(
+            matches!(new("10.0.0.0/8", ipv6), Err(PoolError::NotForHosts(_))),
+            "{ipv6}"
+        );
+    }
+}
+
+#[test]
+fn a_full_pool_refuses_new_names_and_keeps_the_old() {
+    let mut table = VirtualIps::new(small_pools());
+    for n in 0..13 {
+        table.assign(&id(&format!("s{n}.east"))).unwrap();
+    }
+    let before = table.get(&id("s5.east"));
+    assert_eq!(table.assign(&id("one-more.east")), Err(PoolExhausted));
+    assert_eq!(table.assign(&id("s5.east")), Ok((before.unwrap(), false)));
+    assert_eq!(table.len(), 13);
+}
+
+#[test]
+fn however_large_the_pool_the_table_is_bounded() {
+    let mut table = VirtualIps::new(pools("10.0.0.0/8", "fd00::/64"));
+    for n in 0..MAX_ASSIGNMENTS {
+        table.assign(&id(&format!("s{n}.east"))).unwrap();
+    }
+    assert_eq!(table.assign(&id("one-more.east")), Err(PoolExhausted));
+}
+
+#[test]
+fn what_was_written_is_read_even_if_partly_damaged() {
+    let mut table = VirtualIps::new(small_pools());
+    table.assign(&id("orders.east")).unwrap();
+    table.assign(&id("billing.west")).unwrap();
+    let good = table.encode();
+
+    let mut restored = VirtualIps::new(small_pools());
+    assert_eq!(
+        restored.restore(&good),
+        Ok(Restored {
+            taken: 2,
+            skipped: 0
+        })
+    );
+    assert_eq!(restored.encode(), good);
+
+    // Garbage, an address that is not ours or is the device's, a name without network, and the same again.
+    let damaged = format!(
+        "{good}what\n10.9.9.9 a.b\n10.9.8.1 a.b\n10.9.8.0 a.b\n10.9.8.15 a.b\n10.9.8.9 alone\n10.9.8.3 orders.east\n"
+    );
+    let mut restored = VirtualIps::new(small_pools());
+    assert_eq!(
+        restored.restore(&damaged),
+        Ok(Restored {
+            taken: 2,
+            skipped: 7
+        })
+    );
+    assert_eq!(restored.encode(), good);
+
+    let mut other = VirtualIps::new(default_pools());
+    assert_eq!(other.restore(&good), Err(OtherPools));
+    assert_eq!(other.restore(""), Err(OtherPools));
+    assert!(other.is_empty());
+}
+
+fn name() -> impl Strategy<Value = ServiceId> {
+    ("[a-z][a-z0-9]{0,6}", "(east|west|north)")
+        .prop_map(|(service, network)| id(&format!("{service}.{network}")))
+}
+
+proptest! {
+    #[test]
+    fn assignments_are_unique_paired_reversible_and_within_bounds(
+        names in vec(name(), 1..40),
+        prefix4 in 8_u8..=30,
+        prefix6 in 32_u8..=126,
+    ) {
+        let pools = Pools::new(
+            ipnet::Ipv4Net::new([10, 0, 0, 0].into(), prefix4).unwrap(),
+            ipnet::Ipv6Net::new("fd00::".parse().unwrap(), prefix6).unwrap(),
+        ).unwrap();
+        let mut table = VirtualIps::new(pools);
+        let mut given: HashMap<ServiceId, VirtualIpPair> = HashMap::new();
+        for name in &names {
+            let Ok((pair, is_new)) = table.assign(name) else {
+                prop_assert_eq!(given.len(), pools.places() as usize);
+                continue;
+            };
+            prop_assert_eq!(is_new, !given.contains_key(name));
+            let before = *given.entry(name.clone()).or_insert(pair);
+            prop_assert_eq!(before, pair, "changed while in use");
+
+            let net = pools.ipv4();
+            prop_assert!(net.contains(&pair.ipv4) && pair.ipv4 != net.network() && pair.ipv4 != net.broadcast());
+            prop_assert!(pools.ipv6().contains(&pair.ipv6) && pair.ipv6 != pools.ipv6().network());
+            prop_assert!(pair.ipv4 != pools.device().ipv4 && pair.ipv6 != pools.device().ipv6);
+            for address in [IpAddr::V4(pair.ipv4), IpAddr::V6(pair.ipv6)] {
+                prop_assert_eq!(table.service_of(address), Some(name));
+            }
+        }
+        let ipv4: HashSet<_> = given.values().map(|pair| pair.ipv4).collect();
+        let ipv6: HashSet<_> = given.values().map(|pair| pair.ipv6).collect();
+        prop_assert_eq!((ipv4.len(), ipv6.len()), (given.len(), given.len()), "one address for two names");
+    }
+
+    #[test]
+    fn a_restart_changes_nothing_even_where_names_collide(
+        names in hash_set(name(), 1..13),
+        later in hash_set(name(), 0..13),
+    ) {
+        let mut before = VirtualIps::new(small_pools());
+        for name in &names {
+            before.assign(name).unwrap();
+        }
+        let mut after = VirtualIps::new(small_pools());
+        after.restore(&before.encode()).unwrap();
+        // Asked in another order, and among others.
+        for name in later.iter().chain(&names) {
+            let _ = after.assign(name);
+        }
+        for name in &names {
+            prop_assert_eq!(before.get(name), after.get(name));
+        }
+    }
+
+    #[test]
+    fn sidecars_agree_unless_names_collide(names in vec(name(), 1..40)) {
+        let mut first = VirtualIps::new(default_pools());
+        let mut second = VirtualIps::new(default_pools());
+        for name in &names {
+            first.assign(name).unwrap();
+        }
+        for name in names.iter().rev() {
+            second.assign(name).unwrap();
+        }
+        for name in &names {
+            let mut alone = VirtualIps::new(default_pools());
+            let home = alone.assign(name).unwrap().0;
+            if first.get(name) == Some(home) && second.get(name) == Some(home) {
+                continue;
+            }
+            // Then another name has the place somewhere.
+            let rivals = [&first, &second].map(|table| table.service_of(home.ipv4.into()).cloned());
+            prop_assert!(rivals.iter().flatten().any(|rival| rival != name));
+        }
+    }
+
+    #[test]
+    fn restoring_survives_any_text(text in "(turnpike virtual IPs 1 10.9.8.0/28 fd00::/64\n)?(10\\.9\\.8\\.[0-9]{1,2} [a-z.]{0,8}\n|.{0,20}\n){0,20}") {
+        let mut table = VirtualIps::new(small_pools());
+        let _ = table.restore(&text);
+        prop_assert!(table.len() <= 13);
+    }
+}
