@@ -1,15 +1,42 @@
-//! Composition.
+//! Composition, in order: names are answered first, so that a workload can resolve what is not ours whatever becomes
+//! of the rest; then the identity, the directory, the device, and the loop.
 
+use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context as _;
-use service_kit::{Admin, Readiness, shared_registry, shutdown_signal};
+use axum::Router;
+use axum::http::header::CONTENT_TYPE;
+use axum::routing::get;
+use discovery_client::{IdentityHandle, JoinError, Settings, View};
+use dns_signal_proto::agent::{Agent, AgentConfig};
+use dns_signal_proto::services::Services;
+use link::DtlsCertificate;
+use model::Role;
+use net::HostSockets;
+use service_kit::{
+    Admin, Readiness, Task, drop_capabilities, read_secret_file, shared_registry, shutdown_signal,
+};
+use tokio::sync::{mpsc, watch};
+use tun::{Device, TunConfig};
 
 use crate::config::Config;
 use crate::dns_listener::DnsListener;
 use crate::dns_metrics::DnsMetrics;
-use crate::dns_resolver::Resolver;
+use crate::dns_resolver::{Resolver, Wanted};
 use crate::dns_state;
+use crate::eventloop::EventLoop;
+use crate::metrics::LinkMetrics;
+use crate::signaling::Signaling;
+use crate::status::{Board, ShellStats};
+
+/// Pause before discovery is asked again to enroll this node.
+const JOIN_RETRY: Duration = Duration::from_secs(1);
+/// How long an answer to an offer is waited for.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
+/// What a workload's packet may measure. A frame may be larger than a datagram: SCTP cuts it.
+const TUNNEL_MTU: u16 = 1_400;
 
 /// Runs until told to stop.
 ///
@@ -17,25 +44,210 @@ use crate::dns_state;
 /// When something cannot be set up, or fails for good.
 pub async fn run(config: Config) -> anyhow::Result<()> {
     let assigned = dns_state::load(&config.state_directory, config.tunnel.pools);
-    let (resolver, mut wanted) = Resolver::new(config.dns.suffix.clone(), assigned);
+    let (resolver, wanted) = Resolver::new(config.dns.suffix.clone(), assigned);
     let listener = DnsListener::bind(&config.dns, Arc::clone(&resolver))
         .map_err(|error| error.in_file(&config.file))?;
 
-    let registry = shared_registry("dns_signal");
-    let metrics = DnsMetrics::new(Arc::clone(&resolver), listener.upstreams());
-    if let Ok(mut registry) = registry.lock() {
-        registry.register_collector(Box::new(metrics));
-    }
-    let admin = Admin::bind(config.admin, registry, Readiness::new(), axum::Router::new()).await?;
-    admin.spawn();
-    tokio::spawn(dns_state::keep(Arc::clone(&resolver), config.state_directory.clone()));
-    tokio::spawn(async move { while wanted.recv().await.is_some() {} });
-
+    let board = Board::default();
+    let readiness = Readiness::new();
+    let ready = Ready {
+        enrolled: Some(readiness.task("identity")),
+        directory: Some(readiness.task("first view of the directory")),
+        device: Some(readiness.task("TUN device")),
+    };
+    serve_admin(&config, &resolver, &listener, &board, readiness).await?;
+    tokio::spawn(dns_state::keep(
+        Arc::clone(&resolver),
+        config.state_directory.clone(),
+    ));
     for address in listener.local_addrs() {
         tracing::info!(%address, suffix = %config.dns.suffix, "answering DNS over UDP and TCP");
     }
+
+    let stop = stop_signal();
     tokio::select! {
         ended = listener.run() => ended.context("DNS failed"),
-        signal = shutdown_signal() => signal.map(drop).context("cannot wait for signals"),
+        ended = tunnel(&config, resolver, wanted, board, ready, stop) => ended,
     }
+}
+
+/// Turns true when the process is told to stop.
+fn stop_signal() -> watch::Receiver<bool> {
+    let (told, stop) = watch::channel(false);
+    tokio::spawn(async move {
+        if let Err(error) = shutdown_signal().await {
+            tracing::error!(%error, "cannot wait for signals");
+        }
+        let _ = told.send(true);
+    });
+    stop
+}
+
+async fn stopped(stop: &mut watch::Receiver<bool>) {
+    let _ = stop.wait_for(|told| *told).await;
+}
+
+/// What readiness waits for, released one by one.
+struct Ready {
+    enrolled: Option<Task>,
+    directory: Option<Task>,
+    device: Option<Task>,
+}
+
+async fn serve_admin(
+    config: &Config,
+    resolver: &Arc<Resolver>,
+    listener: &DnsListener,
+    board: &Board,
+    readiness: Readiness,
+) -> anyhow::Result<()> {
+    let registry = shared_registry("dns_signal");
+    if let Ok(mut registry) = registry.lock() {
+        let dns = DnsMetrics::new(Arc::clone(resolver), listener.upstreams());
+        registry.register_collector(Box::new(dns));
+        registry.register_collector(Box::new(LinkMetrics(board.clone())));
+    }
+    let shown = board.clone();
+    let status = get(|| async move {
+        let text = serde_json::to_string(&**shown.load()).unwrap_or_default();
+        ([(CONTENT_TYPE, "application/json")], text)
+    });
+    let extra = Router::new().route("/status", status);
+    Admin::bind(config.admin, registry, readiness, extra)
+        .await
+        .map_err(|error| error.in_file(&config.file))?
+        .spawn();
+    Ok(())
+}
+
+/// Everything but DNS.
+async fn tunnel(
+    config: &Config,
+    resolver: Arc<Resolver>,
+    wanted: mpsc::Receiver<Wanted>,
+    board: Board,
+    mut ready: Ready,
+    mut stop: watch::Receiver<bool>,
+) -> anyhow::Result<()> {
+    let settings = settings(config)?;
+    let identity = tokio::select! {
+        joined = join(&settings) => joined?,
+        () = stopped(&mut stop) => return Ok(()),
+    };
+    tracing::info!(node = %identity.current().node_id(), "enrolled");
+    ready.enrolled.take().map(Task::done);
+
+    let device_addresses = config.tunnel.pools.device();
+    let device = open_device(config)?;
+    ready.device.take().map(Task::done);
+    let sockets = HostSockets::bind(0, &[config.tunnel.interface.as_str()])
+        .context("cannot bind UDP sockets on this host's addresses")?;
+    let hosts = sockets.addresses();
+    tracing::info!(candidates = ?hosts, "host candidates");
+    // All that needed a privilege is open now.
+    drop_capabilities(&[]).context("cannot drop capabilities")?;
+
+    let (directory, events) = discovery_client::start(settings, identity, std::future::pending());
+    let (signaling, failed) = Signaling::new(directory.clone());
+    let agent_config = AgentConfig {
+        network: config.network.clone(),
+        device_ipv4: device_addresses.ipv4,
+        device_ipv6: device_addresses.ipv6,
+        idle_timeout: config.link.idle_timeout,
+        answer_timeout: ANSWER_TIMEOUT,
+        link: link::LinkConfig::default(),
+    };
+    let certificate = DtlsCertificate::generate().context("cannot make a DTLS certificate")?;
+    let seed = getrandom::u64().context("no random numbers")?;
+    let lookup = Arc::clone(&resolver);
+    let event_loop = EventLoop {
+        agent: Agent::new(agent_config, certificate, hosts, seed),
+        sockets,
+        device,
+        device_addresses: [
+            IpAddr::from(device_addresses.ipv4),
+            IpAddr::from(device_addresses.ipv6),
+        ],
+        directory: directory.clone(),
+        events,
+        wanted,
+        signaling,
+        failed,
+        lookup: Box::new(move |address| lookup.destination_of(address)),
+        on_view: Box::new(move |view| {
+            publish_services(&resolver, view);
+            if view.revision.0 > 0 {
+                ready.directory.take().map(Task::done);
+            }
+        }),
+        board,
+        stats: ShellStats::default(),
+    };
+    let result = event_loop.run(stopped(&mut stop)).await;
+    directory.shutdown().await;
+    result
+}
+
+fn settings(config: &Config) -> anyhow::Result<Settings> {
+    let join_token = match &config.join_token_file {
+        Some(file) => Some(read_secret_file(file)?.expose().to_owned()),
+        None => None,
+    };
+    Ok(Settings {
+        discovery: config.discovery.clone(),
+        state_directory: config.state_directory.clone(),
+        join_token,
+        node_name: config.node_name.as_ref().map(ToString::to_string),
+        network: config.network.clone(),
+        role: Role::Workload,
+    })
+}
+
+/// Enrolls, waiting for discovery as long as it takes; a token that is no good ends the service.
+async fn join(settings: &Settings) -> Result<Arc<IdentityHandle>, JoinError> {
+    let mut told = false;
+    loop {
+        match discovery_client::join(settings).await {
+            Err(error @ JoinError::Unreachable { .. }) => {
+                if !std::mem::replace(&mut told, true) {
+                    tracing::warn!(%error, "not enrolled yet; trying again until discovery answers");
+                }
+                tokio::time::sleep(JOIN_RETRY).await;
+            }
+            ended => return ended,
+        }
+    }
+}
+
+fn open_device(config: &Config) -> anyhow::Result<Device> {
+    let pools = config.tunnel.pools;
+    let device = pools.device();
+    let tun = TunConfig {
+        name: config.tunnel.interface.clone(),
+        mtu: TUNNEL_MTU,
+        offload: true,
+        addresses: vec![
+            ipnet::Ipv4Net::new_assert(device.ipv4, 32).into(),
+            ipnet::Ipv6Net::new_assert(device.ipv6, 128).into(),
+        ],
+        routes: vec![pools.ipv4().into(), pools.ipv6().into()],
+    };
+    let name = &config.tunnel.interface;
+    Device::create(&tun).with_context(|| {
+        format!("cannot create the TUN device `{name}`: it needs CAP_NET_ADMIN and /dev/net/tun")
+    })
+}
+
+fn publish_services(resolver: &Resolver, view: &View) {
+    if view.revision.0 == 0 {
+        return;
+    }
+    let mut services = Services::new(view.revision.0);
+    for known in view.registrations.values() {
+        let refused = services.add_registration(&known.registration);
+        if refused > 0 {
+            tracing::warn!(node = %known.node, refused, "a registration has services without a valid name");
+        }
+    }
+    resolver.publish(services);
 }

@@ -90,7 +90,9 @@ impl Default for TunnelFile {
 
 impl Default for LinkFile {
     fn default() -> Self {
-        Self { idle_timeout: "60s".into() }
+        Self {
+            idle_timeout: "60s".into(),
+        }
     }
 }
 
@@ -209,7 +211,12 @@ impl DnsConfig {
             let field = format!("dns.upstreams[{index}]");
             if upstream.ip().is_unspecified() || upstream.port() == 0 {
                 let remedy = "name the resolver's own address and port";
-                return Err(ConfigError::of_field(&field, upstream, "not a resolver's address", remedy));
+                return Err(ConfigError::of_field(
+                    &field,
+                    upstream,
+                    "not a resolver's address",
+                    remedy,
+                ));
             }
             if listen.iter().any(|listen| reaches(*listen, *upstream)) {
                 let remedy = "name a resolver that does not forward to this one";
@@ -218,14 +225,33 @@ impl DnsConfig {
             }
         }
         let suffix = file.suffix.parse().map_err(|error| {
-            ConfigError::of_field("dns.suffix", &file.suffix, error, "use a domain such as mesh.internal")
+            ConfigError::of_field(
+                "dns.suffix",
+                &file.suffix,
+                error,
+                "use a domain such as mesh.internal",
+            )
         })?;
-        let ttl = duration("dns.ttl", &file.ttl, Duration::ZERO..=Duration::from_secs(3600))?;
+        let ttl = duration(
+            "dns.ttl",
+            &file.ttl,
+            Duration::ZERO..=Duration::from_secs(3600),
+        )?;
         if ttl.subsec_nanos() != 0 {
             let remedy = "use 1s or more";
-            return Err(ConfigError::of_field("dns.ttl", &file.ttl, "DNS counts whole seconds", remedy));
+            return Err(ConfigError::of_field(
+                "dns.ttl",
+                &file.ttl,
+                "DNS counts whole seconds",
+                remedy,
+            ));
         }
-        Ok(Self { listen, upstreams, suffix, ttl })
+        Ok(Self {
+            listen,
+            upstreams,
+            suffix,
+            ttl,
+        })
     }
 }
 
@@ -234,22 +260,46 @@ impl TunnelConfig {
         let name = &file.interface;
         // IFNAMSIZ is 16 with the final zero; the kernel refuses these characters and names.
         let bad_character = |c: char| c == '/' || c == ':' || c == '%' || !c.is_ascii_graphic();
-        if name.is_empty() || name.len() > 15 || name.contains(bad_character) || name.starts_with('.') {
+        if name.is_empty()
+            || name.len() > 15
+            || name.contains(bad_character)
+            || name.starts_with('.')
+        {
             let remedy = "use 1 to 15 letters, digits, - or _";
-            return Err(ConfigError::of_field("tunnel.interface", name, "not an interface name", remedy));
+            return Err(ConfigError::of_field(
+                "tunnel.interface",
+                name,
+                "not an interface name",
+                remedy,
+            ));
         }
-        const REMEDY: [&str; 2] = ["use a range such as 198.18.0.0/15", "use a range such as fd74:7572:6e70::/64"];
+        const REMEDY: [&str; 2] = [
+            "use a range such as 198.18.0.0/15",
+            "use a range such as fd74:7572:6e70::/64",
+        ];
         let ipv4: Ipv4Net = file.pool_ipv4.parse().map_err(|_| {
-            ConfigError::of_field("tunnel.pool-ipv4", &file.pool_ipv4, "not an IPv4 range", REMEDY[0])
+            ConfigError::of_field(
+                "tunnel.pool-ipv4",
+                &file.pool_ipv4,
+                "not an IPv4 range",
+                REMEDY[0],
+            )
         })?;
         let ipv6: Ipv6Net = file.pool_ipv6.parse().map_err(|_| {
-            ConfigError::of_field("tunnel.pool-ipv6", &file.pool_ipv6, "not an IPv6 range", REMEDY[1])
+            ConfigError::of_field(
+                "tunnel.pool-ipv6",
+                &file.pool_ipv6,
+                "not an IPv6 range",
+                REMEDY[1],
+            )
         })?;
         let pools = Pools::new(ipv4, ipv6).map_err(|error| {
             let is_ipv4 = match &error {
                 PoolError::Ipv4TooSmall(_) => true,
                 PoolError::Ipv6TooSmall(_) => false,
-                PoolError::NotARange(range, _) | PoolError::NotForHosts(range) => !range.contains(':'),
+                PoolError::NotARange(range, _) | PoolError::NotForHosts(range) => {
+                    !range.contains(':')
+                }
             };
             if is_ipv4 {
                 ConfigError::of_field("tunnel.pool-ipv4", ipv4, error, REMEDY[0])
@@ -257,39 +307,62 @@ impl TunnelConfig {
                 ConfigError::of_field("tunnel.pool-ipv6", ipv6, error, REMEDY[1])
             }
         })?;
-        Ok(Self { interface: file.interface, pools })
+        Ok(Self {
+            interface: file.interface,
+            pools,
+        })
     }
 }
 
 fn check_discovery(url: &str) -> Result<(), ConfigError> {
-    let authority = url.strip_prefix("https://").map(|rest| rest.trim_end_matches('/'));
-    let is_good = authority.and_then(|authority| authority.rsplit_once(':')).is_some_and(|(host, port)| {
-        !host.is_empty()
-            && !host.contains(|c: char| c == '/' || c == '@' || c.is_whitespace())
-            && port.parse::<u16>().is_ok_and(|port| port > 0)
-    });
+    let authority = url
+        .strip_prefix("https://")
+        .map(|rest| rest.trim_end_matches('/'));
+    let is_good = authority
+        .and_then(|authority| authority.rsplit_once(':'))
+        .is_some_and(|(host, port)| {
+            !host.is_empty()
+                && !host.contains(|c: char| c == '/' || c == '@' || c.is_whitespace())
+                && port.parse::<u16>().is_ok_and(|port| port > 0)
+        });
     if is_good {
         return Ok(());
     }
     let remedy = "use https://HOST:PORT, as `turnpike init` was told";
-    Err(ConfigError::of_field("discovery", url, "not the address of a discovery server", remedy))
+    Err(ConfigError::of_field(
+        "discovery",
+        url,
+        "not the address of a discovery server",
+        remedy,
+    ))
 }
 
-fn addresses(field: &str, texts: &[String], at_most: usize) -> Result<Vec<SocketAddr>, ConfigError> {
+fn addresses(
+    field: &str,
+    texts: &[String],
+    at_most: usize,
+) -> Result<Vec<SocketAddr>, ConfigError> {
     if texts.is_empty() {
         let remedy = "name at least one address, such as 127.0.0.1:53";
         return Err(ConfigError::of_field(field, "[]", "no address", remedy));
     }
     if texts.len() > at_most {
         let problem = format!("{} addresses", texts.len());
-        return Err(ConfigError::of_field(field, "[…]", problem, format!("name at most {at_most}")));
+        return Err(ConfigError::of_field(
+            field,
+            "[…]",
+            problem,
+            format!("name at most {at_most}"),
+        ));
     }
     let parsed = texts.iter().enumerate().map(|(index, text)| {
         let with_port = text.parse::<SocketAddr>().ok();
-        with_port.or_else(|| Some(SocketAddr::new(text.parse::<IpAddr>().ok()?, 53))).ok_or_else(|| {
-            let remedy = "use ADDRESS:PORT, such as 192.0.2.53:53 or [2001:db8::53]:53";
-            ConfigError::of_field(&format!("{field}[{index}]"), text, "not an address", remedy)
-        })
+        with_port
+            .or_else(|| Some(SocketAddr::new(text.parse::<IpAddr>().ok()?, 53)))
+            .ok_or_else(|| {
+                let remedy = "use ADDRESS:PORT, such as 192.0.2.53:53 or [2001:db8::53]:53";
+                ConfigError::of_field(&format!("{field}[{index}]"), text, "not an address", remedy)
+            })
     });
     parsed.collect()
 }
@@ -309,7 +382,12 @@ fn duration(
     range: std::ops::RangeInclusive<Duration>,
 ) -> Result<Duration, ConfigError> {
     let parsed = humantime::parse_duration(text).map_err(|_| {
-        ConfigError::of_field(field, text, "not a duration", "use a number with a unit, such as 5s, 2m or 1h")
+        ConfigError::of_field(
+            field,
+            text,
+            "not a duration",
+            "use a number with a unit, such as 5s, 2m or 1h",
+        )
     })?;
     if range.contains(&parsed) {
         return Ok(parsed);

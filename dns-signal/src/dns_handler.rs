@@ -71,7 +71,12 @@ impl Handler {
     }
 
     /// The answer of an upstream, or SERVFAIL.
-    pub(crate) async fn forward(&self, message: &[u8], query: &Query, transport: Transport) -> Vec<u8> {
+    pub(crate) async fn forward(
+        &self,
+        message: &[u8],
+        query: &Query,
+        transport: Transport,
+    ) -> Vec<u8> {
         let stats = self.resolver.stats();
         let Some(_permit) = self.upstreams.admit() else {
             stats.forward_limit.count();

@@ -46,11 +46,21 @@ impl DnsListener {
     /// When an address cannot be listened on; the error names the field and its value.
     pub fn bind(config: &DnsConfig, resolver: Arc<Resolver>) -> Result<Self, ConfigError> {
         let upstreams = Upstreams::new(config.upstreams.clone(), Arc::clone(&resolver));
-        let handler = Handler { resolver, upstreams, ttl: config.ttl, clock: Clock };
-        let mut listener = Self { handler, udp: Vec::new(), tcp: Vec::new() };
+        let handler = Handler {
+            resolver,
+            upstreams,
+            ttl: config.ttl,
+            clock: Clock,
+        };
+        let mut listener = Self {
+            handler,
+            udp: Vec::new(),
+            tcp: Vec::new(),
+        };
         for (index, address) in config.listen.iter().enumerate() {
-            let bound = bind_both(*address)
-                .map_err(|error| ConfigError::listen(&format!("dns.listen[{index}]"), *address, &error))?;
+            let bound = bind_both(*address).map_err(|error| {
+                ConfigError::listen(&format!("dns.listen[{index}]"), *address, &error)
+            })?;
             listener.tcp.push(bound.0);
             listener.udp.push(bound.1);
         }
@@ -78,7 +88,11 @@ impl DnsListener {
             tasks.spawn(serve_udp(Arc::new(socket), self.handler.clone()));
         }
         for listener in self.tcp {
-            tasks.spawn(serve_tcp(listener, self.handler.clone(), Arc::clone(&connections)));
+            tasks.spawn(serve_tcp(
+                listener,
+                self.handler.clone(),
+                Arc::clone(&connections),
+            ));
         }
         match tasks.join_next().await {
             Some(ended) => ended.map_err(io::Error::other)?,
@@ -88,7 +102,11 @@ impl DnsListener {
 }
 
 fn bind_both(address: SocketAddr) -> io::Result<(TcpListener, UdpSocket)> {
-    let tcp = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    let tcp = if address.is_ipv4() {
+        TcpSocket::new_v4()?
+    } else {
+        TcpSocket::new_v6()?
+    };
     if address.is_ipv6() {
         SockRef::from(&tcp).set_only_v6(true)?;
     }
@@ -191,7 +209,10 @@ async fn serve_connection(mut stream: TcpStream, handler: &Handler) -> io::Resul
             // What follows in a stream that is no DNS would be none either.
             Handled::Dropped => return Ok(()),
         };
-        let mut framed = u16::try_from(answer.len()).map_err(io::Error::other)?.to_be_bytes().to_vec();
+        let mut framed = u16::try_from(answer.len())
+            .map_err(io::Error::other)?
+            .to_be_bytes()
+            .to_vec();
         framed.extend_from_slice(&answer);
         timeout(WRITE_LIMIT, stream.write_all(&framed)).await??;
     }

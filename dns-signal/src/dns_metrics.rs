@@ -21,24 +21,33 @@ pub struct DnsMetrics {
 impl DnsMetrics {
     /// Reads the counters of these two.
     pub fn new(resolver: Arc<Resolver>, upstreams: Arc<Upstreams>) -> Self {
-        Self { resolver, upstreams }
+        Self {
+            resolver,
+            upstreams,
+        }
     }
 }
 
 impl Collector for DnsMetrics {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let stats = self.resolver.stats();
-        let mut family = |name: &str, help: &str, label: &str, values: &[(&str, u64)]| -> fmt::Result {
-            let kind = ConstCounter::new(0_u64).metric_type();
-            let mut metric = encoder.encode_descriptor(name, help, None, kind)?;
-            for (value, count) in values {
-                let labels = [(label, *value)];
-                ConstCounter::new(*count).encode(metric.encode_family(&labels)?)?;
-            }
-            Ok(())
-        };
+        let mut family =
+            |name: &str, help: &str, label: &str, values: &[(&str, u64)]| -> fmt::Result {
+                let kind = ConstCounter::new(0_u64).metric_type();
+                let mut metric = encoder.encode_descriptor(name, help, None, kind)?;
+                for (value, count) in values {
+                    let labels = [(label, *value)];
+                    ConstCounter::new(*count).encode(metric.encode_family(&labels)?)?;
+                }
+                Ok(())
+            };
         let transports = [("udp", stats.udp.get()), ("tcp", stats.tcp.get())];
-        family("dns_queries", "DNS messages that came in", "transport", &transports)?;
+        family(
+            "dns_queries",
+            "DNS messages that came in",
+            "transport",
+            &transports,
+        )?;
         let outcomes = [
             ("remote", stats.remote.get()),
             ("pointer", stats.pointer.get()),
@@ -53,7 +62,12 @@ impl Collector for DnsMetrics {
             ("upstream_failed", stats.upstream_failed.get()),
             ("forward_limit", stats.forward_limit.get()),
         ];
-        family("dns_outcomes", "What became of DNS messages", "outcome", &outcomes)?;
+        family(
+            "dns_outcomes",
+            "What became of DNS messages",
+            "outcome",
+            &outcomes,
+        )?;
         let troubles = [
             ("upstream_timeout", stats.upstream_timeouts.get()),
             ("upstream_mismatch", stats.upstream_mismatches.get()),
@@ -61,13 +75,26 @@ impl Collector for DnsMetrics {
             ("send_failed", stats.send_failed.get()),
             ("wanted_lost", stats.wanted_lost.get()),
         ];
-        family("dns_troubles", "What went wrong on the way of DNS messages", "trouble", &troubles)?;
+        family(
+            "dns_troubles",
+            "What went wrong on the way of DNS messages",
+            "trouble",
+            &troubles,
+        )?;
 
         let mut gauge = |name: &str, help: &str, value: usize| -> fmt::Result {
             let gauge = ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX));
             gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)
         };
-        gauge("dns_forwards_in_flight", "Queries waiting for upstreams", self.upstreams.in_flight())?;
-        gauge("virtual_ips", "Services that have a virtual IP", self.resolver.assigned_count())
+        gauge(
+            "dns_forwards_in_flight",
+            "Queries waiting for upstreams",
+            self.upstreams.in_flight(),
+        )?;
+        gauge(
+            "virtual_ips",
+            "Services that have a virtual IP",
+            self.resolver.assigned_count(),
+        )
     }
 }

@@ -96,12 +96,16 @@ impl Resolver {
         let authority = |zone| Authority {
             zone,
             // Serial numbers wrap (RFC 1982); only that it changes matters here.
-            serial: services.as_ref().map_or(0, |services| services.revision() as u32),
+            serial: services
+                .as_ref()
+                .map_or(0, |services| services.revision() as u32),
         };
         let reply = match decision {
             Decision::Forward => return Resolution::Forward,
             Decision::Remote { id, ipv4, ipv6 } => {
-                let families = services.as_ref().and_then(|services| services.families(&id));
+                let families = services
+                    .as_ref()
+                    .and_then(|services| services.families(&id));
                 self.remote(&id, ipv4, ipv6, families.unwrap_or_default(), now)
             }
             Decision::Pointer { address, zone } => match self.name_of(address) {
@@ -138,7 +142,14 @@ impl Resolver {
         Resolution::Reply(reply)
     }
 
-    fn remote(&self, id: &ServiceId, ipv4: bool, ipv6: bool, families: Families, now: Instant) -> Reply {
+    fn remote(
+        &self,
+        id: &ServiceId,
+        ipv4: bool,
+        ipv6: bool,
+        families: Families,
+        now: Instant,
+    ) -> Reply {
         let assigned = self.assigned().assign(id);
         let Ok((pair, is_new)) = assigned else {
             self.stats.pool_exhausted.count();
@@ -149,7 +160,14 @@ impl Resolver {
         }
         self.stats.remote.count();
         let destination = destination(id, pair, families);
-        if self.wanted.try_send(Wanted { destination, at: now }).is_err() {
+        if self
+            .wanted
+            .try_send(Wanted {
+                destination,
+                at: now,
+            })
+            .is_err()
+        {
             self.stats.wanted_lost.count();
         }
         let ipv4 = ipv4.then_some(IpAddr::V4(pair.ipv4));
@@ -158,7 +176,9 @@ impl Resolver {
     }
 
     fn name_of(&self, address: IpAddr) -> Option<Name> {
-        self.assigned().service_of(address).map(|id| self.suffix.name_of(id))
+        self.assigned()
+            .service_of(address)
+            .map(|id| self.suffix.name_of(id))
     }
 
     /// The service behind a virtual IP, for a packet that came without a query: the workload remembers an answer that an
@@ -171,8 +191,19 @@ impl Resolver {
             (id, pair)
         };
         // Unknown to the directory now: both, as it may come back with either.
-        let families = self.services.load().as_ref().and_then(|services| services.families(&id));
-        Some(destination(&id, pair, families.unwrap_or(Families { ipv4: true, ipv6: true })))
+        let families = self
+            .services
+            .load()
+            .as_ref()
+            .and_then(|services| services.families(&id));
+        Some(destination(
+            &id,
+            pair,
+            families.unwrap_or(Families {
+                ipv4: true,
+                ipv6: true,
+            }),
+        ))
     }
 
     /// Returns when there are assignments that were not saved.

@@ -28,7 +28,10 @@ pub fn load(state_directory: &Path, pools: Pools) -> VirtualIps {
                 skipped = restored.skipped,
                 "some assigned virtual IPs were unreadable"
             ),
-            Ok(restored) => tracing::debug!(taken = restored.taken, "virtual IPs of an earlier start taken over"),
+            Ok(restored) => tracing::debug!(
+                taken = restored.taken,
+                "virtual IPs of an earlier start taken over"
+            ),
             Err(error) => tracing::warn!(
                 file = %path.display(),
                 %error,
@@ -36,7 +39,9 @@ pub fn load(state_directory: &Path, pools: Pools) -> VirtualIps {
             ),
         },
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => tracing::warn!(file = %path.display(), %error, "cannot read assigned virtual IPs"),
+        Err(error) => {
+            tracing::warn!(file = %path.display(), %error, "cannot read assigned virtual IPs")
+        }
     }
     assigned
 }
@@ -55,14 +60,21 @@ pub async fn keep(resolver: Arc<Resolver>, state_directory: PathBuf) {
 async fn save(resolver: &Arc<Resolver>, state_directory: &Path) -> io::Result<()> {
     let text = resolver.encode_assignments();
     let directory = state_directory.to_owned();
-    tokio::task::spawn_blocking(move || replace(&directory, &text)).await.map_err(io::Error::other)?
+    tokio::task::spawn_blocking(move || replace(&directory, &text))
+        .await
+        .map_err(io::Error::other)?
 }
 
 /// Readers see the old text or the new, also after a crash.
 fn replace(directory: &Path, text: &str) -> io::Result<()> {
     fs::create_dir_all(directory)?;
     let new = directory.join(format!("{FILE_NAME}.new"));
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&new)?;
     file.write_all(text.as_bytes())?;
     file.sync_all()?;
     fs::rename(new, directory.join(FILE_NAME))

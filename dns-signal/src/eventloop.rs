@@ -14,9 +14,7 @@ use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use discovery_client::{Directory, Event, View};
-use dns_signal_proto::agent::{
-    Agent, AgentOutput, Destination, FrameDrop, LinkNotice, Peers,
-};
+use dns_signal_proto::agent::{Agent, AgentOutput, Destination, FrameDrop, LinkNotice, Peers};
 use net::{Clock, HostSockets};
 use tokio::sync::mpsc;
 use tun::Device;
@@ -74,16 +72,21 @@ impl EventLoop {
         let mut frame = vec![0; MAX_FRAME];
         let mut picture_due = Some(Clock.now());
         loop {
-            let timeout = [self.agent.poll_timeout(), picture_due].into_iter().flatten().min();
+            let timeout = [self.agent.poll_timeout(), picture_due]
+                .into_iter()
+                .flatten()
+                .min();
             match self.wait(stop.as_mut(), timeout).await {
                 Wake::Stop => break,
                 Wake::Event(Some(event)) => self.on_event(event),
                 Wake::Event(None) => anyhow::bail!("the directory task ended unexpectedly"),
                 Wake::Wanted(wanted) => {
-                    self.agent.handle_wanted(wanted.destination, wanted.at, Clock.now());
+                    self.agent
+                        .handle_wanted(wanted.destination, wanted.at, Clock.now());
                 }
                 Wake::PostFailed(failed) => {
-                    self.agent.handle_post_failed(failed.link, &failed.reason, Clock.now());
+                    self.agent
+                        .handle_post_failed(failed.link, &failed.reason, Clock.now());
                 }
                 Wake::Packets | Wake::Timeout => {}
             }
@@ -111,11 +114,22 @@ impl EventLoop {
         stop: std::pin::Pin<&mut impl Future<Output = ()>>,
         timeout: Option<Instant>,
     ) -> Wake {
-        let Self { sockets, device, events, wanted, failed, .. } = self;
+        let Self {
+            sockets,
+            device,
+            events,
+            wanted,
+            failed,
+            ..
+        } = self;
         let packets = poll_fn(|context| {
             let datagrams = sockets.poll_ready(context).is_ready();
             let frames = device.poll_readable(context).is_ready();
-            if datagrams || frames { Poll::Ready(()) } else { Poll::Pending }
+            if datagrams || frames {
+                Poll::Ready(())
+            } else {
+                Poll::Pending
+            }
         });
         let timeout = async {
             match timeout {
@@ -213,7 +227,10 @@ impl EventLoop {
         while let Some(output) = self.agent.poll_output() {
             match output {
                 AgentOutput::Transmit(transmit) => {
-                    if !self.sockets.push(transmit.local, transmit.remote, &transmit.payload) {
+                    if !self
+                        .sockets
+                        .push(transmit.local, transmit.remote, &transmit.payload)
+                    {
                         self.stats.datagrams_refused += 1;
                     }
                 }
@@ -243,21 +260,40 @@ impl EventLoop {
 
 fn log(notice: &LinkNotice) {
     match notice {
-        LinkNotice::Opened { link, peer, path, after } => {
+        LinkNotice::Opened {
+            link,
+            peer,
+            path,
+            after,
+        } => {
             let path = path.map(|path| path.to_string()).unwrap_or_default();
             let ms = after.as_millis() as u64;
             tracing::info!(link, %peer, path, ms, "link open");
         }
-        LinkNotice::Closed { link, peer, opened: true, reason } => {
+        LinkNotice::Closed {
+            link,
+            peer,
+            opened: true,
+            reason,
+        } => {
             tracing::info!(link, %peer, reason, "link closed");
         }
-        LinkNotice::Closed { link, peer, opened: false, reason } => {
+        LinkNotice::Closed {
+            link,
+            peer,
+            opened: false,
+            reason,
+        } => {
             tracing::warn!(link, %peer, reason, "link could not be opened");
         }
         LinkNotice::OpenFailed { network, reason } => {
             tracing::debug!(%network, reason, "trying the network again later");
         }
-        LinkNotice::ServiceRefused { peer, service, reason } => {
+        LinkNotice::ServiceRefused {
+            peer,
+            service,
+            reason,
+        } => {
             tracing::warn!(%peer, %service, reason, "the activator refuses the service");
         }
     }

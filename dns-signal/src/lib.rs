@@ -14,5 +14,8 @@ pub mod dns_resolver;
 pub mod upstream;
 pub mod dns_state;
 pub mod dns_metrics;
-
+mod signaling;
+mod status;
+mod metrics;
+mod eventloop;
 pub mod app;

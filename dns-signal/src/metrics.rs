@@ -17,7 +17,11 @@ impl Collector for LinkMetrics {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
         let status: Arc<Status> = self.0.load_full();
         let agent = &status.agent;
-        let open = status.links.iter().filter(|link| link.state == "open").count();
+        let open = status
+            .links
+            .iter()
+            .filter(|link| link.state == "open")
+            .count();
         for (name, help, value) in [
             ("links", "Links that are open", open as i64),
             (
@@ -32,21 +36,54 @@ impl Collector for LinkMetrics {
         for (name, help, value) in [
             ("links_offered", "Offers made", agent.links_offered),
             ("links_opened", "Links that opened", agent.links_opened),
-            ("links_closed", "Links that ended, opened or not", agent.links_closed),
-            ("links_failed", "Attempts that led to no open link", agent.links_failed),
-            ("waiting_frames_dropped", "Frames that waited too long", agent.dropped_waiting),
-            ("stray_datagrams", "Datagrams for no link", agent.stray_datagrams),
-            ("stray_documents", "Documents for no link", agent.stray_documents),
-            ("stray_controls", "Control messages without sense", agent.stray_controls),
+            (
+                "links_closed",
+                "Links that ended, opened or not",
+                agent.links_closed,
+            ),
+            (
+                "links_failed",
+                "Attempts that led to no open link",
+                agent.links_failed,
+            ),
+            (
+                "waiting_frames_dropped",
+                "Frames that waited too long",
+                agent.dropped_waiting,
+            ),
+            (
+                "stray_datagrams",
+                "Datagrams for no link",
+                agent.stray_datagrams,
+            ),
+            (
+                "stray_documents",
+                "Documents for no link",
+                agent.stray_documents,
+            ),
+            (
+                "stray_controls",
+                "Control messages without sense",
+                agent.stray_controls,
+            ),
             (
                 "datagrams_refused",
                 "Datagrams that the kernel did not take",
                 status.shell.datagrams_refused,
             ),
-            ("tun_frames_refused", "Frames that the device did not take", status.shell.tun_refused),
+            (
+                "tun_frames_refused",
+                "Frames that the device did not take",
+                status.shell.tun_refused,
+            ),
         ] {
             let counter = ConstCounter::new(value);
-            counter.encode(encoder.encode_descriptor(name, help, None, counter.metric_type())?)?;
+            counter.encode(encoder.encode_descriptor(
+                name,
+                help,
+                None,
+                counter.metric_type(),
+            )?)?;
         }
         let kind = ConstCounter::new(0_u64).metric_type();
         let help = "Frames dropped, by reason";

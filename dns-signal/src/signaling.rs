@@ -32,21 +32,34 @@ pub(crate) struct Signaling {
 impl Signaling {
     pub(crate) fn new(directory: Directory) -> (Self, mpsc::Receiver<PostFailed>) {
         let (failures, failed) = mpsc::channel(MAX_POSTS);
-        (Self { directory, failures, posts: Arc::new(Semaphore::new(MAX_POSTS)) }, failed)
+        (
+            Self {
+                directory,
+                failures,
+                posts: Arc::new(Semaphore::new(MAX_POSTS)),
+            },
+            failed,
+        )
     }
 
     /// Signs `body` for `to` and posts it in a task of its own.
     pub(crate) fn post(&self, to: NodeId, link: u64, body: Body) {
         let failures = self.failures.clone();
         let document = identity::document(body, Some(&to), VALIDITY, Clock.unix_time());
-        let (signed, permit) =
-            match (self.directory.identity().sign(&document), self.posts.clone().try_acquire_owned()) {
-                (Ok(signed), Ok(permit)) => (signed, permit),
-                (Err(error), _) => return fail(&failures, link, error.to_string()),
-                (_, Err(_)) => {
-                    return fail(&failures, link, "too many documents are on their way".to_owned());
-                }
-            };
+        let (signed, permit) = match (
+            self.directory.identity().sign(&document),
+            self.posts.clone().try_acquire_owned(),
+        ) {
+            (Ok(signed), Ok(permit)) => (signed, permit),
+            (Err(error), _) => return fail(&failures, link, error.to_string()),
+            (_, Err(_)) => {
+                return fail(
+                    &failures,
+                    link,
+                    "too many documents are on their way".to_owned(),
+                );
+            }
+        };
         let directory = self.directory.clone();
         tokio::spawn(async move {
             if let Err(error) = directory.post(&to, signed).await {

@@ -67,7 +67,10 @@ impl From<LinkStatus> for Link {
             steps: status
                 .steps
                 .iter()
-                .map(|step| Step { step: step.name, ms: ms(step.after) })
+                .map(|step| Step {
+                    step: step.name,
+                    ms: ms(step.after),
+                })
                 .collect(),
             frames_sent: status.stats.frames_sent,
             bytes_sent: status.stats.bytes_sent,

@@ -69,7 +69,12 @@ impl Upstreams {
     /// `servers` in order of preference, at least one.
     pub fn new(servers: Vec<SocketAddr>, resolver: Arc<Resolver>) -> Arc<Self> {
         let in_flight = Arc::new(Semaphore::new(MAX_IN_FLIGHT));
-        Arc::new(Self { servers, preferred: AtomicUsize::new(0), in_flight, resolver })
+        Arc::new(Self {
+            servers,
+            preferred: AtomicUsize::new(0),
+            in_flight,
+            resolver,
+        })
     }
 
     /// The right to forward one query; `None`: as many as allowed are under way.
@@ -157,7 +162,12 @@ impl Upstreams {
         (index, result)
     }
 
-    async fn ask_udp(&self, server: SocketAddr, message: &[u8], query: &Query) -> io::Result<Vec<u8>> {
+    async fn ask_udp(
+        &self,
+        server: SocketAddr,
+        message: &[u8],
+        query: &Query,
+    ) -> io::Result<Vec<u8>> {
         let socket = UdpSocket::bind(SocketAddr::new(any_address(server), 0)).await?;
         socket.connect(server).await?;
         let (asked, id) = with_random_id(message)?;
@@ -179,7 +189,10 @@ async fn ask_tcp(server: SocketAddr, message: &[u8], query: &Query) -> io::Resul
     let (asked, id) = with_random_id(message)?;
     let mut stream = timeout(NEXT_AFTER, TcpStream::connect(server)).await??;
     stream.set_nodelay(true)?;
-    let mut framed = u16::try_from(asked.len()).map_err(io::Error::other)?.to_be_bytes().to_vec();
+    let mut framed = u16::try_from(asked.len())
+        .map_err(io::Error::other)?
+        .to_be_bytes()
+        .to_vec();
     framed.extend_from_slice(&asked);
     stream.write_all(&framed).await?;
     let length = usize::from(stream.read_u16().await?);
