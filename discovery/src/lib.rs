@@ -1,1 +1,26 @@
+//! The directory server: what nodes know of each other, under one roof, and without being trusted with it.
+//!
+//! A call's journey: TLS with an optional client certificate → `peer` (who is it, is it valid and not revoked) →
+//! `authorize` (may it touch this key) → [`store`] → the answer. Enrolment (`enroll`), signaling mail (`mailbox`),
+//! watches (`watch`) and TURN credentials (`turn_rest`) have a module each; `service` is the switchboard.
+//!
+//! Invariants: only `Enroll` works without a client certificate; a node writes nothing but its own registration, its
+//! leases and other nodes' mail; every map, queue, message and watch has a bound; what is answered is on disk.
+
+#![forbid(unsafe_code)]
+
+mod config;
+mod peer;
+mod authorize;
 pub mod store;
+mod enroll;
+mod records;
+mod mailbox;
+mod watch;
+mod turn_rest;
+mod service;
+mod metrics;
+mod app;
+
+pub use app::{App, TimeSource};
+pub use config::{Config, RelayConfig};

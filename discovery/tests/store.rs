@@ -9,7 +9,12 @@ const SECOND: Duration = Duration::from_secs(1);
 const LEASE: LeaseId = LeaseId(7);
 
 fn limits() -> Limits {
-    Limits { ring: 4, entries: 5, leases_per_owner: 2, revision_block: 100 }
+    Limits {
+        ring: 4,
+        entries: 5,
+        leases_per_owner: 2,
+        revision_block: 100,
+    }
 }
 
 /// A core whose disk is always up to date.
@@ -42,8 +47,15 @@ fn a_put_is_seen_by_range_and_by_watchers_and_counts_revisions() {
     assert_eq!(keys(&core, "a/"), ["a/1"]);
     assert_eq!(keys(&core, ""), ["a/1", "b/1"]);
     let entry = core.get("a/1").unwrap();
-    assert_eq!((entry.create_revision, entry.mod_revision), (Revision(1), Revision(2)));
-    let seen: Vec<_> = core.events_from(Revision(2)).unwrap().map(|e| e.key.to_string()).collect();
+    assert_eq!(
+        (entry.create_revision, entry.mod_revision),
+        (Revision(1), Revision(2))
+    );
+    let seen: Vec<_> = core
+        .events_from(Revision(2))
+        .unwrap()
+        .map(|e| e.key.to_string())
+        .collect();
     assert_eq!(seen, ["a/1", "b/1"]);
 }
 
@@ -64,7 +76,10 @@ fn compare_and_swap_lets_one_of_two_win() {
     let mut core = core();
     let absent = Some(Revision(0));
     let first = core.put("a", b"1", None, absent).unwrap();
-    let lost = StoreError::Conflict { expected: Revision(0), actual: first };
+    let lost = StoreError::Conflict {
+        expected: Revision(0),
+        actual: first,
+    };
     assert_eq!(core.put("a", b"2", None, absent), Err(lost));
     let second = core.put("a", b"3", None, Some(first)).unwrap();
     assert!(core.put("a", b"4", None, Some(first)).is_err());
@@ -81,7 +96,10 @@ fn a_lease_ends_after_its_time_with_its_keys_unless_it_is_kept_alive() {
     core.put("b", b"", None, None).unwrap();
     assert_eq!(core.poll_timeout(), Some(start + 10 * SECOND));
     core.handle_timeout(start + 9 * SECOND);
-    assert_eq!(core.keep_alive(LEASE, "node", start + 9 * SECOND), Ok(10 * SECOND));
+    assert_eq!(
+        core.keep_alive(LEASE, "node", start + 9 * SECOND),
+        Ok(10 * SECOND)
+    );
     core.handle_timeout(start + 18 * SECOND);
     assert_eq!(keys(&core, ""), ["a", "b"]);
     core.handle_timeout(start + 19 * SECOND);
@@ -89,7 +107,10 @@ fn a_lease_ends_after_its_time_with_its_keys_unless_it_is_kept_alive() {
     assert_eq!(core.poll_timeout(), None);
     let late = core.keep_alive(LEASE, "node", start + 20 * SECOND);
     assert_eq!(late, Err(StoreError::NoLease));
-    assert_eq!(core.put("a", b"", Some((LEASE, "node")), None), Err(StoreError::NoLease));
+    assert_eq!(
+        core.put("a", b"", Some((LEASE, "node")), None),
+        Err(StoreError::NoLease)
+    );
 }
 
 #[test]
@@ -113,10 +134,19 @@ fn a_key_put_again_without_or_with_another_lease_leaves_the_first() {
 fn a_lease_is_its_owners_alone_and_owners_have_few() {
     let (mut core, start) = (core(), Instant::now());
     core.grant(LEASE, "node", SECOND, start).unwrap();
-    assert_eq!(core.keep_alive(LEASE, "other", start), Err(StoreError::NoLease));
+    assert_eq!(
+        core.keep_alive(LEASE, "other", start),
+        Err(StoreError::NoLease)
+    );
     assert_eq!(core.revoke(LEASE, "other"), Err(StoreError::NoLease));
-    assert_eq!(core.put("a", b"", Some((LEASE, "other")), None), Err(StoreError::NoLease));
-    assert_eq!(core.grant(LEASE, "node", SECOND, start), Err(StoreError::Busy));
+    assert_eq!(
+        core.put("a", b"", Some((LEASE, "other")), None),
+        Err(StoreError::NoLease)
+    );
+    assert_eq!(
+        core.grant(LEASE, "node", SECOND, start),
+        Err(StoreError::Busy)
+    );
     core.grant(LeaseId(8), "node", SECOND, start).unwrap();
     let third = core.grant(LeaseId(9), "node", SECOND, start);
     assert_eq!(third, Err(StoreError::TooManyLeases(2)));
@@ -128,12 +158,16 @@ fn mail_ends_after_its_time_unless_the_key_was_put_again() {
     let (mut core, start) = (core(), Instant::now());
     core.put_ephemeral("mail/1", b"", SECOND, start).unwrap();
     core.put_ephemeral("mail/2", b"", SECOND, start).unwrap();
-    core.put_ephemeral("mail/2", b"", 3 * SECOND, start).unwrap();
+    core.put_ephemeral("mail/2", b"", 3 * SECOND, start)
+        .unwrap();
     core.handle_timeout(start + 2 * SECOND);
     assert_eq!(keys(&core, "mail/"), ["mail/2"]);
     core.handle_timeout(start + 3 * SECOND);
     assert!(keys(&core, "mail/").is_empty());
-    assert!(settle(&mut core).is_empty(), "mail is not written to the disk");
+    assert!(
+        settle(&mut core).is_empty(),
+        "mail is not written to the disk"
+    );
 }
 
 #[test]
@@ -172,14 +206,23 @@ fn no_revision_is_handed_out_that_the_disk_has_not_reserved() {
     // The next block was asked for half way, and is not confirmed yet.
     assert_eq!(core.put("a", b"", None, None), Err(StoreError::Busy));
     let changes = settle(&mut core);
-    assert!(changes.contains(&Change::Reserve(Revision(1200))), "{changes:?}");
+    assert!(
+        changes.contains(&Change::Reserve(Revision(1200))),
+        "{changes:?}"
+    );
     assert_eq!(core.put("a", b"", None, None), Ok(Revision(1101)));
 }
 
 #[test]
 fn an_expiry_that_the_disk_holds_up_happens_later() {
     let start = Instant::now();
-    let mut core = Core::new(Limits { revision_block: 2, ..limits() }, Revision(0));
+    let mut core = Core::new(
+        Limits {
+            revision_block: 2,
+            ..limits()
+        },
+        Revision(0),
+    );
     settle(&mut core);
     core.grant(LEASE, "node", SECOND, start).unwrap();
     core.put("a", b"", Some((LEASE, "node")), None).unwrap();
@@ -204,9 +247,18 @@ fn what_is_restored_has_its_full_lease_again_and_orphans_are_deleted() {
     let mut core = Core::new(limits(), Revision(100));
     core.restore_lease(LEASE, "node".into(), 10 * SECOND, later);
     core.restore_entry("a", entry.clone());
-    core.restore_entry("orphan", discovery::store::Entry { lease: Some(LeaseId(99)), ..entry });
+    core.restore_entry(
+        "orphan",
+        discovery::store::Entry {
+            lease: Some(LeaseId(99)),
+            ..entry
+        },
+    );
     assert!(settle(&mut core).contains(&Change::Delete("orphan".into())));
-    assert_eq!(core.events_from(Revision(2)).map(Iterator::count), Err(StoreError::OutOfRange(Revision(2))));
+    assert_eq!(
+        core.events_from(Revision(2)).map(Iterator::count),
+        Err(StoreError::OutOfRange(Revision(2)))
+    );
     core.handle_timeout(later + 9 * SECOND);
     assert_eq!(keys(&core, ""), ["a"]);
     core.handle_timeout(later + 10 * SECOND);

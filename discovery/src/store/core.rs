@@ -29,7 +29,12 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { ring: 16_384, entries: 200_000, leases_per_owner: 8, revision_block: 100_000 }
+        Self {
+            ring: 16_384,
+            entries: 200_000,
+            leases_per_owner: 8,
+            revision_block: 100_000,
+        }
     }
 }
 
@@ -162,7 +167,15 @@ impl Core {
     pub fn restore_lease(&mut self, id: LeaseId, owner: String, ttl: Duration, now: Instant) {
         let deadline = now + ttl;
         self.expiries.arm(deadline, Expiring::Lease(id));
-        self.leases.insert(id, Lease { owner, ttl, deadline, keys: BTreeSet::new() });
+        self.leases.insert(
+            id,
+            Lease {
+                owner,
+                ttl,
+                deadline,
+                keys: BTreeSet::new(),
+            },
+        );
     }
 
     /// Takes in a key from the disk. One whose lease is gone is deleted.
@@ -230,7 +243,8 @@ impl Core {
         now: Instant,
     ) -> Result<Revision, StoreError> {
         let revision = self.set(key, value, None, true)?;
-        self.expiries.arm(now + ttl, Expiring::Key(key.into(), revision));
+        self.expiries
+            .arm(now + ttl, Expiring::Key(key.into(), revision));
         Ok(revision)
     }
 
@@ -254,7 +268,11 @@ impl Core {
         if !ephemeral {
             self.changes.push(Change::Delete(key.clone()));
         }
-        self.record(Event { revision, key, kind: EventKind::Delete });
+        self.record(Event {
+            revision,
+            key,
+            kind: EventKind::Delete,
+        });
         Ok((revision, true))
     }
 
@@ -270,7 +288,10 @@ impl Core {
         prefix: &'a str,
     ) -> impl Iterator<Item = (&'a Arc<str>, &'a Entry)> + 'a {
         self.entries
-            .range::<str, _>((std::ops::Bound::Included(prefix), std::ops::Bound::Unbounded))
+            .range::<str, _>((
+                std::ops::Bound::Included(prefix),
+                std::ops::Bound::Unbounded,
+            ))
             .take_while(move |(key, _)| key.starts_with(prefix))
     }
 
@@ -298,7 +319,11 @@ impl Core {
         ttl: Duration,
         now: Instant,
     ) -> Result<(), StoreError> {
-        let held = self.leases.values().filter(|lease| lease.owner == owner).count();
+        let held = self
+            .leases
+            .values()
+            .filter(|lease| lease.owner == owner)
+            .count();
         if held >= self.limits.leases_per_owner {
             return Err(StoreError::TooManyLeases(self.limits.leases_per_owner));
         }
@@ -344,8 +369,14 @@ impl Core {
             let done = match &due {
                 Expiring::Lease(id) => self.end_lease(*id),
                 Expiring::Key(key, revision) => {
-                    let same = self.get(key).is_some_and(|entry| entry.mod_revision == *revision);
-                    if same { self.delete(key, None).map(|_| ()) } else { Ok(()) }
+                    let same = self
+                        .get(key)
+                        .is_some_and(|entry| entry.mod_revision == *revision);
+                    if same {
+                        self.delete(key, None).map(|_| ())
+                    } else {
+                        Ok(())
+                    }
                 }
             };
             if done.is_err() {
@@ -369,9 +400,10 @@ impl Core {
         lease: Option<LeaseId>,
         ephemeral: bool,
     ) -> Result<Revision, StoreError> {
-        let old = self.entries.get_key_value(key).map(|(key, entry)| {
-            (key.clone(), entry.create_revision, entry.lease)
-        });
+        let old = self
+            .entries
+            .get_key_value(key)
+            .map(|(key, entry)| (key.clone(), entry.create_revision, entry.lease));
         if old.is_none() && self.entries.len() >= self.limits.entries {
             return Err(StoreError::Full(self.limits.entries));
         }
@@ -386,18 +418,29 @@ impl Core {
         if let Some(lease) = lease.and_then(|id| self.leases.get_mut(&id)) {
             lease.keys.insert(key.clone());
         }
-        let entry =
-            Entry { value: value.into(), create_revision, mod_revision: revision, lease, ephemeral };
+        let entry = Entry {
+            value: value.into(),
+            create_revision,
+            mod_revision: revision,
+            lease,
+            ephemeral,
+        };
         self.entries.insert(key.clone(), entry.clone());
         if !ephemeral {
             self.changes.push(Change::Put(key.clone(), entry.clone()));
         }
-        self.record(Event { revision, key, kind: EventKind::Put(entry) });
+        self.record(Event {
+            revision,
+            key,
+            kind: EventKind::Put(entry),
+        });
         Ok(revision)
     }
 
     fn end_lease(&mut self, id: LeaseId) -> Result<(), StoreError> {
-        let Some(lease) = self.leases.get(&id) else { return Ok(()) };
+        let Some(lease) = self.leases.get(&id) else {
+            return Ok(());
+        };
         let (deadline, keys) = (lease.deadline, lease.keys.clone());
         for key in keys {
             self.delete(&key, None)?;
@@ -409,7 +452,10 @@ impl Core {
     }
 
     fn lease_of(&mut self, id: LeaseId, owner: &str) -> Result<&mut Lease, StoreError> {
-        self.leases.get_mut(&id).filter(|lease| lease.owner == owner).ok_or(StoreError::NoLease)
+        self.leases
+            .get_mut(&id)
+            .filter(|lease| lease.owner == owner)
+            .ok_or(StoreError::NoLease)
     }
 
     fn detach(&mut self, lease: Option<LeaseId>, key: &Arc<str>) {
@@ -419,7 +465,9 @@ impl Core {
     }
 
     fn check_expected(&self, key: &str, expected: Option<Revision>) -> Result<(), StoreError> {
-        let actual = self.get(key).map_or(Revision(0), |entry| entry.mod_revision);
+        let actual = self
+            .get(key)
+            .map_or(Revision(0), |entry| entry.mod_revision);
         match expected {
             Some(expected) if expected != actual => Err(StoreError::Conflict { expected, actual }),
             _ => Ok(()),

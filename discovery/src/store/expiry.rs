@@ -33,6 +33,10 @@ impl Expiries {
     /// Takes the next one that is due.
     pub(super) fn next_due(&mut self, now: Instant) -> Option<Expiring> {
         let due = self.first().is_some_and(|at| at <= now);
-        if due { self.0.pop_first().map(|(_, what)| what) } else { None }
+        if due {
+            self.0.pop_first().map(|(_, what)| what)
+        } else {
+            None
+        }
     }
 }

@@ -8,7 +8,9 @@ use std::{
 
 use model::{LeaseId, Revision};
 use prost::Message;
-use redb::{Database, ReadableDatabase as _, ReadableTable as _, TableDefinition, WriteTransaction};
+use redb::{
+    Database, ReadableDatabase as _, ReadableTable as _, TableDefinition, WriteTransaction,
+};
 use tokio::sync::{mpsc, oneshot};
 
 use super::core::{Change, Core, Entry, Limits};
@@ -77,11 +79,17 @@ pub(super) struct Journal {
 impl Journal {
     /// Opens or makes the file (mode 0600).
     pub(super) fn open(path: &Path) -> Result<Self, JournalError> {
-        let fail = |source: redb::Error| JournalError::File { path: path.into(), source };
+        let fail = |source: redb::Error| JournalError::File {
+            path: path.into(),
+            source,
+        };
         let database = Database::create(path).map_err(|error| fail(error.into()))?;
         let mode = std::fs::Permissions::from_mode(0o600);
         std::fs::set_permissions(path, mode).map_err(|error| fail(error.into()))?;
-        let journal = Self { database, path: path.into() };
+        let journal = Self {
+            database,
+            path: path.into(),
+        };
         journal.prepare().map_err(fail)?;
         Ok(journal)
     }
@@ -110,14 +118,18 @@ impl Journal {
     }
 
     fn read(&self, limits: Limits, now: Instant) -> Result<Core, JournalError> {
-        let content =
-            |problem: String| JournalError::Content { path: self.path.clone(), problem };
+        let content = |problem: String| JournalError::Content {
+            path: self.path.clone(),
+            problem,
+        };
         let read = || -> Result<Result<Core, String>, redb::Error> {
             let transaction = self.database.begin_read()?;
             let meta = transaction.open_table(META)?;
             let format = meta.get("format")?.map_or(0, |value| value.value());
             if format != FORMAT {
-                return Ok(Err(format!("its format is {format}, this program knows {FORMAT}")));
+                return Ok(Err(format!(
+                    "its format is {format}, this program knows {FORMAT}"
+                )));
             }
             let reserved = meta.get("reserved")?.map_or(0, |value| value.value());
             let mut core = Core::new(limits, Revision(reserved));
@@ -134,18 +146,24 @@ impl Journal {
                 let Ok(entry) = StoredEntry::decode(bytes.value()) else {
                     return Ok(Err(format!("the entry `{}` is damaged", key.value())));
                 };
-                core.restore_entry(key.value(), Entry {
-                    value: entry.value.into(),
-                    create_revision: Revision(entry.create_revision),
-                    mod_revision: Revision(entry.mod_revision),
-                    lease: (entry.lease != 0).then_some(LeaseId(entry.lease)),
-                    ephemeral: false,
-                });
+                core.restore_entry(
+                    key.value(),
+                    Entry {
+                        value: entry.value.into(),
+                        create_revision: Revision(entry.create_revision),
+                        mod_revision: Revision(entry.mod_revision),
+                        lease: (entry.lease != 0).then_some(LeaseId(entry.lease)),
+                        ephemeral: false,
+                    },
+                );
             }
             Ok(Ok(core))
         };
         read()
-            .map_err(|source| JournalError::File { path: self.path.clone(), source })?
+            .map_err(|source| JournalError::File {
+                path: self.path.clone(),
+                source,
+            })?
             .map_err(content)
     }
 
@@ -159,7 +177,10 @@ impl Journal {
             transaction.commit()?;
             Ok(())
         };
-        write().map_err(|source| JournalError::File { path: self.path.clone(), source })
+        write().map_err(|source| JournalError::File {
+            path: self.path.clone(),
+            source,
+        })
     }
 
     /// Writes what comes until all senders are gone or the disk fails.
@@ -207,16 +228,23 @@ fn apply(transaction: &WriteTransaction, change: &Change) -> Result<(), redb::Er
                 lease: entry.lease.map_or(0, |lease| lease.0),
             };
             let bytes = stored.encode_to_vec();
-            transaction.open_table(ENTRIES)?.insert(&**key, bytes.as_slice())?;
+            transaction
+                .open_table(ENTRIES)?
+                .insert(&**key, bytes.as_slice())?;
         }
         Change::Delete(key) => {
             transaction.open_table(ENTRIES)?.remove(&**key)?;
         }
         Change::Grant(id, owner, ttl) => {
             let ttl_milliseconds = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX);
-            let stored = StoredLease { owner: owner.clone(), ttl_milliseconds };
+            let stored = StoredLease {
+                owner: owner.clone(),
+                ttl_milliseconds,
+            };
             let bytes = stored.encode_to_vec();
-            transaction.open_table(LEASES)?.insert(id.0, bytes.as_slice())?;
+            transaction
+                .open_table(LEASES)?
+                .insert(id.0, bytes.as_slice())?;
         }
         Change::Revoke(id) => {
             transaction.open_table(LEASES)?.remove(id.0)?;

@@ -11,7 +11,7 @@ use net::Clock;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::{
-    core::{Core, Limits, StoreError},
+    core::{Core, Limits},
     journal::{Commit, Journal, JournalError, confirm},
 };
 
@@ -51,7 +51,9 @@ pub struct Store {
 
 impl std::fmt::Debug for Store {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Store").field("revision", &self.revision()).finish_non_exhaustive()
+        f.debug_struct("Store")
+            .field("revision", &self.revision())
+            .finish_non_exhaustive()
     }
 }
 
@@ -60,13 +62,13 @@ impl Store {
     ///
     /// # Errors
     /// If the file cannot be used.
-    pub fn open(
-        file: Option<&Path>,
-        limits: Limits,
-        clock: Clock,
-    ) -> Result<Self, JournalError> {
+    pub fn open(file: Option<&Path>, limits: Limits, clock: Clock) -> Result<Self, JournalError> {
         let Some(path) = file else {
-            return Ok(Self::build(in_memory(limits, clock.unix_time()), clock, None));
+            return Ok(Self::build(
+                in_memory(limits, clock.unix_time()),
+                clock,
+                None,
+            ));
         };
         let journal = Journal::open(path)?;
         let core = journal.load(limits, clock.now())?;
@@ -154,7 +156,8 @@ impl Inner {
     /// Hands over what must become durable, under the lock, so that the order is kept.
     fn commit(&self, core: &mut Core) -> Result<Option<oneshot::Receiver<()>>, Behind> {
         let revision = core.revision();
-        self.revision.send_if_modified(|seen| std::mem::replace(seen, revision) != revision);
+        self.revision
+            .send_if_modified(|seen| std::mem::replace(seen, revision) != revision);
         let changes = core.take_changes();
         let Some(commits) = &self.commits else {
             confirm(core, &changes);
@@ -164,7 +167,10 @@ impl Inner {
             return Ok(None);
         }
         let (done, wait) = oneshot::channel();
-        match commits.try_send(Commit { changes, done: Some(done) }) {
+        match commits.try_send(Commit {
+            changes,
+            done: Some(done),
+        }) {
             Ok(()) => Ok(Some(wait)),
             Err(_) => {
                 // Memory is ahead of the disk and cannot be taken back.

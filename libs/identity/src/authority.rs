@@ -284,8 +284,15 @@ impl Authority {
     }
 }
 
-/// The P-256 public key that a PKCS #10 request (DER) proves possession of.
-pub(crate) fn request_key(request: &[u8]) -> Result<rcgen::PublicKey, AuthorityError> {
+/// The public key (an uncompressed P-256 point, 65 bytes) that a PKCS #10 request (DER) proves possession of.
+///
+/// # Errors
+/// [`AuthorityError::Request`] if it does not.
+pub fn request_public_key(request: &[u8]) -> Result<Vec<u8>, AuthorityError> {
+    Ok(request_key(request)?.der_bytes().to_vec())
+}
+
+fn request_key(request: &[u8]) -> Result<rcgen::PublicKey, AuthorityError> {
     if request.len() > MAX_REQUEST {
         return Err(AuthorityError::Request("longer than 4096 bytes".into()));
     }

@@ -17,7 +17,7 @@ mod node;
 mod token;
 mod verifier;
 
-pub use authority::{Authority, AuthorityError, Mesh, TlsMaterial};
+pub use authority::{Authority, AuthorityError, Mesh, TlsMaterial, request_public_key};
 pub use certificate::{CertificateError, CertificateInfo, Serial};
 pub use files::{StateError, write_private, write_public};
 pub use node::{NodeIdentity, NodeKey, document};
