@@ -1,10 +1,8 @@
 //! A lab as a value: up, use, down.
-use std::collections::BTreeMap;
 use std::env;
 use std::fs;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::thread;
@@ -342,44 +340,30 @@ impl Lab {
         self.process(process)?.kill9()
     }
 
-    /// GET on the admin port of a process; an error unless the status is 200.
-    pub fn admin(&self, process: &str, path: &str) -> Result<String> {
-        let handle = self.process(process)?;
-        let server = handle.process.admin();
-        let server = server.with_context(|| format!("{process} has no admin port"))?;
-        let (status, body) = probe::http_get(&self.namespace(&handle.process.host), server, path)?;
-        ensure!(status == 200, "{process}{path} says {status}: {body}");
-        Ok(body)
+    /// Changes the configuration file of a process; it reads it when it starts next.
+    pub fn edit_config(&self, process: &str, edit: impl FnOnce(&str) -> String) -> Result<()> {
+        let name = &self.process(process)?.process.name;
+        let path = self.files.of_process(name, process::FileKind::Config);
+        let text =
+            fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
+        let edited = edit(&text);
+        ensure!(
+            edited != text,
+            "the edit of {} changes nothing",
+            path.display()
+        );
+        fs::write(&path, edited).with_context(|| format!("writing {}", path.display()))
     }
 
-    /// `/status` of an activator or a dns-signal.
-    pub fn node_status(&self, process: &str) -> Result<serde_json::Value> {
-        let body = self.admin(process, "/status")?;
-        serde_json::from_str(&body).with_context(|| format!("{process}/status is not JSON"))
-    }
-
-    /// The value of a metric of a process, summed over all its labels; 0 when it is not there yet.
-    pub fn metric(&self, process: &str, name: &str) -> Result<f64> {
-        Ok(self.metric_by_labels(process, name)?.values().sum())
-    }
-
-    /// The values of a metric by its labels, as `direction="to-peer"`.
-    pub fn metric_by_labels(&self, process: &str, name: &str) -> Result<BTreeMap<String, f64>> {
-        let metrics = self.admin(process, "/metrics")?;
-        Ok(metrics
-            .lines()
-            .filter_map(|line| sample(line, name))
-            .collect())
-    }
-
-    /// Payload bytes that a network's relay carried since it started, by its own count, both directions together.
-    pub fn relay_bytes(&self, network: Network) -> Result<u64> {
-        let bytes = self.metric(
-            &format!("{network}/relay"),
-            "turn_relay_relayed_bytes_total",
-        )?;
-        // A byte count stays far below 2^53.
-        Ok(bytes as u64)
+    /// The last log lines of the mesh's processes, on standard error.
+    pub(crate) fn print_last_words(&self) {
+        for process in self
+            .processes
+            .iter()
+            .filter(|process| process.admin().is_some())
+        {
+            eprintln!("{}: {}", process.name, self.handle(process).last_words());
+        }
     }
 
     /// What there is and what runs.
@@ -472,78 +456,9 @@ fn check_name(name: &str) -> Result<()> {
     Ok(())
 }
 
-/// One line of Prometheus' text format, when it is a sample of `name`: its labels and its value.
-fn sample(line: &str, name: &str) -> Option<(String, f64)> {
-    let rest = line.strip_prefix(name)?;
-    let (labels, value) = match rest.strip_prefix('{') {
-        Some(rest) => rest.split_once("} ")?,
-        None => ("", rest.strip_prefix(' ')?),
-    };
-    Some((labels.to_owned(), value.split(' ').next()?.parse().ok()?))
-}
-
-/// A lab that goes down when this goes out of scope, also by a panic. With `TURNPIKE_LAB_KEEP` set, a panic leaves it
-/// up, to be looked at.
-#[derive(Debug)]
-pub struct ScopedLab(Option<Lab>);
-
-impl ScopedLab {
-    /// Brings a lab up; one of that name which an earlier, killed run left behind is removed first.
-    pub fn up(options: &LabOptions) -> Result<Self> {
-        Lab::remove(&options.name)?;
-        Lab::up(options).map(|lab| Self(Some(lab)))
-    }
-}
-
-impl Deref for ScopedLab {
-    type Target = Lab;
-
-    fn deref(&self) -> &Lab {
-        self.0.as_ref().expect("it is there until it is dropped")
-    }
-}
-
-impl Drop for ScopedLab {
-    fn drop(&mut self) {
-        let Some(lab) = self.0.take() else { return };
-        if thread::panicking() {
-            for process in lab
-                .processes
-                .iter()
-                .filter(|process| process.admin().is_some())
-            {
-                eprintln!("{}: {}", process.name, lab.handle(process).last_words());
-            }
-            if env::var_os("TURNPIKE_LAB_KEEP").is_some() {
-                eprintln!("lab `{}` is left up", lab.name);
-                return;
-            }
-        }
-        if let Err(error) = lab.down() {
-            eprintln!("the lab did not go down: {error:#}");
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn samples_are_read_with_and_without_labels() {
-        let name = "turn_relay_relayed_bytes_total";
-        let line = format!("{name}{{direction=\"to-peer\"}} 42");
-        assert_eq!(
-            sample(&line, name),
-            Some(("direction=\"to-peer\"".to_owned(), 42.0))
-        );
-        assert_eq!(
-            sample(&format!("{name} 7"), name),
-            Some((String::new(), 7.0))
-        );
-        assert_eq!(sample(&format!("{name}_other 7"), name), None);
-        assert_eq!(sample(&format!("# TYPE {name} counter"), name), None);
-    }
 
     #[test]
     fn names_that_could_mix_up_two_labs_are_refused() {

@@ -31,8 +31,11 @@ pub mod wait;
 pub mod probe;
 pub mod status;
 mod lab;
+mod admin;
+mod scoped;
 pub mod cli;
 
-pub use lab::{Lab, LabOptions, ScopedLab};
+pub use lab::{Lab, LabOptions};
 pub use nat::NatKind;
 pub use plan::Network;
+pub use scoped::ScopedLab;

@@ -7,8 +7,16 @@
 
 use std::env;
 use std::path::PathBuf;
+use std::time::Duration;
 
-use lab::{LabOptions, ScopedLab};
+use lab::{Lab, LabOptions, Network, ScopedLab};
+
+/// What a workload of west asks for.
+pub const ORDERS: &str = "http://orders.east.mesh.internal:8080";
+/// What a workload of east asks for.
+pub const BILLING: &str = "http://billing.west.mesh.internal:8080";
+/// After a part came back, the next request must succeed within this.
+pub const RECOVERY: Duration = Duration::from_secs(15);
 
 /// Options for a lab with the release binaries.
 #[must_use]
@@ -37,4 +45,34 @@ pub fn bare_lab(name: &str) -> ScopedLab {
         ..options(name)
     };
     ScopedLab::up(&options).expect("the lab comes up")
+}
+
+/// A network's workload, and the address of the other network's service.
+#[must_use]
+pub const fn caller(network: Network) -> (&'static str, &'static str) {
+    match network {
+        Network::West => ("west/app", ORDERS),
+        Network::East => ("east/app", BILLING),
+    }
+}
+
+/// The page at an address, as curl in `host` gets it; further arguments for curl may follow.
+pub fn page(lab: &Lab, host: &str, url: &str, more: &[&str]) -> anyhow::Result<String> {
+    lab.output(
+        host,
+        &[&["curl", "-sS", "--fail", "-m", "20", url], more].concat(),
+    )
+}
+
+/// Asks again and again, each time with little patience, until a page comes.
+pub fn page_within(lab: &Lab, host: &str, url: &str, within: Duration) -> anyhow::Result<String> {
+    lab::wait::until(&format!("{host} to get {url}"), within, || {
+        page(lab, host, url, &["-m", "3"]).map(Some)
+    })
+}
+
+/// The lab's own client and server, as a path.
+#[must_use]
+pub fn service(lab: &Lab) -> String {
+    lab.binaries().join("lab-service").display().to_string()
 }
