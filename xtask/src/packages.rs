@@ -24,7 +24,7 @@ pub(crate) const FOR_TESTS: &[Tool] = &[
     ("dig", "bind9-dnsutils"),
     ("tcpdump", "tcpdump"),
     ("ethtool", "ethtool"),
-    ("ps", "procps"),
+    ("faketime", "faketime"),
 ];
 
 /// Installs what is missing; without the right to, an error with the one command that does.
