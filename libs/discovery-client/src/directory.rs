@@ -1,6 +1,9 @@
 //! The handle that a service asks.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::AtomicU64},
+    time::Duration,
+};
 
 use arc_swap::ArcSwap;
 use identity::{NodeIdentity, Verifier};
@@ -46,6 +49,8 @@ pub(crate) struct Shared {
     pub(crate) verifier: ArcSwap<Verifier>,
     pub(crate) link: watch::Sender<Link>,
     pub(crate) published: watch::Sender<Option<SignedDocument>>,
+    /// The registration's lease; 0: none. Outlives connections.
+    pub(crate) lease: AtomicU64,
     pub(crate) stop: mpsc::Sender<oneshot::Sender<()>>,
 }
 

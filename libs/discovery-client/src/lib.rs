@@ -5,7 +5,7 @@
 //! is away the task keeps trying and the last [`View`] stays.
 //!
 //! Invariants: discovery is not believed: registrations and mail are in the view and the events only when their
-//! signatures are good. Every call has a deadline of 3 s. Every queue is bounded.
+//! signatures are good, each verified once per revision. Every call has a deadline of 3 s. Every queue is bounded.
 
 #![forbid(unsafe_code)]
 
@@ -16,6 +16,9 @@ mod handle;
 mod connection;
 mod join;
 mod directory;
+mod state;
+mod publisher;
+mod session;
 mod task;
 
 pub use directory::{Directory, TurnCredential};

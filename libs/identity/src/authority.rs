@@ -15,7 +15,7 @@ use zeroize::Zeroizing;
 use crate::{
     LEEWAY, NodeIdentity, NodeKey,
     certificate::{self, CertificateError},
-    files::{certificate_from_pem, certificate_to_pem},
+    files::{self, certificate_from_pem},
 };
 
 /// The CA's own certificate: ten years.
@@ -161,7 +161,7 @@ impl Authority {
     /// The CA certificate, PEM.
     #[must_use]
     pub fn certificate_pem(&self) -> String {
-        certificate_to_pem(&self.certificate)
+        files::certificate_pem(&self.certificate)
     }
 
     /// The CA key, PEM (PKCS #8).
@@ -198,7 +198,7 @@ impl Authority {
         let key = NodeKey::generate()?;
         let certificate = self.issue(&key.request()?, Subject::Admin(name), ttl, now)?;
         Ok(TlsMaterial {
-            certificate_pem: certificate_to_pem(&certificate),
+            certificate_pem: files::certificate_pem(&certificate),
             key_pem: key.pem(),
             ca_pem: self.certificate_pem(),
         })
@@ -249,7 +249,7 @@ impl Authority {
         params.not_after = date(now.saturating_add(ttl));
         let certificate = params.signed_by(&key, &self.issuer)?;
         Ok(TlsMaterial {
-            certificate_pem: certificate_to_pem(certificate.der()),
+            certificate_pem: files::certificate_pem(certificate.der()),
             key_pem: Zeroizing::new(key.serialize_pem()),
             ca_pem: self.certificate_pem(),
         })

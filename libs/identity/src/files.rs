@@ -103,8 +103,9 @@ pub(crate) fn certificate_from_pem(pem: &str) -> Option<CertificateDer<'static>>
     CertificateDer::from_pem_slice(pem.as_bytes()).ok()
 }
 
-/// RFC 7468.
-pub(crate) fn certificate_to_pem(der: &[u8]) -> String {
+/// A certificate (DER) as PEM ([RFC 7468](https://www.rfc-editor.org/rfc/rfc7468)).
+#[must_use]
+pub fn certificate_pem(der: &[u8]) -> String {
     use base64::{Engine as _, prelude::BASE64_STANDARD};
     let text = BASE64_STANDARD.encode(der);
     let mut pem = String::with_capacity(text.len() + text.len() / 64 + 64);

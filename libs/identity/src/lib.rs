@@ -19,7 +19,7 @@ mod verifier;
 
 pub use authority::{Authority, AuthorityError, Mesh, TlsMaterial, request_public_key};
 pub use certificate::{CertificateError, CertificateInfo, Serial};
-pub use files::{StateError, write_private, write_public};
+pub use files::{StateError, certificate_pem, write_private, write_public};
 pub use node::{NodeIdentity, NodeKey, document};
 pub use token::{JoinToken, TokenError};
 pub use verifier::{Verified, Verifier, VerifyError};

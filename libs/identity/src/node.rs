@@ -10,8 +10,9 @@ use rustls_pki_types::CertificateDer;
 use zeroize::Zeroizing;
 
 use crate::{
-    AuthorityError, CertificateError, CertificateInfo, Mesh, StateError, TlsMaterial, Verifier,
-    files::{certificate_from_pem, certificate_to_pem, read, write_private, write_public},
+    AuthorityError, CertificateError, CertificateInfo, LEEWAY, Mesh, StateError, TlsMaterial,
+    Verifier,
+    files::{certificate_from_pem, certificate_pem, read, write_private, write_public},
     verifier::DOCUMENT_CONTEXT,
 };
 
@@ -213,9 +214,9 @@ impl NodeIdentity {
         {
             write_private(&key_path, pem.as_bytes())?;
         }
-        let ca = certificate_to_pem(&self.ca_certificate);
+        let ca = certificate_pem(&self.ca_certificate);
         write_public(&state_directory.join(CA_FILE), ca.as_bytes())?;
-        let certificate = certificate_to_pem(&self.certificate);
+        let certificate = certificate_pem(&self.certificate);
         write_private(
             &state_directory.join(CERTIFICATE_FILE),
             certificate.as_bytes(),
@@ -249,8 +250,9 @@ impl NodeIdentity {
     /// When to renew: at two thirds of the certificate's life.
     #[must_use]
     pub fn renew_at(&self) -> UnixTime {
-        let life = self.info.not_after.since(self.info.not_before);
-        self.info.not_before.saturating_add(life * 2 / 3)
+        // It is valid from a little earlier than it was issued.
+        let issued = self.info.not_before.saturating_add(LEEWAY);
+        issued.saturating_add(self.info.not_after.since(issued) * 2 / 3)
     }
 
     /// The node's certificate, DER.
@@ -277,9 +279,9 @@ impl NodeIdentity {
     #[must_use]
     pub fn tls(&self) -> TlsMaterial {
         TlsMaterial {
-            certificate_pem: certificate_to_pem(&self.certificate),
+            certificate_pem: certificate_pem(&self.certificate),
             key_pem: self.key.pem(),
-            ca_pem: certificate_to_pem(&self.ca_certificate),
+            ca_pem: certificate_pem(&self.ca_certificate),
         }
     }
 
