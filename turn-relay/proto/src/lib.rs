@@ -1,1 +1,51 @@
-//! Stub.
+//! The mind of a TURN server over UDP: it decides about every datagram, and sees no socket, clock or random source.
+//!
+//! The journey of a datagram: [`Server::handle_client_datagram`] tells ChannelData from STUN; ChannelData and Send
+//! indications take the packet path (`relay`), requests are authenticated (`auth`) and go to their method's module
+//! (`request/…`), which changes an `allocation` and answers. What comes from a peer enters by
+//! [`Server::handle_peer_datagram`]. The answer to all of them is a [`Verdict`] that borrows the payload, or an
+//! [`Output`]. Who may be reached is decided in [`PeerPolicy`], who may ask in [`Credentials`].
+//!
+//! Invariants: the packet path allocates nothing; for whoever has not proved to hold a credential nothing is stored, and
+//! the answer is at most [`max_unauthenticated_answer`] bytes; every map and list has a bound; every datagram that is
+//! not relayed or answered is counted with a [`DropReason`].
+//!
+//! Done: [RFC 8489](https://www.rfc-editor.org/rfc/rfc8489) Binding and long-term credentials with MD5 and SHA-256,
+//! MESSAGE-INTEGRITY-SHA256, USERHASH of static users; [RFC 8656](https://www.rfc-editor.org/rfc/rfc8656) over UDP with
+//! both families, EVEN-PORT and RESERVATION-TOKEN; expiring credentials
+//! ([draft-uberti-behave-turn-rest-00](https://datatracker.ietf.org/doc/html/draft-uberti-behave-turn-rest-00)).
+//! Not done: DONT-FRAGMENT (answered by 420), ICMP in Data indications (RFC 8656 section 11.5), TCP and TLS between
+//! client and server, RFC 6062, RFC 8016.
+
+#![forbid(unsafe_code)]
+
+mod input;
+mod server;
+mod relay;
+mod request;
+mod auth;
+mod peer_policy;
+mod allocation;
+mod quota;
+mod random;
+mod timer;
+mod config;
+mod stats;
+mod output;
+
+pub use allocation::port_pool::PortShare;
+pub use auth::{Credentials, rest_password};
+pub use config::{Limits, RelayAddress, ServerConfig};
+pub use input::{AllocationId, Family, FiveTuple, Now, OpenError, RelayId};
+pub use output::{DropReason, Output, Prefix, Verdict};
+pub use peer_policy::PeerPolicy;
+pub use quota::Quota;
+pub use server::Server;
+pub use stats::{Direction, ERROR_CODES, Stats, Traffic};
+
+/// The size of the largest answer to a request without valid credentials, for a realm of so many bytes: a 401 or 438
+/// (header 20, ERROR-CODE 20, REALM, NONCE 44, PASSWORD-ALGORITHMS 12, FINGERPRINT 8), or a 420 to a Binding request
+/// that is at least as large itself.
+pub fn max_unauthenticated_answer(realm_len: usize) -> usize {
+    20 + 20 + 4 + realm_len.next_multiple_of(4) + 44 + 12 + 8
+}

@@ -1,0 +1,73 @@
+//! One allocation and what belongs to it ([RFC 8656 section 5](https://www.rfc-editor.org/rfc/rfc8656#section-5)).
+
+pub(crate) mod channel;
+pub(crate) mod permission;
+pub(crate) mod port_pool;
+pub(crate) mod reservation;
+pub(crate) mod table;
+
+use crate::auth::Signer;
+use crate::{Family, FiveTuple};
+use channel::Channels;
+use model::RelayedAddr;
+use permission::Permissions;
+use std::time::{Duration, Instant};
+use stun_types::message::TransactionId;
+
+/// A relayed transport address of an allocation.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Relay {
+    /// What the client is told: the external address, if one is configured.
+    pub(crate) advertised: RelayedAddr,
+    /// Which pool the port goes back to, and which port.
+    pub(crate) pool: u16,
+    pub(crate) port: u16,
+    pub(crate) expires: Instant,
+    /// Whether the shell has its socket.
+    pub(crate) open: bool,
+}
+
+/// An Allocate request that waits for its sockets. The shell opens them at once, so there is one at most.
+#[derive(Debug)]
+pub(crate) struct Opening {
+    pub(crate) signer: Signer,
+    /// EVEN-PORT: only even ports will do.
+    pub(crate) even: bool,
+    /// The family without which there is no allocation, or else both are optional.
+    pub(crate) required: [bool; 2],
+    /// How many ports may still be tried.
+    pub(crate) attempts: u8,
+}
+
+/// The state of RFC 8656 section 5, without the credentials: the user proves itself anew with every request.
+#[derive(Debug)]
+pub(crate) struct Allocation {
+    pub(crate) path: FiveTuple,
+    /// Who made it; nobody else may change it.
+    pub(crate) user: Box<str>,
+    /// Of the Allocate request, to answer its retransmissions.
+    pub(crate) transaction: TransactionId,
+    /// By [`Family`].
+    pub(crate) relays: [Option<Relay>; 2],
+    pub(crate) lifetime: Duration,
+    /// When its expiry timer runs out. Not later than the first of its relayed addresses ends.
+    pub(crate) expiry_timer: Instant,
+    /// RESERVATION-TOKEN of the answer.
+    pub(crate) reservation: Option<u64>,
+    /// ADDRESS-ERROR-CODE of the answer: why there is no relayed address of the additional family.
+    pub(crate) address_error: Option<(Family, u16)>,
+    pub(crate) opening: Option<Box<Opening>>,
+    pub(crate) permissions: Permissions,
+    pub(crate) channels: Channels,
+}
+
+impl Allocation {
+    pub(crate) fn relay(&self, family: Family) -> Option<&Relay> {
+        self.relays[family as usize].as_ref()
+    }
+
+    /// When the first of its relayed addresses ends.
+    pub(crate) fn expires(&self) -> Option<Instant> {
+        self.relays.iter().flatten().map(|r| r.expires).min()
+    }
+}

@@ -1,0 +1,44 @@
+//! Permissions: which peer addresses may send to a relayed address
+//! ([RFC 8656 section 9](https://www.rfc-editor.org/rfc/rfc8656#section-9)).
+
+use rustc_hash::FxHashMap;
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+/// Section 9: "The Permission Lifetime MUST be 300 seconds".
+pub(crate) const LIFETIME: Duration = Duration::from_secs(300);
+
+/// The permissions of one allocation. Expired ones are not honored; they take room until the next sweep.
+#[derive(Debug, Default)]
+pub(crate) struct Permissions {
+    until: FxHashMap<IpAddr, Instant>,
+}
+
+impl Permissions {
+    pub(crate) fn len(&self) -> usize {
+        self.until.len()
+    }
+
+    pub(crate) fn contains(&self, ip: IpAddr) -> bool {
+        self.until.contains_key(&ip)
+    }
+
+    pub(crate) fn is_permitted(&self, ip: IpAddr, now: Instant) -> bool {
+        self.until.get(&ip).is_some_and(|until| *until > now)
+    }
+
+    /// Installs or refreshes. Returns until when it holds.
+    pub(crate) fn install(&mut self, ip: IpAddr, now: Instant) -> Instant {
+        let until = now + LIFETIME;
+        self.until.insert(ip, until);
+        until
+    }
+
+    /// Forgets those whose time is over.
+    pub(crate) fn sweep(&mut self, now: Instant) {
+        self.until.retain(|_, until| *until > now);
+        if self.until.is_empty() {
+            self.until = FxHashMap::default();
+        }
+    }
+}

@@ -1,0 +1,161 @@
+//! The ports of one relay address.
+
+use crate::random::Random;
+use std::collections::VecDeque;
+use std::ops::RangeInclusive;
+use std::time::{Duration, Instant};
+
+/// A port rests this long before it serves someone else, if others are free: peers of the last owner may still send
+/// ([RFC 8656 section 7.2](https://www.rfc-editor.org/rfc/rfc8656#section-7.2)).
+const REST: Duration = Duration::from_secs(120);
+
+/// Which ports of the range are this pool's: pairs of an even port and the next, dealt out to the shards in turn.
+#[derive(Clone, Debug)]
+pub struct PortShare {
+    pub range: RangeInclusive<u16>,
+    /// This shard: less than `shards`.
+    pub shard: u16,
+    /// At least 1.
+    pub shards: u16,
+}
+
+/// Free ports, in no order, and those at rest, in the order of their release.
+#[derive(Debug)]
+pub(crate) struct PortPool {
+    free: Vec<u16>,
+    resting: VecDeque<(Instant, u16)>,
+}
+
+impl PortPool {
+    pub(crate) fn new(share: &PortShare) -> Self {
+        let mine = |port: &u16| (port / 2) % share.shards.max(1) == share.shard;
+        Self {
+            free: share.range.clone().filter(mine).collect(),
+            resting: VecDeque::new(),
+        }
+    }
+
+    /// A port that nobody can guess; the one that rested longest if no other is left.
+    pub(crate) fn take(&mut self, random: &mut Random, now: Instant) -> Option<u16> {
+        self.wake(now);
+        if self.free.is_empty() {
+            return self.resting.pop_front().map(|(_, port)| port);
+        }
+        let at = random.below(self.free.len());
+        Some(self.free.swap_remove(at))
+    }
+
+    /// An even port, and with `pair` the next one too (EVEN-PORT, RFC 8656 section 18.7).
+    pub(crate) fn take_even(
+        &mut self,
+        pair: bool,
+        random: &mut Random,
+        now: Instant,
+    ) -> Option<u16> {
+        self.wake(now);
+        if pair {
+            return self.take_pair(random);
+        }
+        let start = random.below(self.free.len());
+        let (before, after) = self.free.split_at(start);
+        let even = |port: &u16| port.is_multiple_of(2);
+        let at = match after.iter().position(even) {
+            Some(at) => start + at,
+            None => before.iter().position(even)?,
+        };
+        Some(self.free.swap_remove(at))
+    }
+
+    fn take_pair(&mut self, random: &mut Random) -> Option<u16> {
+        self.free.sort_unstable();
+        let start = random.below(self.free.len());
+        let is_pair = |pair: &[u16]| pair[0].is_multiple_of(2) && pair[0] + 1 == pair[1];
+        let from_start = self.free[start..].windows(2).position(is_pair);
+        let at = match from_start {
+            Some(at) => start + at,
+            None => self.free.windows(2).position(is_pair)?,
+        };
+        let even = self.free[at];
+        self.free.drain(at..at + 2);
+        Some(even)
+    }
+
+    /// Gives a port back.
+    pub(crate) fn release(&mut self, port: u16, now: Instant) {
+        self.resting.push_back((now + REST, port));
+    }
+
+    fn wake(&mut self, now: Instant) {
+        while let Some((until, port)) = self.resting.front().copied()
+            && until <= now
+        {
+            self.resting.pop_front();
+            self.free.push(port);
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    fn share(shard: u16, shards: u16) -> PortShare {
+        PortShare {
+            range: 50_000..=50_009,
+            shard,
+            shards,
+        }
+    }
+
+    #[test]
+    fn shards_have_all_ports_between_them_and_none_twice() {
+        let now = Instant::now();
+        let mut random = Random::new([1; 32]);
+        let mut seen = BTreeSet::new();
+        for shard in 0..3 {
+            let mut pool = PortPool::new(&share(shard, 3));
+            while let Some(port) = pool.take(&mut random, now) {
+                assert!(seen.insert(port));
+            }
+        }
+        assert_eq!(
+            seen.into_iter().collect::<Vec<_>>(),
+            (50_000..=50_009).collect::<Vec<_>>()
+        );
+    }
+
+    #[test]
+    fn a_port_rests_while_there_are_others() {
+        let now = Instant::now();
+        let mut random = Random::new([1; 32]);
+        let mut pool = PortPool::new(&share(0, 1));
+        let first = pool.take(&mut random, now).unwrap();
+        pool.release(first, now);
+        for _ in 0..9 {
+            assert_ne!(pool.take(&mut random, now), Some(first));
+        }
+        assert_eq!(pool.take(&mut random, now), Some(first));
+        assert_eq!(pool.take(&mut random, now), None);
+    }
+
+    #[test]
+    fn even_ports_and_pairs_are_even() {
+        let now = Instant::now();
+        let mut random = Random::new([1; 32]);
+        let mut pool = PortPool::new(&share(0, 1));
+        for _ in 0..2 {
+            let even = pool.take_even(false, &mut random, now).unwrap();
+            assert!(even.is_multiple_of(2));
+        }
+        for _ in 0..3 {
+            let even = pool.take_even(true, &mut random, now).unwrap();
+            assert!(even.is_multiple_of(2));
+            assert!(!pool.free.contains(&(even + 1)));
+        }
+        assert_eq!(pool.take_even(true, &mut random, now), None);
+        assert_eq!(pool.take_even(false, &mut random, now), None);
+        assert!(pool.take(&mut random, now).is_some());
+    }
+}

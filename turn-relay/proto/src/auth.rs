@@ -1,0 +1,102 @@
+//! Who sent a request: the long-term credential mechanism of
+//! [RFC 8489 section 9.2](https://www.rfc-editor.org/rfc/rfc8489#section-9.2), with SHA-1 and SHA-256.
+
+mod credentials;
+mod integrity;
+pub(crate) mod nonce;
+
+pub use credentials::{Credentials, rest_password};
+pub(crate) use integrity::{Key, Signer};
+
+use crate::{FiveTuple, Now};
+use credentials::PasswordHash;
+use nonce::Nonces;
+use stun_types::attribute::{
+    AttributeStaticType, Nonce, PasswordAlgorithm, PasswordAlgorithms, Realm, Userhash, Username,
+};
+use wire::stun::Message;
+
+/// What PASSWORD-ALGORITHMS offers, in order of preference: SHA-256, MD5 (RFC 8489 section 14.11), no parameters.
+pub(crate) const PASSWORD_ALGORITHMS: [u8; 8] = [0, 2, 0, 0, 0, 1, 0, 0];
+
+/// A request whose integrity is proven.
+#[derive(Debug)]
+pub(crate) struct Authenticated {
+    /// Who it is: the same for all expiring credentials of one name, so that an allocation outlives each of them.
+    pub(crate) user: Box<str>,
+    /// Whether the credential's time is over. It then still serves what it made, and makes nothing new.
+    pub(crate) expired: bool,
+    /// For the answer.
+    pub(crate) signer: Signer,
+}
+
+/// The answer to a request that is not authentic, per RFC 8489 section 9.2.4.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Challenge {
+    /// 400, without anything to try again with.
+    BadRequest,
+    /// 401, with realm and nonce.
+    Unauthorized,
+    /// 438, with realm and a new nonce.
+    StaleNonce,
+}
+
+/// Checks a request in the order of RFC 8489 section 9.2.4. Keeps nothing about it.
+pub(crate) fn authenticate(
+    credentials: &Credentials,
+    nonces: &Nonces,
+    now: Now,
+    path: FiveTuple,
+    message: &Message<'_>,
+) -> Result<Authenticated, Challenge> {
+    let integrity = message.integrity().ok_or(Challenge::Unauthorized)?;
+    let (Some(realm), Some(nonce)) = (message.value(Realm::TYPE), message.value(Nonce::TYPE))
+    else {
+        return Err(Challenge::BadRequest);
+    };
+    let name = match (message.value(Username::TYPE), message.value(Userhash::TYPE)) {
+        (Some(name), _) => std::str::from_utf8(name).map_err(|_| Challenge::BadRequest)?,
+        (None, Some(hash)) => credentials
+            .user_of_hash(hash)
+            .ok_or(Challenge::Unauthorized)?,
+        (None, None) => return Err(Challenge::BadRequest),
+    };
+    let hash = password_hash(message)?;
+    if realm != credentials.realm().as_bytes() {
+        return Err(Challenge::Unauthorized);
+    }
+    let candidates = credentials.keys_of(name, hash);
+    let key = candidates
+        .iter()
+        .find(|key| key.verify(&integrity))
+        .ok_or(Challenge::Unauthorized)?;
+    // Only now: a nonce is stale for those who prove that they hold the password (section 9.2.4).
+    if !nonces.is_fresh(now.instant, path.client, nonce) {
+        return Err(Challenge::StaleNonce);
+    }
+    let (user, expires) = credentials.identity(name);
+    Ok(Authenticated {
+        user: user.into(),
+        expired: expires.is_some_and(|expires| expires < now.unix),
+        signer: Signer {
+            key: *key,
+            kind: integrity.kind,
+        },
+    })
+}
+
+/// MD5 unless the client chose among what was offered; a choice that does not repeat the offer was tampered with.
+fn password_hash(message: &Message<'_>) -> Result<PasswordHash, Challenge> {
+    let offered = message.value(PasswordAlgorithms::TYPE);
+    let chosen = message.value(PasswordAlgorithm::TYPE);
+    match (offered, chosen) {
+        (None, None) => Ok(PasswordHash::Md5),
+        (Some(offered), Some([0, number @ 1..=2, 0, 0])) if offered == PASSWORD_ALGORITHMS => {
+            Ok(match number {
+                1 => PasswordHash::Md5,
+                _ => PasswordHash::Sha256,
+            })
+        }
+        _ => Err(Challenge::BadRequest),
+    }
+}

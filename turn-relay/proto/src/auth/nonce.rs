@@ -1,0 +1,125 @@
+//! Nonces that the server recognizes without remembering them.
+//!
+//! ```text
+//! obMatJos2 | base64 of 24 bits of security features | base64url of (time, HMAC-SHA256(key, time, client)[..14])
+//!    9      |                  4                      |                      24
+//! ```
+//!
+//! The first 13 characters are the nonce cookie of
+//! [RFC 8489 section 9.2](https://www.rfc-editor.org/rfc/rfc8489#section-9.2): whoever removes the PASSWORD-ALGORITHMS
+//! from an answer on its way cannot remove the announcement in the nonce with it.
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use hmac::{Hmac, Mac};
+use model::ClientAddr;
+use sha2::Sha256;
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+/// "Password algorithms" is the highest of the 24 bits: base64 of 0x80 0x00 0x00.
+const COOKIE: &str = "obMatJos2gAAA";
+const TAG_LEN: usize = 14;
+/// Bytes of every nonce.
+pub(crate) const NONCE_LEN: usize = COOKIE.len() + 24;
+
+/// Issues and checks nonces. Two of them with the same key, start and lifetime accept each other's.
+#[derive(Clone)]
+pub(crate) struct Nonces {
+    key: [u8; 32],
+    started: Instant,
+    lifetime: Duration,
+}
+
+impl std::fmt::Debug for Nonces {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Nonces")
+            .field("lifetime", &self.lifetime)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Nonces {
+    pub(crate) fn new(key: [u8; 32], started: Instant, lifetime: Duration) -> Self {
+        Self {
+            key,
+            started,
+            lifetime,
+        }
+    }
+
+    /// Seconds since the start, which is before all that is asked.
+    fn seconds(&self, now: Instant) -> u32 {
+        now.saturating_duration_since(self.started).as_secs() as u32
+    }
+
+    fn tag(&self, seconds: u32, client: ClientAddr) -> [u8; TAG_LEN] {
+        let mut mac =
+            Hmac::<Sha256>::new_from_slice(&self.key).expect("HMAC takes keys of any length");
+        mac.update(&seconds.to_be_bytes());
+        match client.0.ip() {
+            IpAddr::V4(ip) => mac.update(&ip.octets()),
+            IpAddr::V6(ip) => mac.update(&ip.octets()),
+        }
+        mac.update(&client.0.port().to_be_bytes());
+        let mut tag = [0; TAG_LEN];
+        tag.copy_from_slice(&mac.finalize().into_bytes()[..TAG_LEN]);
+        tag
+    }
+
+    pub(crate) fn issue(&self, now: Instant, client: ClientAddr) -> String {
+        let seconds = self.seconds(now);
+        let mut bytes = [0; 4 + TAG_LEN];
+        bytes[..4].copy_from_slice(&seconds.to_be_bytes());
+        bytes[4..].copy_from_slice(&self.tag(seconds, client));
+        let mut nonce = String::with_capacity(NONCE_LEN);
+        nonce.push_str(COOKIE);
+        URL_SAFE_NO_PAD.encode_string(bytes, &mut nonce);
+        nonce
+    }
+
+    /// Whether this server gave this nonce to this client, at most a lifetime ago.
+    pub(crate) fn is_fresh(&self, now: Instant, client: ClientAddr, nonce: &[u8]) -> bool {
+        let Some(encoded) = nonce.strip_prefix(COOKIE.as_bytes()) else {
+            return false;
+        };
+        let mut bytes = [0; 4 + TAG_LEN];
+        if encoded.len() != NONCE_LEN - COOKIE.len()
+            || URL_SAFE_NO_PAD.decode_slice(encoded, &mut bytes) != Ok(bytes.len())
+        {
+            return false;
+        }
+        let [s0, s1, s2, s3, ..] = bytes;
+        let seconds = u32::from_be_bytes([s0, s1, s2, s3]);
+        let age = self.seconds(now).checked_sub(seconds);
+        let known = subtle::ConstantTimeEq::ct_eq(&self.tag(seconds, client)[..], &bytes[4..]);
+        bool::from(known) && age.is_some_and(|age| u64::from(age) <= self.lifetime.as_secs())
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_nonce_is_good_for_its_client_and_its_time_only() {
+        let start = Instant::now();
+        let nonces = Nonces::new([7; 32], start, Duration::from_secs(60));
+        let client = ClientAddr("192.0.2.1:5000".parse().unwrap());
+        let other = ClientAddr("192.0.2.1:5001".parse().unwrap());
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let nonce = nonces.issue(at(100), client);
+        assert_eq!(nonce.len(), NONCE_LEN);
+        assert!(nonces.is_fresh(at(100), client, nonce.as_bytes()));
+        assert!(nonces.is_fresh(at(160), client, nonce.as_bytes()));
+        assert!(!nonces.is_fresh(at(161), client, nonce.as_bytes()));
+        assert!(!nonces.is_fresh(at(99), client, nonce.as_bytes()));
+        assert!(!nonces.is_fresh(at(100), other, nonce.as_bytes()));
+        let stranger = Nonces::new([8; 32], start, Duration::from_secs(60));
+        assert!(!stranger.is_fresh(at(100), client, nonce.as_bytes()));
+        for length in 0..nonce.len() {
+            assert!(!nonces.is_fresh(at(100), client, &nonce.as_bytes()[..length]));
+        }
+    }
+}

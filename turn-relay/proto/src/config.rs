@@ -1,0 +1,67 @@
+//! What a server is made from.
+
+use crate::{Credentials, PeerPolicy, PortShare, Quota};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// An address that relayed transport addresses are on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RelayAddress {
+    /// What sockets are bound to.
+    pub bind: IpAddr,
+    /// What clients are told: differs behind a one-to-one NAT. Of the same family.
+    pub advertised: IpAddr,
+}
+
+/// Bounds of one server (one shard of a process).
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Allocations at a time; beyond it 508.
+    pub allocations: usize,
+    /// Permissions per allocation; beyond it 508.
+    pub permissions: usize,
+    /// Lifetime of an allocation whose client asks for less or nothing (RFC 8656 section 3.2: 600 s).
+    pub default_lifetime: Duration,
+    /// Longest lifetime granted (RFC 8656 section 7.2 recommends 3600 s).
+    pub max_lifetime: Duration,
+    /// How long a nonce is good for (RFC 8656 section 5: at most an hour).
+    pub nonce_lifetime: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            allocations: 65_536,
+            permissions: 8_192,
+            default_lifetime: Duration::from_secs(600),
+            max_lifetime: Duration::from_secs(3_600),
+            nonce_lifetime: Duration::from_secs(3_600),
+        }
+    }
+}
+
+impl Limits {
+    /// The lifetime granted to a client that asks for so many seconds, or for nothing (RFC 8656 section 7.2).
+    pub(crate) fn grant(&self, asked: Option<u32>) -> Duration {
+        let asked = Duration::from_secs(u64::from(asked.unwrap_or(0)));
+        asked.min(self.max_lifetime).max(self.default_lifetime)
+    }
+}
+
+/// All that a [`Server`](crate::Server) has to know.
+#[derive(Clone, Debug)]
+pub struct ServerConfig {
+    pub relay_addresses: Vec<RelayAddress>,
+    pub ports: PortShare,
+    pub limits: Limits,
+    /// SOFTWARE in authenticated answers; at most 127 characters.
+    pub software: String,
+    pub credentials: Arc<Credentials>,
+    pub peer_policy: Arc<PeerPolicy>,
+    pub quota: Quota,
+    /// The same for all shards, so that each accepts the others' nonces.
+    pub nonce_key: [u8; 32],
+    /// For ports and tokens: different for each shard, and secret.
+    pub seed: [u8; 32],
+}

@@ -1,0 +1,117 @@
+//! Everything that can leave the core.
+
+use crate::{FiveTuple, RelayId};
+use model::PeerAddr;
+use std::net::SocketAddr;
+
+/// What becomes of a datagram. Borrows the payload from it: nothing is copied, queued or allocated.
+#[derive(Debug)]
+#[must_use]
+pub enum Verdict<'a> {
+    /// Send `payload` to `peer` from the socket of `relay`.
+    ToPeer {
+        relay: RelayId,
+        peer: PeerAddr,
+        payload: &'a [u8],
+    },
+    /// Send `prefix`, `payload` and `padding` zero bytes (0 to 3), in this order, to the client.
+    ToClient {
+        path: FiveTuple,
+        prefix: Prefix,
+        payload: &'a [u8],
+        padding: u8,
+    },
+    /// Done, or answered: see [`Server::poll_output`](crate::Server::poll_output).
+    Handled,
+    /// Ignored and counted.
+    Dropped(DropReason),
+}
+
+/// What the relay puts before a peer's payload: a ChannelData header of 4 bytes, or a Data indication up to the value of
+/// its DATA attribute, at most 48 bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct Prefix {
+    bytes: [u8; Self::MAX],
+    len: u8,
+}
+
+impl Prefix {
+    /// 20 of STUN header, 24 of XOR-PEER-ADDRESS for IPv6, 4 of DATA.
+    pub const MAX: usize = 48;
+
+    pub(crate) fn new(parts: &[&[u8]]) -> Self {
+        let mut bytes = [0; Self::MAX];
+        let mut len = 0;
+        for part in parts {
+            bytes[len..len + part.len()].copy_from_slice(part);
+            len += part.len();
+        }
+        Self {
+            bytes,
+            len: len as u8,
+        }
+    }
+
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.bytes[..usize::from(self.len)]
+    }
+}
+
+/// What the shell is to do. Ask for these until there are none after everything that entered.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Output {
+    /// Send this to the client.
+    Answer { path: FiveTuple, bytes: Vec<u8> },
+    /// Bind a UDP socket to `address` and say how that went:
+    /// [`Server::handle_relay_opened`](crate::Server::handle_relay_opened).
+    OpenRelay { relay: RelayId, address: SocketAddr },
+    /// Close the socket: what still arrives on it belongs to nobody.
+    CloseRelay { relay: RelayId },
+}
+
+macro_rules! reasons {
+    ($($(#[$doc:meta])* $name:ident = $label:literal,)*) => {
+        /// Why a datagram was ignored.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum DropReason { $($(#[$doc])* $name,)* }
+
+        impl DropReason {
+            /// All of them, in the order of their discriminants.
+            pub const ALL: &'static [Self] = &[$(Self::$name,)*];
+
+            /// As a metric's label: lower case with underscores.
+            pub fn label(self) -> &'static str {
+                match self { $(Self::$name => $label,)* }
+            }
+        }
+    };
+}
+
+reasons! {
+    /// Neither STUN nor ChannelData, or empty.
+    NotTurn = "not_turn",
+    /// STUN that cannot be read.
+    MalformedStun = "malformed_stun",
+    /// A response: servers get none.
+    UnexpectedResponse = "unexpected_response",
+    /// A request or indication of a method that is not served.
+    UnknownMethod = "unknown_method",
+    /// ChannelData that cannot be read.
+    MalformedChannelData = "malformed_channel_data",
+    /// A Send indication without peer or data, or with something in it that must be understood and is not.
+    MalformedSend = "malformed_send",
+    /// ChannelData or a Send indication on a five-tuple without allocation.
+    NoAllocation = "no_allocation",
+    /// ChannelData on a channel that is not bound.
+    UnboundChannel = "unbound_channel",
+    /// To a peer, or from a peer, without permission.
+    NoPermission = "no_permission",
+    /// To a peer that the policy denies, whatever the permission says.
+    DeniedPeer = "denied_peer",
+    /// To a peer of a family in which the allocation has no relayed address.
+    FamilyMismatch = "family_mismatch",
+    /// From a peer, on a socket whose allocation has ended.
+    RelayClosed = "relay_closed",
+    /// From a peer, and too large to be wrapped.
+    TooLarge = "too_large",
+}

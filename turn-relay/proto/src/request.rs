@@ -1,0 +1,211 @@
+//! Requests: is it known, is it authentic, is all of it understood, and then to the method's own module
+//! ([RFC 8489 section 6.3](https://www.rfc-editor.org/rfc/rfc8489#section-6.3)).
+
+pub(crate) mod allocate;
+mod answer;
+mod binding;
+mod channel_bind;
+mod create_permission;
+mod permit;
+mod refresh;
+
+use crate::auth::{Authenticated, Challenge, authenticate};
+use crate::{DropReason, FiveTuple, Now, Output, Server, Verdict};
+use answer::Answer;
+use stun_types::attribute::{
+    AttributeStaticType, AttributeType, MessageIntegrity, MessageIntegritySha256, Nonce,
+    PasswordAlgorithm, Realm, Userhash, Username,
+};
+use stun_types::message::BINDING;
+use turn_types::attribute::{
+    ChannelNumber, Data, EvenPort, Lifetime, RequestedAddressFamily, RequestedTransport,
+    ReservationToken, XorPeerAddress,
+};
+use turn_types::message::{ALLOCATE, CHANNEL_BIND, CREATE_PERMISSION, REFRESH};
+use wire::stun::{Malformed, Message};
+
+/// Comprehension-required attributes that are understood. DONT-FRAGMENT is not: its answer is 420
+/// ([RFC 8656 section 7.2](https://www.rfc-editor.org/rfc/rfc8656#section-7.2)).
+pub(crate) const KNOWN: [AttributeType; 15] = [
+    Username::TYPE,
+    MessageIntegrity::TYPE,
+    ChannelNumber::TYPE,
+    Lifetime::TYPE,
+    XorPeerAddress::TYPE,
+    Data::TYPE,
+    Realm::TYPE,
+    Nonce::TYPE,
+    RequestedAddressFamily::TYPE,
+    EvenPort::TYPE,
+    RequestedTransport::TYPE,
+    MessageIntegritySha256::TYPE,
+    PasswordAlgorithm::TYPE,
+    Userhash::TYPE,
+    ReservationToken::TYPE,
+];
+
+/// Why a request is refused: the error code of the answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    /// 400: something is missing, malformed, or contradicts something else.
+    BadRequest,
+    /// 401: the credential's time is over.
+    Unauthorized,
+    /// 403: the peer may not be reached.
+    Forbidden,
+    /// 437: the five-tuple has an allocation, or has none.
+    AllocationMismatch,
+    /// 440: no relayed address of this family.
+    AddressFamilyNotSupported,
+    /// 441: the allocation is someone else's.
+    WrongCredentials,
+    /// 442: not UDP.
+    UnsupportedTransport,
+    /// 443: the peer is of another family than the relayed address.
+    PeerAddressFamilyMismatch,
+    /// 486: the user has as many allocations as allowed.
+    QuotaReached,
+    /// 508: no port, no room, no reservation.
+    InsufficientCapacity,
+}
+
+impl Refusal {
+    fn code(self) -> u16 {
+        match self {
+            Self::BadRequest => 400,
+            Self::Unauthorized => 401,
+            Self::Forbidden => 403,
+            Self::AllocationMismatch => 437,
+            Self::AddressFamilyNotSupported => 440,
+            Self::WrongCredentials => 441,
+            Self::UnsupportedTransport => 442,
+            Self::PeerAddressFamilyMismatch => 443,
+            Self::QuotaReached => 486,
+            Self::InsufficientCapacity => 508,
+        }
+    }
+}
+
+impl From<Malformed> for Refusal {
+    fn from(_: Malformed) -> Self {
+        Self::BadRequest
+    }
+}
+
+/// An authentic request.
+#[derive(Debug)]
+pub(crate) struct Request<'m, 'a> {
+    pub(crate) now: Now,
+    pub(crate) path: FiveTuple,
+    pub(crate) message: &'m Message<'a>,
+    pub(crate) by: Authenticated,
+}
+
+/// `None`: the answer comes later.
+type Outcome = Result<Option<Answer>, Refusal>;
+
+pub(crate) fn handle(
+    server: &mut Server,
+    now: Now,
+    path: FiveTuple,
+    message: &Message<'_>,
+) -> Verdict<'static> {
+    type Method = fn(&mut Server, &Request<'_, '_>) -> Outcome;
+    let stats = &mut server.stats;
+    let (count, method): (_, Method) = match message.method() {
+        BINDING => {
+            stats.binding_requests += 1;
+            binding::handle(server, path, message);
+            return Verdict::Handled;
+        }
+        ALLOCATE => (&mut stats.allocate_requests, allocate::handle),
+        REFRESH => (&mut stats.refresh_requests, refresh::handle),
+        CREATE_PERMISSION => (
+            &mut stats.create_permission_requests,
+            create_permission::handle,
+        ),
+        CHANNEL_BIND => (&mut stats.channel_bind_requests, channel_bind::handle),
+        _ => return Verdict::Dropped(DropReason::UnknownMethod),
+    };
+    *count += 1;
+
+    let credentials = &server.config.credentials;
+    let by = match authenticate(credentials, &server.nonces, now, path, message) {
+        Ok(by) => by,
+        Err(challenge) => {
+            on_challenge(server, now, path, message, challenge);
+            return Verdict::Handled;
+        }
+    };
+    let signer = by.signer;
+    if let Some(answer) = unknown_attributes(message) {
+        server.answer(path, answer.signed(&signer, &server.config.software));
+        server.stats.on_error_response(420);
+        return Verdict::Handled;
+    }
+    let request = Request {
+        now,
+        path,
+        message,
+        by,
+    };
+    match method(server, &request) {
+        Ok(None) => {}
+        Ok(Some(answer)) => {
+            server.answer(path, answer.signed(&signer, &server.config.software));
+        }
+        Err(refusal) => {
+            server.stats.on_error_response(refusal.code());
+            let answer = Answer::error(message, refusal.code());
+            server.answer(path, answer.signed(&signer, &server.config.software));
+        }
+    }
+    Verdict::Handled
+}
+
+impl Server {
+    pub(crate) fn answer(&mut self, path: FiveTuple, bytes: Vec<u8>) {
+        self.outputs.push_back(Output::Answer { path, bytes });
+    }
+}
+
+/// The answer to whoever proved nothing: small, without SOFTWARE and integrity, and nothing is remembered.
+fn on_challenge(
+    server: &mut Server,
+    now: Now,
+    path: FiveTuple,
+    message: &Message<'_>,
+    challenge: Challenge,
+) {
+    let code = match challenge {
+        Challenge::BadRequest => 400,
+        Challenge::Unauthorized => 401,
+        Challenge::StaleNonce => 438,
+    };
+    server.stats.on_error_response(code);
+    let mut answer = Answer::error(message, code);
+    if challenge != Challenge::BadRequest {
+        let nonce = server.nonces.issue(now.instant, path.client);
+        answer.add_challenge(server.config.credentials.realm(), &nonce);
+    }
+    server.answer(path, answer.unsigned());
+}
+
+/// 420 with UNKNOWN-ATTRIBUTES (RFC 8489 section 6.3.1), if there is anything that must be understood and is not.
+fn unknown_attributes(message: &Message<'_>) -> Option<Answer> {
+    /// More than anyone sends who does not want a large answer.
+    const MOST: usize = 16;
+    let unknown: Vec<u16> = message
+        .attributes()
+        .map(|(kind, _)| kind)
+        .filter(|kind| kind.comprehension_required() && !KNOWN.contains(kind))
+        .map(|kind| kind.value())
+        .take(MOST)
+        .collect();
+    if unknown.is_empty() {
+        return None;
+    }
+    let mut answer = Answer::error(message, 420);
+    answer.add_unknown_attributes(&unknown);
+    Some(answer)
+}

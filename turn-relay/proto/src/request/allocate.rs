@@ -1,0 +1,401 @@
+//! Allocate ([RFC 8656 section 7.2](https://www.rfc-editor.org/rfc/rfc8656#section-7.2)).
+//!
+//! In two steps, because a relayed address needs a socket and the core has none: [`handle`] checks, takes ports and asks
+//! the shell for sockets; [`on_relay_opened`] answers when all are there, or tries other ports.
+
+use crate::allocation::reservation::{self, Reservation};
+use crate::allocation::{Allocation, Opening, Relay};
+use crate::request::answer::Answer;
+use crate::request::{Outcome, Refusal, Request};
+use crate::timer::Reason;
+use crate::{AllocationId, Family, Now, OpenError, Output, RelayId, Server};
+use model::RelayedAddr;
+use std::time::Instant;
+use stun_types::attribute::AttributeStaticType;
+use turn_types::attribute::{
+    AdditionalAddressFamily, EvenPort, Lifetime, RequestedAddressFamily, RequestedTransport,
+    ReservationToken,
+};
+use turn_types::message::ALLOCATE;
+
+/// Ports that are tried before the client hears 508: others may use the range too.
+const ATTEMPTS: u8 = 16;
+/// The number of UDP, as in the IP header (RFC 8656 section 18.6).
+const UDP: u8 = 17;
+
+/// What the client wants, after all that may be wrong with it by itself.
+#[derive(Debug)]
+struct Wanted {
+    /// By [`Family`]: must have, may have, or neither.
+    required: [bool; 2],
+    optional: [bool; 2],
+    even: bool,
+    /// Keep the next port too.
+    reserve: bool,
+    token: Option<u64>,
+}
+
+pub(crate) fn handle(server: &mut Server, request: &Request<'_, '_>) -> Outcome {
+    if let Some((_, existing)) = server.table.find(request.path) {
+        let same = existing.transaction == request.message.transaction_id()
+            && existing.user == request.by.user
+            && existing.opening.is_none();
+        // A retransmission gets the same answer again.
+        return if same {
+            Ok(Some(success(existing)))
+        } else {
+            Err(Refusal::AllocationMismatch)
+        };
+    }
+    // An expired credential keeps what it has, and gets nothing new.
+    if request.by.expired {
+        return Err(Refusal::Unauthorized);
+    }
+    let wanted = wanted(request)?;
+    let lifetime: Option<Lifetime> = request.message.attribute()?;
+    let lifetime = server.config.limits.grant(lifetime.map(|l| l.seconds()));
+    if server.table.len() >= server.config.limits.allocations {
+        return Err(Refusal::InsufficientCapacity);
+    }
+    if !server.config.quota.acquire(&request.by.user) {
+        return Err(Refusal::QuotaReached);
+    }
+    let mut allocation = Allocation {
+        path: request.path,
+        user: request.by.user.clone(),
+        transaction: request.message.transaction_id(),
+        relays: [None; 2],
+        lifetime,
+        reservation: None,
+        address_error: None,
+        expiry_timer: request.now.instant + lifetime,
+        opening: Some(Box::new(Opening {
+            signer: request.by.signer,
+            even: wanted.even,
+            required: wanted.required,
+            attempts: ATTEMPTS,
+        })),
+        permissions: Default::default(),
+        channels: Default::default(),
+    };
+    let now = request.now.instant;
+    if let Err(refusal) = take_ports(server, &mut allocation, &wanted, now) {
+        give_back(server, &allocation, now);
+        server.config.quota.release(&request.by.user);
+        return Err(refusal);
+    }
+    let id = server.insert(allocation, now);
+    for family in Family::BOTH {
+        ask_for_socket(server, id, family);
+    }
+    Ok(None)
+}
+
+/// The checks 3 to 9 of RFC 8656 section 7.2.
+fn wanted(request: &Request<'_, '_>) -> Result<Wanted, Refusal> {
+    let message = request.message;
+    let transport: Option<RequestedTransport> = message.attribute()?;
+    if transport.ok_or(Refusal::BadRequest)?.protocol() != UDP {
+        return Err(Refusal::UnsupportedTransport);
+    }
+    let even: Option<EvenPort> = message.attribute()?;
+    let token: Option<ReservationToken> = message.attribute()?;
+    let requested = message.value(RequestedAddressFamily::TYPE);
+    let additional = message.value(AdditionalAddressFamily::TYPE);
+    let reserve = even.as_ref().is_some_and(EvenPort::requested);
+
+    let contradictory = (token.is_some()
+        && (even.is_some() || requested.is_some() || additional.is_some()))
+        || (additional.is_some() && (requested.is_some() || reserve));
+    if contradictory {
+        return Err(Refusal::BadRequest);
+    }
+    let mut required = [false; 2];
+    let mut optional = [false; 2];
+    match (requested, additional) {
+        (Some(value), _) => {
+            let family = family(value)?.ok_or(Refusal::AddressFamilyNotSupported)?;
+            required[family as usize] = true;
+        }
+        (None, Some(value)) => {
+            // Only IPv6 may be additional (section 18.11).
+            if family(value)? != Some(Family::V6) {
+                return Err(Refusal::BadRequest);
+            }
+            optional = [true; 2];
+        }
+        // The reserved port has a family already.
+        (None, None) if token.is_some() => {}
+        (None, None) => required[Family::V4 as usize] = true,
+    }
+    Ok(Wanted {
+        required,
+        optional,
+        even: even.is_some(),
+        reserve,
+        token: token.map(|token| token.token()),
+    })
+}
+
+/// The value of REQUESTED-ADDRESS-FAMILY and its like (RFC 8656 section 18.5); `None` for a family nobody knows.
+pub(super) fn family(value: &[u8]) -> Result<Option<Family>, Refusal> {
+    match value {
+        [1, _, _, _] => Ok(Some(Family::V4)),
+        [2, _, _, _] => Ok(Some(Family::V6)),
+        [_, _, _, _] => Ok(None),
+        _ => Err(Refusal::BadRequest),
+    }
+}
+
+/// Takes a port for each wanted family. On error some may be taken.
+fn take_ports(
+    server: &mut Server,
+    allocation: &mut Allocation,
+    wanted: &Wanted,
+    now: Instant,
+) -> Result<(), Refusal> {
+    if let Some(token) = wanted.token {
+        let reserved = server
+            .reservations
+            .take(token)
+            .ok_or(Refusal::InsufficientCapacity)?;
+        let expires = now + allocation.lifetime;
+        let relay = server.relay_of(reserved.pool, reserved.port, expires);
+        let family = Family::of(relay.advertised.0);
+        allocation.relays[family as usize] = Some(relay);
+        if let Some(opening) = &mut allocation.opening {
+            opening.required[family as usize] = true;
+            // This port and no other.
+            opening.attempts = 0;
+        }
+        return Ok(());
+    }
+    for family in Family::BOTH {
+        let index = family as usize;
+        if !wanted.required[index] && !wanted.optional[index] {
+            continue;
+        }
+        let pair = wanted.reserve;
+        let taken = server.take_port(family, wanted.even, pair, now);
+        match taken {
+            Ok((pool, port)) => {
+                let expires = now + allocation.lifetime;
+                allocation.relays[index] = Some(server.relay_of(pool, port, expires));
+                if pair {
+                    allocation.reservation = Some(reserve_next(server, pool, port, now));
+                }
+            }
+            Err(refusal) if wanted.required[index] => return Err(refusal),
+            Err(refusal) => allocation.address_error = Some((family, refusal.code())),
+        }
+    }
+    // Both were optional, but nothing at all is no allocation.
+    match (allocation.expires(), allocation.address_error) {
+        (None, Some((_, 440))) => Err(Refusal::AddressFamilyNotSupported),
+        (None, _) => Err(Refusal::InsufficientCapacity),
+        _ => Ok(()),
+    }
+}
+
+/// Keeps the port after this one, and returns the token for it.
+fn reserve_next(server: &mut Server, pool: u16, port: u16, now: Instant) -> u64 {
+    let token = server.random.u64();
+    let reserved = Reservation {
+        pool,
+        port: port + 1,
+        expires: now + reservation::LIFETIME,
+    };
+    server.reservations.insert(token, reserved);
+    server
+        .timers
+        .schedule(reserved.expires, Reason::Reservation(token));
+    token
+}
+
+/// Undoes [`take_ports`] and [`reserve_next`].
+fn give_back(server: &mut Server, allocation: &Allocation, now: Instant) {
+    for relay in allocation.relays.iter().flatten() {
+        server.release_port(relay.pool, relay.port, now);
+    }
+    cancel_reservation(server, allocation.reservation, now);
+}
+
+fn cancel_reservation(server: &mut Server, token: Option<u64>, now: Instant) {
+    if let Some(reserved) = token.and_then(|token| server.reservations.take(token)) {
+        server.release_port(reserved.pool, reserved.port, now);
+    }
+}
+
+fn ask_for_socket(server: &mut Server, id: AllocationId, family: Family) {
+    let Some(allocation) = server.table.get_mut(id) else {
+        return;
+    };
+    if let Some(relay) = allocation.relay(family) {
+        let (pool, port) = (relay.pool, relay.port);
+        let (address, _) = server.addresses_of(pool, port);
+        let relay = RelayId {
+            allocation: id,
+            family,
+        };
+        server
+            .outputs
+            .push_back(Output::OpenRelay { relay, address });
+    }
+}
+
+pub(crate) fn on_relay_opened(
+    server: &mut Server,
+    now: Now,
+    id: RelayId,
+    result: Result<(), OpenError>,
+) {
+    let Some(allocation) = server.table.get_mut(id.allocation) else {
+        return;
+    };
+    let Some(relay) = &mut allocation.relays[id.family as usize] else {
+        return;
+    };
+    match result {
+        Ok(()) => relay.open = true,
+        Err(error) => {
+            let in_use = error == OpenError::PortInUse;
+            on_relay_refused(server, now.instant, id, in_use);
+        }
+    }
+    finish(server, now.instant, id.allocation);
+}
+
+/// Another port, or no relayed address of this family.
+fn on_relay_refused(server: &mut Server, now: Instant, id: RelayId, in_use: bool) {
+    let index = id.family as usize;
+    let Some(allocation) = server.table.get_mut(id.allocation) else {
+        return;
+    };
+    let Some(refused) = allocation.relays[index].take() else {
+        return;
+    };
+    let Some(opening) = &mut allocation.opening else {
+        return;
+    };
+    let again = in_use && opening.attempts > 0;
+    opening.attempts = opening.attempts.saturating_sub(1);
+    let even = opening.even;
+    let token = allocation.reservation.take();
+    // It rests in the pool, so that the next attempt takes another one while there are others.
+    server.release_port(refused.pool, refused.port, now);
+    cancel_reservation(server, token, now);
+    let taken = if again {
+        server.take_port(id.family, even, token.is_some(), now).ok()
+    } else {
+        None
+    };
+    let relay = taken.map(|(pool, port)| server.relay_of(pool, port, refused.expires));
+    let reservation = match taken {
+        Some((pool, port)) if token.is_some() => Some(reserve_next(server, pool, port, now)),
+        _ => None,
+    };
+    let Some(allocation) = server.table.get_mut(id.allocation) else {
+        return;
+    };
+    allocation.relays[index] = relay;
+    allocation.reservation = reservation;
+    if relay.is_some() {
+        ask_for_socket(server, id.allocation, id.family);
+    } else {
+        allocation.address_error = Some((id.family, Refusal::InsufficientCapacity.code()));
+    }
+}
+
+/// Answers, if nothing more is waited for.
+fn finish(server: &mut Server, now: Instant, id: AllocationId) {
+    let Some(allocation) = server.table.get_mut(id) else {
+        return;
+    };
+    if !allocation.relays.iter().flatten().all(|relay| relay.open) {
+        return;
+    }
+    let Some(opening) = allocation.opening.take() else {
+        return;
+    };
+    let missing =
+        |family: Family| opening.required[family as usize] && allocation.relay(family).is_none();
+    let failed = allocation.expires().is_none() || Family::BOTH.into_iter().any(missing);
+    let path = allocation.path;
+    let answer = if failed {
+        let code = Refusal::InsufficientCapacity.code();
+        let transaction = allocation.transaction;
+        let token = allocation.reservation.take();
+        cancel_reservation(server, token, now);
+        for family in Family::BOTH {
+            server.close_relay(id, family, now);
+        }
+        server.remove(id);
+        server.stats.on_error_response(code);
+        Answer::error_to(ALLOCATE, transaction, code)
+    } else {
+        server.stats.allocations_created += 1;
+        success(allocation)
+    };
+    let bytes = answer.signed(&opening.signer, &server.config.software);
+    server.answer(path, bytes);
+}
+
+fn success(allocation: &Allocation) -> Answer {
+    let mut answer = Answer::success(ALLOCATE, allocation.transaction);
+    for relay in allocation.relays.iter().flatten() {
+        answer.add_relayed(relay.advertised.0);
+    }
+    // At most `Limits::max_lifetime`.
+    answer.add_lifetime(allocation.lifetime.as_secs() as u32);
+    if let Some(token) = allocation.reservation {
+        answer.add_reservation(token);
+    }
+    answer.add_mapped(allocation.path.client.0);
+    if let Some((family, code)) = allocation.address_error {
+        answer.add_address_error(family, code);
+    }
+    answer
+}
+
+impl Server {
+    fn relay_of(&self, pool: u16, port: u16, expires: Instant) -> Relay {
+        let (_, advertised) = self.addresses_of(pool, port);
+        Relay {
+            advertised: RelayedAddr(advertised),
+            pool,
+            port,
+            expires,
+            open: false,
+        }
+    }
+
+    /// A port of some relay address of this family, with the pool it is from.
+    fn take_port(
+        &mut self,
+        family: Family,
+        even: bool,
+        pair: bool,
+        now: Instant,
+    ) -> Result<(u16, u16), Refusal> {
+        let count = self.pools.len();
+        let start = self.random.below(count);
+        let mut refusal = Refusal::AddressFamilyNotSupported;
+        for step in 0..count {
+            let index = (start + step) % count;
+            let (address, pool) = &mut self.pools[index];
+            if address.bind.is_ipv4() != (family == Family::V4) {
+                continue;
+            }
+            refusal = Refusal::InsufficientCapacity;
+            let port = if even {
+                pool.take_even(pair, &mut self.random, now)
+            } else {
+                pool.take(&mut self.random, now)
+            };
+            if let Some(port) = port {
+                return Ok((index as u16, port));
+            }
+        }
+        Err(refusal)
+    }
+}

@@ -1,0 +1,47 @@
+//! ChannelBind ([RFC 8656 section 12.2](https://www.rfc-editor.org/rfc/rfc8656#section-12.2)).
+
+use crate::request::answer::Answer;
+use crate::request::{Outcome, Refusal, Request};
+use crate::{Family, Server};
+use model::PeerAddr;
+use turn_types::attribute::{ChannelNumber, XorPeerAddress};
+use wire::channel_data::{FIRST_CHANNEL, LAST_CHANNEL};
+
+pub(super) fn handle(server: &mut Server, request: &Request<'_, '_>) -> Outcome {
+    let (id, allocation) = request.own_allocation(server)?;
+    let message = request.message;
+    let number: Option<ChannelNumber> = message.attribute()?;
+    let number = number.ok_or(Refusal::BadRequest)?.channel();
+    let peer: Option<XorPeerAddress> = message.attribute()?;
+    let peer = peer.ok_or(Refusal::BadRequest)?;
+    let peer = PeerAddr(peer.addr(message.transaction_id()));
+    if !(FIRST_CHANNEL..=LAST_CHANNEL).contains(&number) {
+        return Err(Refusal::BadRequest);
+    }
+    if allocation.relay(Family::of(peer.0)).is_none() {
+        return Err(Refusal::PeerAddressFamilyMismatch);
+    }
+    let policy = &server.config.peer_policy;
+    if !policy.allows(peer.0.ip()) || !policy.allows_port(peer) {
+        return Err(Refusal::Forbidden);
+    }
+    let now = request.now.instant;
+    // First what can fail without a trace, then what cannot.
+    server.check_permission_room(id, &[peer.0.ip()], now)?;
+    let Some(allocation) = server.table.get_mut(id) else {
+        return Err(Refusal::AllocationMismatch);
+    };
+    let held = allocation.channels.len();
+    let until = now + crate::allocation::permission::LIFETIME;
+    let bound = allocation.channels.bind(number, peer, now, until);
+    server.stats.channels += allocation.channels.len() as u64;
+    server.stats.channels -= held as u64;
+    if bound.is_err() {
+        return Err(Refusal::BadRequest);
+    }
+    server.permit(id, &[peer.0.ip()], now)?;
+    Ok(Some(Answer::success(
+        message.method(),
+        message.transaction_id(),
+    )))
+}

@@ -1,0 +1,263 @@
+//! The switchboard: what enters is handed to the part that knows about it.
+
+use crate::allocation::Allocation;
+use crate::allocation::port_pool::PortPool;
+use crate::allocation::reservation::Reservations;
+use crate::allocation::table::AllocationTable;
+use crate::auth::nonce::Nonces;
+use crate::random::Random;
+use crate::timer::{Reason, Timers};
+use crate::{
+    AllocationId, DropReason, Family, FiveTuple, Now, OpenError, Output, RelayAddress, RelayId,
+    ServerConfig, Stats, Verdict, request,
+};
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+use stun_types::message::MessageClass;
+use wire::stun::Message;
+
+/// How often an allocation's expired permissions and channels are freed.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(60);
+
+/// A TURN server over UDP, or one shard of it: every five-tuple must always come to the same one.
+///
+/// After everything that enters: [`Server::poll_output`] until there is none. Then [`Server::poll_timeout`] says when to
+/// call [`Server::handle_timeout`] at the latest; call it before datagrams that arrive later than that.
+#[derive(Debug)]
+pub struct Server {
+    pub(crate) config: ServerConfig,
+    pub(crate) pools: Vec<(RelayAddress, PortPool)>,
+    pub(crate) nonces: Nonces,
+    pub(crate) random: Random,
+    pub(crate) table: AllocationTable,
+    pub(crate) reservations: Reservations,
+    pub(crate) timers: Timers,
+    pub(crate) stats: Stats,
+    pub(crate) outputs: VecDeque<Output>,
+}
+
+impl Server {
+    /// A server without allocations. `started` must not be after any other time it is told; shards of one process must
+    /// be given the same.
+    pub fn new(config: ServerConfig, started: Instant) -> Self {
+        let pools = config
+            .relay_addresses
+            .iter()
+            .map(|address| (*address, PortPool::new(&config.ports)))
+            .collect();
+        Self {
+            pools,
+            nonces: Nonces::new(config.nonce_key, started, config.limits.nonce_lifetime),
+            random: Random::new(config.seed),
+            table: AllocationTable::default(),
+            reservations: Reservations::default(),
+            timers: Timers::default(),
+            stats: Stats::default(),
+            outputs: VecDeque::new(),
+            config,
+        }
+    }
+
+    /// A datagram that came from a client to an address the server listens on.
+    #[inline]
+    pub fn handle_client_datagram<'a>(
+        &mut self,
+        now: Now,
+        path: FiveTuple,
+        datagram: &'a [u8],
+    ) -> Verdict<'a> {
+        let verdict = match datagram.first() {
+            // Wider than RFC 7983's 64 to 79: RFC 5766 had channel numbers up to 0x7FFE.
+            Some(0x40..=0x7F) => self.relay_channel_data(now, path, datagram),
+            Some(0..=3) => self.handle_stun(now, path, datagram),
+            _ => Verdict::Dropped(DropReason::NotTurn),
+        };
+        self.count(verdict)
+    }
+
+    /// A datagram that arrived on a relayed transport address. `relay` is what the shell opened the socket for.
+    #[inline]
+    pub fn handle_peer_datagram<'a>(
+        &mut self,
+        now: Now,
+        relay: RelayId,
+        peer: model::PeerAddr,
+        payload: &'a [u8],
+    ) -> Verdict<'a> {
+        let verdict = self.relay_to_client(now, relay, peer, payload);
+        self.count(verdict)
+    }
+
+    #[inline]
+    fn count<'a>(&mut self, verdict: Verdict<'a>) -> Verdict<'a> {
+        match &verdict {
+            Verdict::ToPeer { payload, .. } => self.stats.to_peer.count(payload.len()),
+            Verdict::ToClient { payload, .. } => self.stats.to_client.count(payload.len()),
+            Verdict::Handled => {}
+            Verdict::Dropped(reason) => self.stats.on_dropped(*reason),
+        }
+        verdict
+    }
+
+    fn handle_stun<'a>(&mut self, now: Now, path: FiveTuple, datagram: &'a [u8]) -> Verdict<'a> {
+        let Ok(message) = Message::decode(datagram) else {
+            return Verdict::Dropped(DropReason::MalformedStun);
+        };
+        match message.class() {
+            MessageClass::Request => request::handle(self, now, path, &message),
+            MessageClass::Indication => self.relay_indication(now, path, &message),
+            MessageClass::Success | MessageClass::Error => {
+                Verdict::Dropped(DropReason::UnexpectedResponse)
+            }
+        }
+    }
+
+    /// How [`Output::OpenRelay`] went.
+    pub fn handle_relay_opened(&mut self, now: Now, relay: RelayId, result: Result<(), OpenError>) {
+        request::allocate::on_relay_opened(self, now, relay, result);
+    }
+
+    /// Ends what is over. To be called at the time of [`Server::poll_timeout`], or at any other.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        while let Some((at, reason)) = self.timers.pop(now) {
+            match reason {
+                Reason::Expiry(id) => self.on_expiry(id, at, now),
+                Reason::Sweep(id) => self.on_sweep(id, now),
+                Reason::Reservation(token) => self.on_reservation_over(token, now),
+            }
+        }
+    }
+
+    /// When [`Server::handle_timeout`] is due; `None` while nothing can expire.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.timers.next()
+    }
+
+    /// What the shell is to do next.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    pub fn stats(&self) -> &Stats {
+        &self.stats
+    }
+
+    /// For [`Stats::unsent`], which only the shell knows of.
+    pub fn stats_mut(&mut self) -> &mut Stats {
+        &mut self.stats
+    }
+
+    fn on_expiry(&mut self, id: AllocationId, at: Instant, now: Instant) {
+        // Another timer has taken over.
+        if self.table.get_mut(id).is_none_or(|a| a.expiry_timer != at) {
+            return;
+        }
+        for family in Family::BOTH {
+            let over = self
+                .table
+                .get_mut(id)
+                .and_then(|a| a.relay(family))
+                .is_some_and(|relay| relay.expires <= now);
+            if over {
+                self.close_relay(id, family, now);
+            }
+        }
+        let Some(allocation) = self.table.get_mut(id) else {
+            return;
+        };
+        match allocation.expires() {
+            Some(expires) => {
+                allocation.expiry_timer = expires;
+                self.timers.schedule(expires, Reason::Expiry(id));
+            }
+            None => {
+                self.stats.allocations_expired += 1;
+                self.remove(id);
+            }
+        }
+    }
+
+    fn on_sweep(&mut self, id: AllocationId, now: Instant) {
+        let Some(allocation) = self.table.get_mut(id) else {
+            return;
+        };
+        let held = (allocation.permissions.len(), allocation.channels.len());
+        allocation.permissions.sweep(now);
+        allocation.channels.sweep(now);
+        let kept = (allocation.permissions.len(), allocation.channels.len());
+        self.stats.permissions -= (held.0 - kept.0) as u64;
+        self.stats.channels -= (held.1 - kept.1) as u64;
+        self.timers
+            .schedule(now + SWEEP_INTERVAL, Reason::Sweep(id));
+    }
+
+    fn on_reservation_over(&mut self, token: u64, now: Instant) {
+        if let Some(reservation) = self.reservations.take(token) {
+            self.release_port(reservation.pool, reservation.port, now);
+        }
+    }
+
+    /// Stores an allocation and starts its timers.
+    pub(crate) fn insert(&mut self, allocation: Allocation, now: Instant) -> AllocationId {
+        let expires = allocation.expiry_timer;
+        let id = self.table.insert(allocation);
+        self.stats.allocations += 1;
+        self.timers.schedule(expires, Reason::Expiry(id));
+        self.timers
+            .schedule(now + SWEEP_INTERVAL, Reason::Sweep(id));
+        id
+    }
+
+    /// After a change of lifetimes: a timer that comes too late is replaced.
+    pub(crate) fn on_lifetime_changed(&mut self, id: AllocationId) {
+        if let Some(allocation) = self.table.get_mut(id)
+            && let Some(expires) = allocation.expires()
+            && expires < allocation.expiry_timer
+        {
+            allocation.expiry_timer = expires;
+            self.timers.schedule(expires, Reason::Expiry(id));
+        }
+    }
+
+    /// Ends an allocation whose relayed addresses are closed.
+    pub(crate) fn remove(&mut self, id: AllocationId) {
+        if let Some(allocation) = self.table.remove(id) {
+            self.config.quota.release(&allocation.user);
+            self.stats.allocations -= 1;
+            self.stats.permissions -= allocation.permissions.len() as u64;
+            self.stats.channels -= allocation.channels.len() as u64;
+        }
+    }
+
+    /// Ends one relayed address: its socket, if the shell has one, and its port.
+    pub(crate) fn close_relay(&mut self, id: AllocationId, family: Family, now: Instant) {
+        let Some(allocation) = self.table.get_mut(id) else {
+            return;
+        };
+        let Some(relay) = allocation.relays[family as usize].take() else {
+            return;
+        };
+        if relay.open {
+            let relay = RelayId {
+                allocation: id,
+                family,
+            };
+            self.outputs.push_back(Output::CloseRelay { relay });
+        }
+        self.release_port(relay.pool, relay.port, now);
+    }
+
+    pub(crate) fn release_port(&mut self, pool: u16, port: u16, now: Instant) {
+        self.pools[usize::from(pool)].1.release(port, now);
+    }
+
+    /// What the socket of a pool's port binds to, and what the client is told.
+    pub(crate) fn addresses_of(&self, pool: u16, port: u16) -> (SocketAddr, SocketAddr) {
+        let address = self.pools[usize::from(pool)].0;
+        (
+            SocketAddr::new(address.bind, port),
+            SocketAddr::new(address.advertised, port),
+        )
+    }
+}

@@ -1,0 +1,89 @@
+//! What happened so far, as plain numbers. The shell copies them out for its metrics.
+
+use crate::DropReason;
+
+/// Error codes that this server answers with, in ascending order.
+pub const ERROR_CODES: [u16; 12] = [400, 401, 403, 420, 437, 438, 440, 441, 442, 443, 486, 508];
+
+/// A direction of relayed traffic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    ToPeer,
+    ToClient,
+}
+
+/// Packets and the bytes of application data in them, without any header.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Traffic {
+    pub packets: u64,
+    pub bytes: u64,
+}
+
+impl Traffic {
+    pub(crate) fn count(&mut self, bytes: usize) {
+        self.packets += 1;
+        self.bytes += bytes as u64;
+    }
+}
+
+/// All counters only grow, except where "now" is said.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Relayed to peers: the verdict was given; see [`Stats::unsent`].
+    pub to_peer: Traffic,
+    /// Relayed to clients, likewise.
+    pub to_client: Traffic,
+    /// By [`DropReason`] as index.
+    pub dropped: [u64; DropReason::ALL.len()],
+    /// Allocations that exist now.
+    pub allocations: u64,
+    /// Permissions that are stored now; some may have expired within the last minute.
+    pub permissions: u64,
+    /// Channels that are stored now, likewise.
+    pub channels: u64,
+    pub allocations_created: u64,
+    /// Ended by a Refresh with lifetime 0.
+    pub allocations_deleted: u64,
+    /// Ended by time.
+    pub allocations_expired: u64,
+    pub binding_requests: u64,
+    pub allocate_requests: u64,
+    pub refresh_requests: u64,
+    pub create_permission_requests: u64,
+    pub channel_bind_requests: u64,
+    /// By position in [`ERROR_CODES`].
+    pub error_responses: [u64; ERROR_CODES.len()],
+}
+
+impl Stats {
+    pub fn dropped(&self, reason: DropReason) -> u64 {
+        self.dropped[reason as usize]
+    }
+
+    pub fn error_responses(&self, code: u16) -> u64 {
+        ERROR_CODES
+            .iter()
+            .position(|&known| known == code)
+            .map_or(0, |index| self.error_responses[index])
+    }
+
+    /// Takes back what was counted as relayed when the kernel did not take it.
+    pub fn unsent(&mut self, direction: Direction, lost: Traffic) {
+        let counted = match direction {
+            Direction::ToPeer => &mut self.to_peer,
+            Direction::ToClient => &mut self.to_client,
+        };
+        counted.packets -= lost.packets.min(counted.packets);
+        counted.bytes -= lost.bytes.min(counted.bytes);
+    }
+
+    pub(crate) fn on_dropped(&mut self, reason: DropReason) {
+        self.dropped[reason as usize] += 1;
+    }
+
+    pub(crate) fn on_error_response(&mut self, code: u16) {
+        if let Some(index) = ERROR_CODES.iter().position(|&known| known == code) {
+            self.error_responses[index] += 1;
+        }
+    }
+}

@@ -1,0 +1,43 @@
+//! Deadlines, each with its reason.
+
+use crate::AllocationId;
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::time::Instant;
+
+/// What is to be looked at when the time comes. Looking may show that it was put off meanwhile.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Reason {
+    /// A relayed address of the allocation may have reached the end of its lifetime.
+    Expiry(AllocationId),
+    /// Permissions and channels of the allocation may have expired. They are not honored from their expiry on; this
+    /// only frees what they hold.
+    Sweep(AllocationId),
+    /// A reservation token was not used (RFC 8656 section 5: at least 30 seconds).
+    Reservation(u64),
+}
+
+/// A heap. An entry that comes too early is put back, and one that was replaced by an earlier one is ignored when it
+/// comes: none is searched for. Only an allocation whose lifetime is cut short has more than one entry for a reason.
+#[derive(Debug, Default)]
+pub(crate) struct Timers {
+    heap: BinaryHeap<Reverse<(Instant, Reason)>>,
+}
+
+impl Timers {
+    pub(crate) fn schedule(&mut self, at: Instant, reason: Reason) {
+        self.heap.push(Reverse((at, reason)));
+    }
+
+    pub(crate) fn next(&self) -> Option<Instant> {
+        self.heap.peek().map(|Reverse((at, _))| *at)
+    }
+
+    /// The next reason whose time has come, and that time.
+    pub(crate) fn pop(&mut self, now: Instant) -> Option<(Instant, Reason)> {
+        if self.next()? > now {
+            return None;
+        }
+        self.heap.pop().map(|Reverse(entry)| entry)
+    }
+}
