@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 use std::net::SocketAddr;
+use std::process::Command;
 use std::time::Duration;
 
 use dns_signal::config::Config;
@@ -53,7 +54,10 @@ fn a_good_file_is_read() {
 
 #[test]
 fn what_has_a_default_need_not_be_written() {
-    let config = load("network = \"west\"\ndiscovery = \"https://d:1\"\n[dns]\nupstreams = [\"192.0.2.1\"]\n").unwrap();
+    let config = load(
+        "network = \"west\"\ndiscovery = \"https://d:1\"\n[dns]\nupstreams = [\"192.0.2.1\"]\n",
+    )
+    .unwrap();
     assert_eq!(config.admin, address("127.0.0.1:9103"));
     assert_eq!(config.dns.suffix.to_string(), "mesh.internal");
     assert_eq!(config.dns.ttl, Duration::from_secs(5));
@@ -149,4 +153,77 @@ fn a_wrong_value_is_named_with_file_line_field_and_remedy() {
         let error = load(&GOOD.replacen(good, bad, 1)).unwrap_err();
         assert_eq!(error, expected);
     }
+}
+
+/// Exit code and standard error of the real program.
+fn run(arguments: &[&str]) -> (Option<i32>, String) {
+    let output = Command::new(env!("CARGO_BIN_EXE_dns-signal"))
+        .args(arguments)
+        .env_clear()
+        .output()
+        .unwrap();
+    (
+        output.status.code(),
+        String::from_utf8(output.stderr).unwrap(),
+    )
+}
+
+#[test]
+fn the_program_says_one_line_and_exits_with_64() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("dns-signal.toml");
+    let path = path.to_str().unwrap();
+    std::fs::write(path, GOOD.replace("ttl", "tlt")).unwrap();
+    let cases = [
+        (
+            vec!["--config", path],
+            "field `dns.tlt`: unknown key; did you mean `ttl`?",
+        ),
+        (
+            vec!["--config", "/nonexistent/x.toml"],
+            "/nonexistent/x.toml: the file does not exist; ",
+        ),
+        (
+            vec![],
+            "--config: no configuration file given; add --config FILE",
+        ),
+        (
+            vec!["--config", path, "--log", "a=b=c"],
+            "field `--log`: value `a=b=c`: ",
+        ),
+        (
+            vec!["--confg", path],
+            "unexpected argument '--confg' found; ",
+        ),
+    ];
+    for (arguments, expected) in cases {
+        let (code, errors) = run(&arguments);
+        let last = errors.lines().last().unwrap();
+        assert!(
+            last.starts_with("error: ") && last.contains(expected),
+            "{errors}"
+        );
+        assert_eq!(code, Some(64), "{errors}");
+    }
+}
+
+#[test]
+fn a_port_in_use_is_one_line_and_exit_code_1() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = taken.local_addr().unwrap().to_string();
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("dns-signal.toml");
+    let state = directory.path().join("state");
+    let text = GOOD
+        .replace("\"127.0.0.1:53\", \"::1\"", &format!("\"{taken}\""))
+        .replace("/tmp/state", state.to_str().unwrap());
+    std::fs::write(&path, text).unwrap();
+    let path = path.to_str().unwrap();
+    let (code, errors) = run(&["--config", path]);
+    let expected = format!(
+        "error: {path}:7: field `dns.listen[0]`: value `{taken}`: the port is in use; stop the process that has it, or \
+         choose another"
+    );
+    assert_eq!(errors.lines().last(), Some(&*expected));
+    assert_eq!(code, Some(1));
 }

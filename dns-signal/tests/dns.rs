@@ -14,7 +14,8 @@ use dns_signal_proto::virtual_ip::VirtualIps;
 use hickory_proto::op::{Edns, Message, ResponseCode};
 use hickory_proto::rr::{RData, RecordType};
 use support::{
-    Dns, PATIENCE, Upstream, any_port, eventually, peculiar_answer, pools, query, read_framed, services, write_framed,
+    Dns, PATIENCE, Upstream, any_port, eventually, peculiar_answer, pools, query, read_framed,
+    services, write_framed,
 };
 use tokio::net::{TcpStream, UdpSocket};
 use tokio::time::timeout;
@@ -32,24 +33,39 @@ async fn a_remote_name_gets_its_virtual_ips_and_triggers_the_link() {
     let before = Instant::now();
     let answered = dns.ask("oRders.EAST.mesh.internal.", RecordType::A).await;
     assert_eq!(answered.metadata.response_code, ResponseCode::NoError);
-    assert_eq!(answered.queries[0].name().to_ascii(), "oRders.EAST.mesh.internal.");
+    assert_eq!(
+        answered.queries[0].name().to_ascii(),
+        "oRders.EAST.mesh.internal."
+    );
     let ipv4 = answered.answers[0].data.ip_addr().unwrap();
     assert_eq!(ipv4, "198.18.186.11".parse::<IpAddr>().unwrap());
     assert_eq!(answered.answers[0].ttl, 5);
 
     let wanted = timeout(PATIENCE, dns.wanted.recv()).await.unwrap().unwrap();
-    assert_eq!((wanted.destination.service.as_str(), wanted.destination.network.as_str()), ("orders", "east"));
+    assert_eq!(
+        (
+            wanted.destination.service.as_str(),
+            wanted.destination.network.as_str()
+        ),
+        ("orders", "east")
+    );
     assert_eq!(wanted.destination.ipv4.map(IpAddr::V4), Some(ipv4));
     assert!(wanted.at >= before);
 
-    let answered = dns.ask("orders.east.mesh.internal.", RecordType::AAAA).await;
+    let answered = dns
+        .ask("orders.east.mesh.internal.", RecordType::AAAA)
+        .await;
     let ipv6 = answered.answers[0].data.ip_addr().unwrap();
     assert_eq!(wanted.destination.ipv6.map(IpAddr::V6), Some(ipv6));
 
     // What a packet to it means, and its name in reverse.
     assert_eq!(dns.resolver.destination_of(ipv6), Some(wanted.destination));
-    let answered = dns.ask("11.186.18.198.in-addr.arpa.", RecordType::PTR).await;
-    let RData::PTR(name) = &answered.answers[0].data else { panic!("{answered}") };
+    let answered = dns
+        .ask("11.186.18.198.in-addr.arpa.", RecordType::PTR)
+        .await;
+    let RData::PTR(name) = &answered.answers[0].data else {
+        panic!("{answered}")
+    };
     assert_eq!(name.0.to_ascii(), "orders.east.mesh.internal.");
 }
 
@@ -63,21 +79,51 @@ async fn ours_but_absent_is_answered_with_soa_and_asks_nobody() {
 
     dns.resolver.publish(services());
     for (name, record_type, code) in [
-        ("nothing.east.mesh.internal.", RecordType::A, ResponseCode::NXDomain),
-        ("orders.east.mesh.internal.", RecordType::HTTPS, ResponseCode::NoError),
-        ("orders.east.mesh.internal.", RecordType::SVCB, ResponseCode::NoError),
-        ("legacy.east.mesh.internal.", RecordType::AAAA, ResponseCode::NoError),
-        ("9.9.18.198.in-addr.arpa.", RecordType::PTR, ResponseCode::NXDomain),
+        (
+            "nothing.east.mesh.internal.",
+            RecordType::A,
+            ResponseCode::NXDomain,
+        ),
+        (
+            "orders.east.mesh.internal.",
+            RecordType::HTTPS,
+            ResponseCode::NoError,
+        ),
+        (
+            "orders.east.mesh.internal.",
+            RecordType::SVCB,
+            ResponseCode::NoError,
+        ),
+        (
+            "legacy.east.mesh.internal.",
+            RecordType::AAAA,
+            ResponseCode::NoError,
+        ),
+        (
+            "9.9.18.198.in-addr.arpa.",
+            RecordType::PTR,
+            ResponseCode::NXDomain,
+        ),
     ] {
         let answered = dns.ask(name, record_type).await;
-        assert_eq!(answered.metadata.response_code, code, "{name} {record_type}");
+        assert_eq!(
+            answered.metadata.response_code, code,
+            "{name} {record_type}"
+        );
         assert!(answered.answers.is_empty());
         assert_eq!(answered.authorities[0].record_type(), RecordType::SOA);
     }
     assert!(upstream.queries().is_empty());
     let stats = dns.resolver.stats();
     // Each was asked over UDP and TCP.
-    assert_eq!((stats.no_such_name.get(), stats.no_data.get(), stats.directory_unknown.get()), (4, 6, 2));
+    assert_eq!(
+        (
+            stats.no_such_name.get(),
+            stats.no_data.get(),
+            stats.directory_unknown.get()
+        ),
+        (4, 6, 2)
+    );
 }
 
 #[tokio::test]
@@ -100,7 +146,10 @@ async fn all_else_is_forwarded_and_answered_without_a_byte_changed() {
         assert_eq!(forwarded[2..], asked[2..], "only the id differs");
     }
     let ids: Vec<_> = queries.iter().map(|query| &query[..2]).collect();
-    assert!(ids.iter().any(|id| **id != [0xbe, 0xef]), "the client's id must not be used towards the upstream");
+    assert!(
+        ids.iter().any(|id| **id != [0xbe, 0xef]),
+        "the client's id must not be used towards the upstream"
+    );
     assert_eq!(dns.resolver.stats().forwarded.get(), 2);
 }
 
@@ -130,7 +179,13 @@ async fn a_forged_or_mistaken_answer_is_not_believed() {
         wrong_id[0] ^= 1;
         let mut wrong_name = good.clone();
         wrong_name[13] ^= 1;
-        vec![wrong_id, wrong_name, b"short".to_vec(), query.to_vec(), good]
+        vec![
+            wrong_id,
+            wrong_name,
+            b"short".to_vec(),
+            query.to_vec(),
+            good,
+        ]
     })
     .await;
     let dns = Dns::start(&[upstream.address]);
@@ -155,7 +210,10 @@ async fn when_an_upstream_is_dead_or_silent_or_refuses_the_next_is_asked() {
         assert_eq!(dns.ask_udp(&asked).await, peculiar_answer(&asked));
         let started = Instant::now();
         assert_eq!(dns.ask_udp(&asked).await, peculiar_answer(&asked));
-        assert!(started.elapsed() < Duration::from_millis(1400), "the good one is remembered");
+        assert!(
+            started.elapsed() < Duration::from_millis(1400),
+            "the good one is remembered"
+        );
     }
     // Nobody does better: the refusal itself is passed on.
     let dns = Dns::start(&[refusing.address]);
@@ -177,8 +235,15 @@ async fn without_any_upstream_the_client_hears_servfail_before_it_gives_up() {
     let failed = Message::from_vec(&dns.ask_udp(&asked).await).unwrap();
     assert_eq!(failed.metadata.response_code, ResponseCode::ServFail);
     let took = started.elapsed();
-    assert!((Duration::from_secs(4)..Duration::from_secs(10)).contains(&took), "{took:?}");
-    assert_eq!(silent.queries().len(), 3, "a lost datagram would have been repeated");
+    assert!(
+        (Duration::from_secs(4)..Duration::from_secs(10)).contains(&took),
+        "{took:?}"
+    );
+    assert_eq!(
+        silent.queries().len(),
+        3,
+        "a lost datagram would have been repeated"
+    );
     // Meanwhile, and ever, names of the mesh are answered.
     dns.resolver.publish(services());
     let answered = dns.ask("orders.east.mesh.internal.", RecordType::A).await;
@@ -198,7 +263,10 @@ async fn malformed_messages_are_answered_by_the_protocol_or_dropped_and_the_serv
     for message in [&b""[..], b"x", &good[..11], &response, &[0xff; 600]] {
         socket.send(message).await.unwrap();
     }
-    eventually("all dropped", || dns.resolver.stats().unanswerable.get() == 5).await;
+    eventually("all dropped", || {
+        dns.resolver.stats().unanswerable.get() == 5
+    })
+    .await;
 
     // Answered.
     let mut update = good.clone();
@@ -207,7 +275,10 @@ async fn malformed_messages_are_answered_by_the_protocol_or_dropped_and_the_serv
     two_questions[5] = 2;
     for (message, code) in [(update, 4), (two_questions, 1), (good[..20].to_vec(), 1)] {
         for answer in [dns.ask_udp(&message).await, dns.ask_tcp(&message).await] {
-            assert_eq!((answer[0], answer[1], answer[2] & 0x80, answer[3] & 0x0f), (0xbe, 0xef, 0x80, code));
+            assert_eq!(
+                (answer[0], answer[1], answer[2] & 0x80, answer[3] & 0x0f),
+                (0xbe, 0xef, 0x80, code)
+            );
         }
     }
     assert_eq!(dns.resolver.stats().malformed.get(), 6);
@@ -223,9 +294,17 @@ async fn malformed_messages_are_answered_by_the_protocol_or_dropped_and_the_serv
     write_framed(&mut stream, b"hello").await;
     assert_eq!(read_framed(&mut stream).await, None);
     let mut stream = TcpStream::connect(dns.address).await.unwrap();
-    tokio::io::AsyncWriteExt::write_all(&mut stream, &[0xff, 0xff, 1, 2, 3]).await.unwrap();
+    tokio::io::AsyncWriteExt::write_all(&mut stream, &[0xff, 0xff, 1, 2, 3])
+        .await
+        .unwrap();
     drop(stream);
-    assert_eq!(dns.ask("orders.east.mesh.internal.", RecordType::A).await.answers.len(), 1);
+    assert_eq!(
+        dns.ask("orders.east.mesh.internal.", RecordType::A)
+            .await
+            .answers
+            .len(),
+        1
+    );
 }
 
 #[tokio::test]
@@ -243,7 +322,10 @@ async fn a_tcp_client_may_ask_many_times_without_waiting() {
     for _ in 0..10 {
         let answer = Message::from_vec(&read_framed(&mut stream).await.unwrap()).unwrap();
         assert_eq!(answer.answers.len(), 1);
-        assert_eq!(read_framed(&mut stream).await.unwrap(), peculiar_answer(&theirs));
+        assert_eq!(
+            read_framed(&mut stream).await.unwrap(),
+            peculiar_answer(&theirs)
+        );
     }
 }
 
@@ -262,9 +344,15 @@ async fn the_number_of_queries_waiting_for_upstreams_is_bounded() {
         }
         eventually("a round arrived", || stats.udp.get() == round * 64).await;
     }
-    eventually("the rest refused", || stats.forward_limit.get() == 9 * 64 - 512).await;
+    eventually("the rest refused", || {
+        stats.forward_limit.get() == 9 * 64 - 512
+    })
+    .await;
     let mut buffer = [0; 512];
-    timeout(PATIENCE, socket.recv(&mut buffer)).await.unwrap().unwrap();
+    timeout(PATIENCE, socket.recv(&mut buffer))
+        .await
+        .unwrap()
+        .unwrap();
     assert_eq!(buffer[3] & 0x0f, 2);
 }
 
@@ -275,9 +363,18 @@ async fn an_answer_comes_from_the_address_that_was_asked() {
     dns.resolver.publish(services());
     let socket = UdpSocket::bind(any_port()).await.unwrap();
     let asked_at: SocketAddr = (Ipv4Addr::new(127, 0, 0, 77), dns.address.port()).into();
-    socket.send_to(&query("orders.east.mesh.internal.", RecordType::A), asked_at).await.unwrap();
+    socket
+        .send_to(
+            &query("orders.east.mesh.internal.", RecordType::A),
+            asked_at,
+        )
+        .await
+        .unwrap();
     let mut buffer = [0; 512];
-    let (_, from) = timeout(PATIENCE, socket.recv_from(&mut buffer)).await.unwrap().unwrap();
+    let (_, from) = timeout(PATIENCE, socket.recv_from(&mut buffer))
+        .await
+        .unwrap()
+        .unwrap();
     assert_eq!(from, asked_at);
 }
 
@@ -286,7 +383,9 @@ async fn a_trigger_nobody_takes_never_delays_an_answer() {
     let dns = Dns::start(&[dead_address().await]);
     dns.resolver.publish(services());
     for _ in 0..300 {
-        let answer = dns.ask_udp(&query("orders.east.mesh.internal.", RecordType::A)).await;
+        let answer = dns
+            .ask_udp(&query("orders.east.mesh.internal.", RecordType::A))
+            .await;
         assert_eq!(answer[3] & 0x0f, 0);
     }
     assert_eq!(dns.resolver.stats().wanted_lost.get(), 300 - 256);
@@ -296,20 +395,34 @@ async fn a_trigger_nobody_takes_never_delays_an_answer() {
 async fn assignments_outlive_the_process_and_damage_is_survived() {
     let directory = tempfile::tempdir().unwrap();
     let state = directory.path().join("deep/state");
-    let dns = Dns::start_with(&[dead_address().await], dns_state::load(&state, pools()), any_port());
+    let dns = Dns::start_with(
+        &[dead_address().await],
+        dns_state::load(&state, pools()),
+        any_port(),
+    );
     dns.resolver.publish(services());
     let keeper = tokio::spawn(dns_state::keep(dns.resolver.clone(), state.clone()));
     let answered = dns.ask("orders.east.mesh.internal.", RecordType::A).await;
     let address = answered.answers[0].data.ip_addr().unwrap();
     let file = state.join("virtual-ips");
-    eventually("the file", || std::fs::read_to_string(&file).is_ok_and(|text| text.contains("orders.east"))).await;
+    eventually("the file", || {
+        std::fs::read_to_string(&file).is_ok_and(|text| text.contains("orders.east"))
+    })
+    .await;
     keeper.abort();
     drop(dns);
 
     // No query, no directory: a packet to a remembered address still finds its service.
-    let again = Dns::start_with(&[dead_address().await], dns_state::load(&state, pools()), any_port());
+    let again = Dns::start_with(
+        &[dead_address().await],
+        dns_state::load(&state, pools()),
+        any_port(),
+    );
     let destination = again.resolver.destination_of(address).unwrap();
-    assert_eq!((destination.service.as_str(), destination.network.as_str()), ("orders", "east"));
+    assert_eq!(
+        (destination.service.as_str(), destination.network.as_str()),
+        ("orders", "east")
+    );
 
     std::fs::write(&file, [0xff; 40]).unwrap();
     assert!(dns_state::load(&state, pools()).is_empty());
@@ -327,10 +440,19 @@ async fn a_port_in_use_is_named_with_its_field() {
         suffix: "mesh.internal".parse().unwrap(),
         ttl: Duration::from_secs(5),
     };
-    let (resolver, _wanted) =
-        dns_signal::dns_resolver::Resolver::new("mesh.internal".parse().unwrap(), VirtualIps::new(pools()));
-    let error = DnsListener::bind(&config, resolver).unwrap_err().to_string();
-    assert!(error.starts_with(&format!("field `dns.listen[0]`: value `{address}`: the port is in use; ")), "{error}");
+    let (resolver, _wanted) = dns_signal::dns_resolver::Resolver::new(
+        "mesh.internal".parse().unwrap(),
+        VirtualIps::new(pools()),
+    );
+    let error = DnsListener::bind(&config, resolver)
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.starts_with(&format!(
+            "field `dns.listen[0]`: value `{address}`: the port is in use; "
+        )),
+        "{error}"
+    );
 }
 
 #[tokio::test]

@@ -139,15 +139,17 @@ fn what_was_written_is_read_even_if_partly_damaged() {
     assert_eq!(restored.encode(), good);
 
     // Garbage, an address that is not ours or is the device's, a name without network, and the same again.
+    // The last line would give an address to a second name.
+    let taken = table.get(&id("orders.east")).unwrap().ipv4;
     let damaged = format!(
-        "{good}what\n10.9.9.9 a.b\n10.9.8.1 a.b\n10.9.8.0 a.b\n10.9.8.15 a.b\n10.9.8.9 alone\n10.9.8.3 orders.east\n"
+        "{good}what\n10.9.9.9 a.b\n10.9.8.1 a.b\n10.9.8.0 a.b\n10.9.8.15 a.b\n10.9.8.9 alone\n10.9.8.3 orders.east\n{taken} thief.east\n"
     );
     let mut restored = VirtualIps::new(small_pools());
     assert_eq!(
         restored.restore(&damaged),
         Ok(Restored {
             taken: 2,
-            skipped: 7
+            skipped: 8
         })
     );
     assert_eq!(restored.encode(), good);

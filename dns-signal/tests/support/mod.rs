@@ -27,13 +27,29 @@ pub(crate) fn any_port() -> SocketAddr {
 }
 
 pub(crate) fn pools() -> Pools {
-    Pools::new("198.18.0.0/15".parse().unwrap(), "fd74:7572:6e70::/64".parse().unwrap()).unwrap()
+    Pools::new(
+        "198.18.0.0/15".parse().unwrap(),
+        "fd74:7572:6e70::/64".parse().unwrap(),
+    )
+    .unwrap()
 }
 
 pub(crate) fn services() -> Services {
     let mut services = Services::new(41);
-    services.insert("orders.east".parse().unwrap(), Families { ipv4: true, ipv6: true });
-    services.insert("legacy.east".parse().unwrap(), Families { ipv4: true, ipv6: false });
+    services.insert(
+        "orders.east".parse().unwrap(),
+        Families {
+            ipv4: true,
+            ipv6: true,
+        },
+    );
+    services.insert(
+        "legacy.east".parse().unwrap(),
+        Families {
+            ipv4: true,
+            ipv6: false,
+        },
+    );
     services
 }
 
@@ -49,7 +65,9 @@ pub(crate) struct Upstream {
 }
 
 impl Upstream {
-    pub(crate) async fn start(behavior: impl Fn(&[u8]) -> Vec<Vec<u8>> + Send + Sync + 'static) -> Self {
+    pub(crate) async fn start(
+        behavior: impl Fn(&[u8]) -> Vec<Vec<u8>> + Send + Sync + 'static,
+    ) -> Self {
         let behavior: Behavior = Arc::new(behavior);
         let tcp = TcpListener::bind(any_port()).await.unwrap();
         let address = tcp.local_addr().unwrap();
@@ -59,7 +77,11 @@ impl Upstream {
             tokio::spawn(serve_udp(udp, Arc::clone(&queries), Arc::clone(&behavior))),
             tokio::spawn(serve_tcp(tcp, Arc::clone(&queries), behavior)),
         ];
-        Self { address, queries, tasks }
+        Self {
+            address,
+            queries,
+            tasks,
+        }
     }
 
     pub(crate) fn queries(&self) -> Vec<Vec<u8>> {
@@ -106,10 +128,18 @@ pub(crate) struct Dns {
 
 impl Dns {
     pub(crate) fn start(upstreams: &[SocketAddr]) -> Self {
-        Self::start_with(upstreams, VirtualIps::new(pools()), "127.0.0.1:0".parse().unwrap())
+        Self::start_with(
+            upstreams,
+            VirtualIps::new(pools()),
+            "127.0.0.1:0".parse().unwrap(),
+        )
     }
 
-    pub(crate) fn start_with(upstreams: &[SocketAddr], assigned: VirtualIps, listen: SocketAddr) -> Self {
+    pub(crate) fn start_with(
+        upstreams: &[SocketAddr],
+        assigned: VirtualIps,
+        listen: SocketAddr,
+    ) -> Self {
         let (resolver, wanted) = Resolver::new("mesh.internal".parse().unwrap(), assigned);
         let config = DnsConfig {
             listen: vec![listen],
@@ -120,7 +150,12 @@ impl Dns {
         let listener = DnsListener::bind(&config, Arc::clone(&resolver)).unwrap();
         let address = listener.local_addrs()[0];
         let task = tokio::spawn(async move { listener.run().await.unwrap() });
-        Self { address, resolver, wanted, task }
+        Self {
+            address,
+            resolver,
+            wanted,
+            task,
+        }
     }
 
     pub(crate) async fn ask_udp(&self, query: &[u8]) -> Vec<u8> {
@@ -128,7 +163,10 @@ impl Dns {
         socket.connect(self.address).await.unwrap();
         socket.send(query).await.unwrap();
         let mut buffer = vec![0; 65_535];
-        let length = timeout(PATIENCE, socket.recv(&mut buffer)).await.expect("an answer").unwrap();
+        let length = timeout(PATIENCE, socket.recv(&mut buffer))
+            .await
+            .expect("an answer")
+            .unwrap();
         buffer.truncate(length);
         buffer
     }
@@ -160,7 +198,10 @@ pub(crate) async fn write_framed(stream: &mut TcpStream, message: &[u8]) {
 }
 
 pub(crate) async fn read_framed(stream: &mut TcpStream) -> Option<Vec<u8>> {
-    let length = timeout(PATIENCE, stream.read_u16()).await.expect("an end").ok()?;
+    let length = timeout(PATIENCE, stream.read_u16())
+        .await
+        .expect("an end")
+        .ok()?;
     let mut message = vec![0; usize::from(length)];
     stream.read_exact(&mut message).await.ok()?;
     Some(message)
@@ -169,7 +210,10 @@ pub(crate) async fn read_framed(stream: &mut TcpStream) -> Option<Vec<u8>> {
 pub(crate) fn query(name: &str, record_type: RecordType) -> Vec<u8> {
     let mut message = Message::new(0xbeef, MessageType::Query, OpCode::Query);
     message.metadata.recursion_desired = true;
-    message.add_query(Question::query(Name::from_ascii(name).unwrap(), record_type));
+    message.add_query(Question::query(
+        Name::from_ascii(name).unwrap(),
+        record_type,
+    ));
     message.to_vec().unwrap()
 }
 

@@ -77,8 +77,13 @@ pub fn parse_args<T: Parser>() -> Result<T, ExitCode> {
 /// clap's text without its usage section.
 fn one_line(error: &clap::Error) -> String {
     let text = error.render().to_string();
-    let parts = text.lines().map(str::trim).take_while(|line| !line.starts_with("Usage:"));
-    let parts: Vec<_> = parts.filter(|line| !line.is_empty() && !line.starts_with("For more")).collect();
+    let parts = text
+        .lines()
+        .map(str::trim)
+        .take_while(|line| !line.starts_with("Usage:"));
+    let parts: Vec<_> = parts
+        .filter(|line| !line.is_empty() && !line.starts_with("For more"))
+        .collect();
     parts.join("; ").replace(":; ", ": ") + "; see --help"
 }
 
@@ -102,7 +107,16 @@ mod tests {
         );
         let error = Cli::try_parse_from(["demo", "--confg", "x"]).unwrap_err();
         let line = one_line(&error);
-        assert!(line.starts_with("error: unexpected argument '--confg' found; "), "{line}");
-        assert!(Cli::try_parse_from(["demo", "--config", "x"]).unwrap().common.config.is_some());
+        assert!(
+            line.starts_with("error: unexpected argument '--confg' found; "),
+            "{line}"
+        );
+        assert!(
+            Cli::try_parse_from(["demo", "--config", "x"])
+                .unwrap()
+                .common
+                .config
+                .is_some()
+        );
     }
 }

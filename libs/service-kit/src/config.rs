@@ -135,6 +135,9 @@ fn expected_names(message: &str) -> Vec<&str> {
 
 /// The known name that `unknown` most likely stands for: at most a third of it differs.
 fn nearest<'a>(unknown: &str, known: &[&'a str]) -> Option<&'a str> {
+    if unknown.len() > 100 {
+        return None;
+    }
     let (distance, name) = known
         .iter()
         .map(|name| (distance(unknown, name), *name))
@@ -142,19 +145,24 @@ fn nearest<'a>(unknown: &str, known: &[&'a str]) -> Option<&'a str> {
     (distance <= (unknown.len() / 3).max(1)).then_some(name)
 }
 
-/// Levenshtein's edit distance; `_` and `-` count as the same.
+/// Edit distance in which a letter more, less, other, or two letters exchanged count 1; `_` and `-` are the same.
 fn distance(a: &str, b: &str) -> usize {
     let normal = |text: &str| text.to_lowercase().replace('_', "-").into_bytes();
     let (a, b) = (normal(a), normal(b));
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, byte_a) in a.iter().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, byte_b) in b.iter().enumerate() {
-            let substituted = diagonal + usize::from(byte_a != byte_b);
-            diagonal = row[j + 1];
-            row[j + 1] = substituted.min(row[j] + 1).min(diagonal + 1);
+    let mut table = vec![vec![0; b.len() + 1]; a.len() + 1];
+    for i in 0..=a.len() {
+        for j in 0..=b.len() {
+            if i == 0 || j == 0 {
+                table[i][j] = i + j;
+                continue;
+            }
+            let other = table[i - 1][j - 1] + usize::from(a[i - 1] != b[j - 1]);
+            let mut least = other.min(table[i - 1][j] + 1).min(table[i][j - 1] + 1);
+            if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
+                least = least.min(table[i - 2][j - 2] + 1);
+            }
+            table[i][j] = least;
         }
     }
-    row[b.len()]
+    table[a.len()][b.len()]
 }
