@@ -65,7 +65,10 @@ impl Default for TunnelConfig {
         Self {
             interface: "turnpike0".to_owned(),
             client_pool_ipv4: Ipv4Net::new_assert([100, 89, 0, 0].into(), 16),
-            client_pool_ipv6: Ipv6Net::new_assert([0xfd89, 0x7475, 0x726e, 0, 0, 0, 0, 0].into(), 64),
+            client_pool_ipv6: Ipv6Net::new_assert(
+                [0xfd89, 0x7475, 0x726e, 0, 0, 0, 0, 0].into(),
+                64,
+            ),
             mtu: 1400,
         }
     }
@@ -84,7 +87,10 @@ pub(crate) struct LimitsConfig {
 impl Default for LimitsConfig {
     fn default() -> Self {
         let LinkLimits { total, per_node } = LinkLimits::default();
-        Self { links: total, links_per_node: per_node }
+        Self {
+            links: total,
+            links_per_node: per_node,
+        }
     }
 }
 
@@ -129,14 +135,25 @@ impl Config {
         let pool = self.check_tunnel(file)?;
         let limits = self.check_limits(file)?;
         let exports = self.check_exports(file)?;
-        Ok(Checked { exports, pool, limits })
+        Ok(Checked {
+            exports,
+            pool,
+            limits,
+        })
     }
 
     fn check_discovery(&self, file: &Path) -> Result<(), ConfigError> {
-        let rest = self.discovery.strip_prefix("https://").map(|rest| rest.trim_end_matches('/'));
-        let port = rest.and_then(|rest| rest.rsplit_once(':')).and_then(|(host, port)| {
-            (!host.is_empty()).then(|| port.parse::<u16>().ok()).flatten()
-        });
+        let rest = self
+            .discovery
+            .strip_prefix("https://")
+            .map(|rest| rest.trim_end_matches('/'));
+        let port = rest
+            .and_then(|rest| rest.rsplit_once(':'))
+            .and_then(|(host, port)| {
+                (!host.is_empty())
+                    .then(|| port.parse::<u16>().ok())
+                    .flatten()
+            });
         match port {
             Some(_) => Ok(()),
             None => Err(ConfigError::new(
@@ -173,7 +190,11 @@ impl Config {
         }
         let (ipv4, ipv6) = (tunnel.client_pool_ipv4, tunnel.client_pool_ipv6);
         let base = ipv4.network();
-        if base.is_loopback() || base.is_multicast() || base.is_unspecified() || base.is_link_local() {
+        if base.is_loopback()
+            || base.is_multicast()
+            || base.is_unspecified()
+            || base.is_link_local()
+        {
             return Err(ConfigError::new(
                 file,
                 "tunnel.client-pool-ipv4",
@@ -192,24 +213,50 @@ impl Config {
                 "use a unique local range that is unused in this network, such as fd89:7475:726e::/64",
             ));
         }
-        let field = if ipv4.prefix_len() > 29 { "client-pool-ipv4" } else { "client-pool-ipv6" };
-        let value = if ipv4.prefix_len() > 29 { ipv4.to_string() } else { ipv6.to_string() };
+        let field = if ipv4.prefix_len() > 29 {
+            "client-pool-ipv4"
+        } else {
+            "client-pool-ipv6"
+        };
+        let value = if ipv4.prefix_len() > 29 {
+            ipv4.to_string()
+        } else {
+            ipv6.to_string()
+        };
         ClientPool::new(ipv4, ipv6).map_err(|error| {
             ConfigError::new(file, &format!("tunnel.{field}"), value, "too small", error)
         })
     }
 
     fn check_limits(&self, file: &Path) -> Result<LinkLimits, ConfigError> {
-        let LimitsConfig { links, links_per_node } = self.limits;
+        let LimitsConfig {
+            links,
+            links_per_node,
+        } = self.limits;
         if !(1..=65_536).contains(&links) {
             let remedy = "use 1 to 65536";
-            return Err(ConfigError::new(file, "limits.links", links, "out of range", remedy));
+            return Err(ConfigError::new(
+                file,
+                "limits.links",
+                links,
+                "out of range",
+                remedy,
+            ));
         }
         if links_per_node == 0 {
             let remedy = "use at least 1";
-            return Err(ConfigError::new(file, "limits.links-per-node", 0, "out of range", remedy));
+            return Err(ConfigError::new(
+                file,
+                "limits.links-per-node",
+                0,
+                "out of range",
+                remedy,
+            ));
         }
-        Ok(LinkLimits { total: links, per_node: links_per_node })
+        Ok(LinkLimits {
+            total: links,
+            per_node: links_per_node,
+        })
     }
 
     fn check_exports(&self, file: &Path) -> Result<ExportTable, ConfigError> {
@@ -242,14 +289,21 @@ impl Config {
             ExportError::NoPort(name) | ExportError::Ports { name, .. } => (Some(name), "tcp"),
             ExportError::TooMany(_) => (None, ""),
         };
-        let index = name.and_then(|name| self.export.iter().rposition(|export| export.name == *name));
+        let index =
+            name.and_then(|name| self.export.iter().rposition(|export| export.name == *name));
         let text = error.to_string();
         // The table's errors say what to do after a semicolon.
-        let (problem, remedy) = text.split_once("; ").unwrap_or((&text, "correct the export"));
+        let (problem, remedy) = text
+            .split_once("; ")
+            .unwrap_or((&text, "correct the export"));
         match (index, name) {
-            (Some(index), Some(name)) => {
-                ConfigError::new(file, &format!("export[{index}].{field}"), name, problem, remedy)
-            }
+            (Some(index), Some(name)) => ConfigError::new(
+                file,
+                &format!("export[{index}].{field}"),
+                name,
+                problem,
+                remedy,
+            ),
             _ => ConfigError::new(file, "export", self.export.len(), problem, remedy),
         }
     }

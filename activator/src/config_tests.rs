@@ -37,25 +37,56 @@ fn a_minimal_file_is_enough() {
 fn errors_name_field_value_and_remedy() {
     let with = |from: &str, to: &str| refused(&SAMPLE.replace(from, to));
     for (error, parts) in [
-        (with("network = \"east\"", "network = \"EAST\""), ["network", "EAST"]),
-        (with("https://203.0.113.10:7400", "203.0.113.10"), ["discovery", "https://HOST:PORT"]),
-        (with("tcp =", "tpc ="), ["tpc", "tcp"]),
-        (with("\"10.0.0.20\", ", "\"10.0.0.300\", "), ["addresses", "10.0.0.300"]),
-        (with("\"10.0.0.20\", ", "\"127.0.0.1\", "), ["127.0.0.1", "unicast"]),
-        (with("\"10.0.0.20\", ", "\"100.89.3.4\", "), ["export[0].addresses", "client pool"]),
-        (with("tcp = [8080]\nudp = [9000]", ""), ["export[0]", "port"]),
-        (with("8080", "0"), ["orders", "1 to 65535"]),
-        (refused(&format!("{SAMPLE}[tunnel]\nmtu = 576\n")).clone(), ["tunnel.mtu", "1280"]),
-        (refused(&format!("{SAMPLE}[tunnel]\ninterface = \"a b\"\n")), ["tunnel.interface", "a b"]),
         (
-            refused(&format!("{SAMPLE}[tunnel]\nclient-pool-ipv4 = \"10.9.0.0/33\"\n")),
+            with("network = \"east\"", "network = \"EAST\""),
+            ["network", "EAST"],
+        ),
+        (
+            with("https://203.0.113.10:7400", "203.0.113.10"),
+            ["discovery", "https://HOST:PORT"],
+        ),
+        (with("tcp =", "tpc ="), ["tpc", "tcp"]),
+        (
+            with("\"10.0.0.20\", ", "\"10.0.0.300\", "),
+            ["addresses", "10.0.0.300"],
+        ),
+        (
+            with("\"10.0.0.20\", ", "\"127.0.0.1\", "),
+            ["127.0.0.1", "unicast"],
+        ),
+        (
+            with("\"10.0.0.20\", ", "\"100.89.3.4\", "),
+            ["export[0].addresses", "client pool"],
+        ),
+        (
+            with("tcp = [8080]\nudp = [9000]", ""),
+            ["export[0]", "port"],
+        ),
+        (with("8080", "0"), ["orders", "1 to 65535"]),
+        (
+            refused(&format!("{SAMPLE}[tunnel]\nmtu = 576\n")),
+            ["tunnel.mtu", "1280"],
+        ),
+        (
+            refused(&format!("{SAMPLE}[tunnel]\ninterface = \"a b\"\n")),
+            ["tunnel.interface", "a b"],
+        ),
+        (
+            refused(&format!(
+                "{SAMPLE}[tunnel]\nclient-pool-ipv4 = \"10.9.0.0/33\"\n"
+            )),
             ["client-pool-ipv4", "10.9.0.0/33"],
         ),
         (
-            refused(&format!("{SAMPLE}[tunnel]\nclient-pool-ipv4 = \"10.9.0.0/30\"\n")),
+            refused(&format!(
+                "{SAMPLE}[tunnel]\nclient-pool-ipv4 = \"10.9.0.0/30\"\n"
+            )),
             ["client-pool-ipv4", "29 bits"],
         ),
-        (refused(&format!("{SAMPLE}[limits]\nlinks = 0\n")), ["limits.links", "65536"]),
+        (
+            refused(&format!("{SAMPLE}[limits]\nlinks = 0\n")),
+            ["limits.links", "65536"],
+        ),
     ] {
         assert!(error.starts_with("activator.toml:"), "{error}");
         assert!(!error.contains('\n'), "{error}");
@@ -67,7 +98,11 @@ fn errors_name_field_value_and_remedy() {
 
 #[test]
 fn a_name_exported_twice_is_refused() {
-    let twice = format!("{SAMPLE}[[export]]\nname = \"orders\"\naddresses = [\"10.0.0.9\"]\ntcp = [1]\n");
+    let twice =
+        format!("{SAMPLE}[[export]]\nname = \"orders\"\naddresses = [\"10.0.0.9\"]\ntcp = [1]\n");
     let error = refused(&twice);
-    assert!(error.contains("export[1].name") && error.contains("twice"), "{error}");
+    assert!(
+        error.contains("export[1].name") && error.contains("twice"),
+        "{error}"
+    );
 }

@@ -39,13 +39,8 @@ const SYN: u8 = 2;
 /// What becomes of a frame from a link.
 #[derive(Debug, PartialEq, Eq)]
 pub enum FromLink<'a> {
-    /// The packet was rewritten where it lies: out to the service by the TUN.
-    ToService {
-        /// How the kernel is to finish it.
-        header: Header,
-        /// The packet.
-        packet: &'a [u8],
-    },
+    /// The frame was rewritten where it lies: out to the service by the TUN.
+    ToService,
     /// The packet is refused: this frame is the answer, back by the same link.
     Refused(&'a [u8]),
     /// Nothing more happens.
@@ -55,7 +50,7 @@ pub enum FromLink<'a> {
 /// What becomes of a packet from the TUN.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FromTun {
-    /// The packet was rewritten where it lies: out by this link.
+    /// The frame was rewritten where it lies: out by this link.
     ToLink(LinkKey),
     /// Nothing more happens.
     Dropped(DropReason),
@@ -105,7 +100,7 @@ impl Forwarder {
     }
 
     /// Takes a frame that came over a link; rewrites it for the service it is for.
-    pub fn to_service<'a>(&'a mut self, link: LinkKey, frame: &'a mut [u8]) -> FromLink<'a> {
+    pub fn to_service(&mut self, link: LinkKey, frame: &mut [u8]) -> FromLink<'_> {
         let (header, seen) = match Frame::decode(frame) {
             Ok(Frame { header, packet }) => (header, Seen::of(&packet)),
             Err(_) => return self.dropped(DropReason::Malformed),
@@ -132,15 +127,15 @@ impl Forwarder {
         self.clamp(packet, &seen, header.checksum());
         self.stats.frames_to_services += 1;
         self.stats.bytes_to_services += packet.len() as u64;
-        FromLink::ToService { header, packet }
+        FromLink::ToService
     }
 
-    /// Takes a packet that the kernel gave to the TUN, without the header; rewrites it for the sidecar it is for.
-    pub fn to_link(&mut self, header: &Header, packet: &mut [u8]) -> FromTun {
-        match self.try_to_link(header, packet) {
+    /// Takes a frame that the kernel gave to the TUN; rewrites it for the sidecar it is for.
+    pub fn to_link(&mut self, frame: &mut [u8]) -> FromTun {
+        match self.try_to_link(frame) {
             Ok(link) => {
                 self.stats.frames_to_links += 1;
-                self.stats.bytes_to_links += packet.len() as u64;
+                self.stats.bytes_to_links += (frame.len() - HEADER_LEN) as u64;
                 FromTun::ToLink(link)
             }
             Err(reason) => {
@@ -150,9 +145,11 @@ impl Forwarder {
         }
     }
 
-    fn try_to_link(&self, header: &Header, packet: &mut [u8]) -> Result<LinkKey, DropReason> {
-        let seen = Packet::parse(packet).map(|packet| Seen::of(&packet));
-        let seen = seen.map_err(|_| DropReason::Malformed)?;
+    fn try_to_link(&self, frame: &mut [u8]) -> Result<LinkKey, DropReason> {
+        let (header, seen) = match Frame::decode(frame) {
+            Ok(Frame { header, packet }) => (header, Seen::of(&packet)),
+            Err(_) => return Err(DropReason::Malformed),
+        };
         let way = self.nat.to_link(seen.layout.destination)?;
         match seen.icmp {
             // An error may come from any router on the way; the sidecar is told that the service said it.
@@ -166,6 +163,7 @@ impl Forwarder {
             }
             _ => {}
         }
+        let packet = &mut frame[HEADER_LEN..];
         let to = Rewrite {
             src: Some(way.virtual_ip),
             dst: Some(way.sidecar),

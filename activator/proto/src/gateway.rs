@@ -110,6 +110,7 @@ impl Gateway {
                     self.on_foothold_lost(&relay, "the relay moved to another address");
                 }
             }
+            Input::NotStarted { relay } => self.reservations.handle_not_started(&relay, now),
             Input::Allocated { relay, relayed } => {
                 if self.reservations.handle_allocated(&relay, relayed) {
                     self.on_footholds_changed();

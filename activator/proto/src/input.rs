@@ -25,6 +25,11 @@ pub enum Input<'a> {
         /// What to allocate with, or why it could not be had.
         access: Result<RelayAccess, String>,
     },
+    /// [`Output::Allocate`](crate::Output::Allocate) could not be followed for a reason of this host's.
+    NotStarted {
+        /// The relay.
+        relay: RelayName,
+    },
     /// The allocation on a relay is up.
     Allocated {
         /// The relay.

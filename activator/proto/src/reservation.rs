@@ -217,6 +217,14 @@ impl Reservations {
         moved && !std::mem::take(&mut held.relayed).is_empty()
     }
 
+    /// There could be no allocation for a reason of this host's: from the beginning, later.
+    pub fn handle_not_started(&mut self, relay: &RelayName, now: Instant) {
+        if let Some(held) = self.by_relay.get_mut(relay) {
+            held.server = None;
+            held.credential = Credential::Due(now + MAX_BACKOFF);
+        }
+    }
+
     /// The relay no longer accepts the credential.
     pub fn handle_credential_refused(
         &mut self,

@@ -10,10 +10,12 @@ use protocol::document::Registration;
 use support::{INSTANCE, World, access, orders, relay};
 
 fn published(outputs: &[Output]) -> Vec<&Registration> {
-    let registration = |output| match output {
-        &Output::Publish(ref registration) => registration.as_ref(),
-        _ => None,
-    };
+    fn registration(output: &Output) -> Option<&Registration> {
+        match output {
+            Output::Publish(registration) => registration.as_ref(),
+            _ => None,
+        }
+    }
     outputs.iter().filter_map(registration).collect()
 }
 
@@ -223,6 +225,39 @@ fn a_refused_credential_is_exchanged_at_once_but_not_in_a_loop() {
         access: Ok(access()),
     });
     assert_eq!(asked(&world.input(refused())), ["west-relay"]);
+}
+
+#[test]
+fn an_allocation_that_could_not_be_started_is_started_later() {
+    let mut world = World::new();
+    world.add_relay("west-relay", "west");
+    world.view();
+    world.input(Input::Access {
+        relay: relay("west-relay"),
+        access: Ok(access()),
+    });
+    assert!(
+        world
+            .input(Input::NotStarted {
+                relay: relay("west-relay")
+            })
+            .is_empty()
+    );
+    assert_eq!(
+        asked(&world.advance(Duration::from_secs(4))),
+        ["west-relay"]
+    );
+    let outputs = world.input(Input::Access {
+        relay: relay("west-relay"),
+        access: Ok(access()),
+    });
+    assert_eq!(
+        outputs,
+        [Output::Allocate {
+            relay: relay("west-relay"),
+            access: access()
+        }]
+    );
 }
 
 #[test]

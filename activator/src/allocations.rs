@@ -1,0 +1,428 @@
+//! The allocations on relays: one UDP socket and one `turn_client` mind each.
+
+use std::{
+    collections::HashMap,
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    task::{Context, Poll},
+    time::{Duration, Instant},
+};
+
+use activator_proto::reservation::RelayAccess;
+use model::{PeerAddr, RelayName, RelayedAddr};
+use net::{RecvBatch, SendBatch, UdpOptions, UdpSocket};
+use turn_client::{Allocation, AllocationConfig, Credential, Event, Families, Received};
+
+/// Bytes that may wait for the kernel per relay.
+const SEND_LIMIT: usize = 4 << 20;
+
+/// No allocation is started from another port more often than this.
+const NEW_PORT_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How long a relay is given to confirm that an allocation is deleted; it expires by itself otherwise.
+const CLOSING_PATIENCE: Duration = Duration::from_secs(1);
+
+/// Something happened to an allocation.
+#[derive(Debug)]
+pub(crate) enum AllocationEvent {
+    Allocated {
+        relay: RelayName,
+        relayed: Vec<RelayedAddr>,
+    },
+    /// There is none; `held`: there was one.
+    Lost {
+        relay: RelayName,
+        reason: String,
+        held: bool,
+    },
+    NeedCredential {
+        relay: RelayName,
+    },
+}
+
+/// Plain counters of one allocation.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct RelayStats {
+    pub(crate) bytes_sent: u64,
+    pub(crate) bytes_received: u64,
+    pub(crate) dropped: u64,
+    pub(crate) refused: u64,
+}
+
+#[derive(Debug)]
+struct Relay {
+    name: RelayName,
+    server: SocketAddr,
+    socket: UdpSocket,
+    mind: Allocation,
+    outbound: SendBatch,
+    blocked: bool,
+    relayed: Vec<RelayedAddr>,
+    /// How many links each peer is permitted for.
+    peers: HashMap<SocketAddr, usize>,
+    stats: RelayStats,
+    /// How it is started anew from another port.
+    access: RelayAccess,
+    started: Instant,
+    wants_new_port: bool,
+    /// When a closing allocation is forgotten even if the relay did not confirm.
+    closing: Option<Instant>,
+}
+
+/// All of them. There are few: a search is a walk.
+#[derive(Debug)]
+pub(crate) struct Allocations {
+    relays: Vec<Relay>,
+    batch: RecvBatch,
+    scratch: Vec<u8>,
+}
+
+impl Allocations {
+    pub(crate) fn new() -> Self {
+        Self {
+            relays: Vec::new(),
+            batch: RecvBatch::new(),
+            scratch: Vec::new(),
+        }
+    }
+
+    /// Starts an allocation.
+    ///
+    /// # Errors
+    /// When there can be no socket.
+    pub(crate) fn start(
+        &mut self,
+        name: RelayName,
+        access: &RelayAccess,
+        seed: u64,
+        now: Instant,
+    ) -> io::Result<()> {
+        let server = access.server.0;
+        let socket = open(server)?;
+        let mind = mind(&socket, access, seed, now);
+        self.relays.push(Relay {
+            name,
+            access: access.clone(),
+            started: now,
+            wants_new_port: false,
+            server,
+            socket,
+            mind,
+            outbound: SendBatch::new(SEND_LIMIT),
+            blocked: false,
+            relayed: Vec::new(),
+            peers: HashMap::new(),
+            stats: RelayStats::default(),
+            closing: None,
+        });
+        Ok(())
+    }
+
+    /// Goes on with another credential.
+    pub(crate) fn renew(&mut self, name: &RelayName, access: &RelayAccess, now: Instant) {
+        if let Some(relay) = self.find(name) {
+            relay.access = access.clone();
+            relay.mind.set_credential(credential(access), now);
+        }
+    }
+
+    /// Tells the relay to delete the allocation, and forgets it when it has or took too long.
+    pub(crate) fn close(&mut self, name: &RelayName, now: Instant) {
+        if let Some(relay) = self.find(name) {
+            relay.mind.close(now);
+            relay.relayed.clear();
+            relay.closing = Some(now + CLOSING_PATIENCE);
+        }
+    }
+
+    /// Whether none is left.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.relays.is_empty()
+    }
+
+    /// The relayed addresses held on this relay now.
+    pub(crate) fn relayed(&self, name: &RelayName) -> &[RelayedAddr] {
+        let found = self.relays.iter().find(|relay| relay.is(name));
+        found.map_or(&[], |relay| relay.relayed.as_slice())
+    }
+
+    /// Lets a peer through, for one more link. Peers of a family without a relayed address are left out.
+    pub(crate) fn permit(&mut self, name: &RelayName, peer: SocketAddr, now: Instant) -> bool {
+        let Some(relay) = self.find(name) else {
+            return false;
+        };
+        if !relay
+            .relayed
+            .iter()
+            .any(|relayed| relayed.0.is_ipv4() == peer.is_ipv4())
+        {
+            return false;
+        }
+        let links = relay.peers.entry(peer).or_default();
+        *links += 1;
+        if *links == 1 {
+            relay.mind.permit(PeerAddr(peer), now);
+        }
+        true
+    }
+
+    /// One link fewer needs this peer.
+    pub(crate) fn release(&mut self, name: &RelayName, peer: SocketAddr) {
+        let Some(relay) = self.find(name) else { return };
+        if let Some(links) = relay.peers.get_mut(&peer) {
+            *links -= 1;
+            if *links == 0 {
+                relay.peers.remove(&peer);
+                relay.mind.release_peer(PeerAddr(peer));
+            }
+        }
+    }
+
+    /// Ready when a socket has something, or a blocked one may send again.
+    pub(crate) fn poll_ready(&self, context: &mut Context<'_>) -> Poll<()> {
+        let mut ready = false;
+        for relay in &self.relays {
+            ready |= relay.socket.poll_readable(context).is_ready();
+            ready |= relay.blocked && relay.socket.poll_writable(context).is_ready();
+        }
+        if ready {
+            Poll::Ready(())
+        } else {
+            Poll::Pending
+        }
+    }
+
+    /// Takes one batch from each socket; calls `each` with local relayed address, peer and payload.
+    pub(crate) fn receive(
+        &mut self,
+        now: Instant,
+        mut each: impl FnMut(SocketAddr, SocketAddr, &[u8]),
+    ) {
+        for relay in &mut self.relays {
+            let Relay {
+                socket,
+                mind,
+                relayed,
+                server,
+                stats,
+                ..
+            } = relay;
+            let received = socket.try_recv_batch(&mut self.batch, |datagram, meta| {
+                if meta.source != *server {
+                    stats.dropped += 1;
+                    return;
+                }
+                match mind.handle_datagram(now, datagram) {
+                    Received::Handled => {}
+                    Received::FromPeer { peer, payload } => {
+                        stats.bytes_received += payload.len() as u64;
+                        let local = relayed
+                            .iter()
+                            .find(|local| local.0.is_ipv4() == peer.0.is_ipv4());
+                        match local {
+                            Some(local) => each(local.0, peer.0, payload),
+                            None => stats.dropped += 1,
+                        }
+                    }
+                    Received::Dropped(reason) => {
+                        tracing::trace!(?reason, "message from a relay dropped");
+                        stats.dropped += 1;
+                    }
+                }
+            });
+            if let Err(error) = received
+                && error.kind() != io::ErrorKind::WouldBlock
+            {
+                tracing::trace!(relay = %relay.name, %error, "receiving");
+            }
+        }
+    }
+
+    /// Queues a datagram from a relayed address to a peer. `None`: the address is not a relayed one of ours;
+    /// `Some(false)`: it is, but the datagram could not be sent.
+    pub(crate) fn push(
+        &mut self,
+        local: SocketAddr,
+        remote: SocketAddr,
+        payload: &[u8],
+    ) -> Option<bool> {
+        let ours = |relay: &&mut Relay| relay.relayed.iter().any(|relayed| relayed.0 == local);
+        let relay = self.relays.iter_mut().find(ours)?;
+        self.scratch.clear();
+        if !relay
+            .mind
+            .encode_to_peer(PeerAddr(remote), payload, &mut self.scratch)
+        {
+            relay.stats.refused += 1;
+            return Some(false);
+        }
+        let mut pushed = relay.outbound.push(None, relay.server, &[&self.scratch]);
+        if pushed.is_err() {
+            relay.flush();
+            pushed = relay.outbound.push(None, relay.server, &[&self.scratch]);
+        }
+        match pushed {
+            Ok(()) => relay.stats.bytes_sent += payload.len() as u64,
+            Err(_) => relay.stats.refused += 1,
+        }
+        Some(pushed.is_ok())
+    }
+
+    /// When a mind wants to be woken.
+    pub(crate) fn poll_timeout(&mut self) -> Option<Instant> {
+        let due = |relay: &mut Relay| {
+            [relay.mind.poll_timeout(), relay.closing]
+                .into_iter()
+                .flatten()
+                .min()
+        };
+        self.relays.iter_mut().filter_map(due).min()
+    }
+
+    /// Wakes the minds.
+    pub(crate) fn handle_timeout(&mut self, now: Instant) {
+        for relay in &mut self.relays {
+            if relay.mind.poll_timeout().is_some_and(|due| due <= now) {
+                relay.mind.handle_timeout(now);
+            }
+        }
+        self.relays.retain(|relay| {
+            relay
+                .closing
+                .is_none_or(|patience| now < patience && !relay.mind.is_closed())
+        });
+    }
+
+    /// Starts those anew, from another port, that cannot get on with the one they have.
+    pub(crate) fn renew_ports(&mut self, mut seed: impl FnMut() -> u64, now: Instant) {
+        let stuck = |relay: &&mut Relay| {
+            relay.wants_new_port
+                && relay.closing.is_none()
+                && now.saturating_duration_since(relay.started) >= NEW_PORT_INTERVAL
+        };
+        for relay in self.relays.iter_mut().filter(stuck) {
+            relay.started = now;
+            match open(relay.server) {
+                Ok(socket) => {
+                    tracing::info!(relay = %relay.name, "allocating from another port");
+                    relay.mind = mind(&socket, &relay.access, seed(), now);
+                    relay.socket = socket;
+                    relay.outbound = SendBatch::new(SEND_LIMIT);
+                    relay.blocked = false;
+                    relay.wants_new_port = false;
+                }
+                Err(error) => tracing::error!(relay = %relay.name, %error, "no socket"),
+            }
+        }
+    }
+
+    /// The next thing that happened to any of them.
+    pub(crate) fn poll_event(&mut self) -> Option<AllocationEvent> {
+        for relay in self
+            .relays
+            .iter_mut()
+            .filter(|relay| relay.closing.is_none())
+        {
+            while let Some(event) = relay.mind.poll_event() {
+                let name = relay.name.clone();
+                match event {
+                    Event::Allocated { relayed, .. } => {
+                        relay.relayed.clone_from(&relayed);
+                        return Some(AllocationEvent::Allocated {
+                            relay: name,
+                            relayed,
+                        });
+                    }
+                    Event::Lost { reason } => {
+                        let held = !relay.relayed.is_empty();
+                        relay.relayed.clear();
+                        // The links on it end; what comes after begins with none.
+                        for (peer, _) in relay.peers.drain() {
+                            relay.mind.release_peer(PeerAddr(peer));
+                        }
+                        relay.wants_new_port = reason.needs_new_port();
+                        let reason = reason.to_string();
+                        return Some(AllocationEvent::Lost {
+                            relay: name,
+                            reason,
+                            held,
+                        });
+                    }
+                    Event::NeedCredential => {
+                        return Some(AllocationEvent::NeedCredential { relay: name });
+                    }
+                    Event::PeerReady(_) => {}
+                }
+            }
+        }
+        None
+    }
+
+    /// Sends what is queued, as far as the kernel takes it.
+    pub(crate) fn flush(&mut self) {
+        for relay in &mut self.relays {
+            relay.flush();
+        }
+    }
+
+    /// Each relay's counters and number of peers.
+    pub(crate) fn stats(&self) -> impl Iterator<Item = (&RelayName, RelayStats, usize)> {
+        self.relays
+            .iter()
+            .map(|relay| (&relay.name, relay.stats, relay.peers.len()))
+    }
+
+    fn find(&mut self, name: &RelayName) -> Option<&mut Relay> {
+        self.relays.iter_mut().find(|relay| relay.is(name))
+    }
+}
+
+impl Relay {
+    /// A closing one no longer has a name: another may be in its place.
+    fn is(&self, name: &RelayName) -> bool {
+        self.name == *name && self.closing.is_none()
+    }
+
+    fn flush(&mut self) {
+        while let Some(message) = self.mind.poll_transmit() {
+            if self.outbound.push(None, self.server, &[&message]).is_err() {
+                self.stats.refused += 1;
+            }
+        }
+        if self.outbound.is_empty() {
+            self.blocked = false;
+            return;
+        }
+        let flushed = self.outbound.flush(&self.socket);
+        self.blocked = flushed.blocked;
+        self.stats.refused += flushed.refused as u64;
+        if let Some(error) = flushed.error {
+            tracing::debug!(relay = %self.name, %error, "sending to the relay");
+        }
+    }
+}
+
+fn open(server: SocketAddr) -> io::Result<UdpSocket> {
+    let any: IpAddr = match server {
+        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    UdpSocket::bind(SocketAddr::new(any, 0), UdpOptions::default())
+}
+
+fn mind(socket: &UdpSocket, access: &RelayAccess, seed: u64, now: Instant) -> Allocation {
+    let config = AllocationConfig {
+        server: access.server.0,
+        local: socket.local_addr(),
+        families: Families::Both,
+        seed,
+    };
+    Allocation::new(config, credential(access), now)
+}
+
+fn credential(access: &RelayAccess) -> Credential {
+    Credential {
+        username: access.username.clone(),
+        password: access.password.clone(),
+    }
+}

@@ -1,0 +1,165 @@
+//! Composition: config → admin port → mesh → device and kernel → loop.
+
+use std::{sync::Arc, time::Duration};
+
+use activator_proto::{Forwarder, Gateway, GatewayConfig, forward::nat::NatTable};
+use anyhow::Context as _;
+use bytes::BytesMut;
+use discovery_client::{IdentityHandle, JoinError, Settings};
+use identity::NodeIdentity;
+use ipnet::IpNet;
+use link::{DtlsCertificate, LinkConfig};
+use model::Role;
+use net::{Clock, HostSockets};
+use service_kit::{
+    Admin, ConfigError, Readiness, read_secret_file, shared_registry, shutdown_signal,
+};
+use tun::{Device, TunConfig};
+
+use crate::{
+    access::AccessFetcher,
+    allocations::Allocations,
+    cli::Cli,
+    config::Config,
+    eventloop::{EventLoop, random},
+    forwarding::Forwarding,
+    links::ActiveLinks,
+    metrics::{Board, Metrics, ShellStats},
+    registration::Publisher,
+    signaling::Signaling,
+    status,
+};
+
+/// Services are started together: discovery may take a moment longer than we do.
+const JOIN_PATIENCE: Duration = Duration::from_secs(30);
+
+/// How often joining is tried again meanwhile.
+const JOIN_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Datagrams are copied out of the receive batch into pieces of this many bytes.
+const RECEIVE_MEMORY: usize = 64 << 10;
+
+/// Runs until told to stop.
+///
+/// # Errors
+/// When something cannot be set up, or fails for good.
+pub(crate) async fn run(cli: &Cli) -> anyhow::Result<()> {
+    let file = cli.common.config_file()?;
+    let mut config: Config = cli.common.load()?;
+    if let Some(admin) = cli.admin {
+        config.admin = admin;
+    }
+    let checked = config.check(file)?;
+    let settings = settings(&config).map_err(|error| error.in_file(file))?;
+
+    let readiness = Readiness::new();
+    let (discovered, allocated) = (readiness.task("discovery"), readiness.task("allocation"));
+    let registry = shared_registry("activator");
+    let board = Board::default();
+    if let Ok(mut registry) = registry.lock() {
+        registry.register_collector(Box::new(Metrics(board.clone())));
+    }
+    let (router, questions) = status::router();
+    Admin::bind(config.admin, registry, readiness, router)
+        .await?
+        .spawn();
+
+    let identity = join(&settings).await?;
+    let node = identity.current().node_id().clone();
+    tracing::info!(%node, exports = checked.exports.iter().count(), "joined");
+    let certificate = DtlsCertificate::generate().context("cannot make a DTLS certificate")?;
+
+    let (ipv4, ipv6) = checked.pool.interface_addresses();
+    let device = Device::create(TunConfig {
+        name: config.tunnel.interface.clone(),
+        mtu: config.tunnel.mtu,
+        offload: true,
+        addresses: vec![IpNet::V4(ipv4), IpNet::V6(ipv6)],
+        routes: Vec::new(),
+    })?;
+    let (ipv4, ipv6) = checked.pool.prefixes();
+    let forwarding = Forwarding::set_up(device.name(), ipv4, ipv6)?;
+    let sockets = HostSockets::bind(0, &[device.name()]).context("cannot open host sockets")?;
+
+    let (directory, events) =
+        discovery_client::start(settings, identity, std::future::pending::<()>());
+    let (fetcher, access) = AccessFetcher::new(directory.clone());
+    let gateway = GatewayConfig {
+        node,
+        instance: random(),
+        seed: random(),
+        exports: checked.exports,
+        limits: checked.limits,
+    };
+    let forwarder = Forwarder::new(NatTable::new(checked.pool), config.tunnel.mtu);
+    let eventloop = EventLoop {
+        gateway: Gateway::new(gateway, forwarder),
+        allocations: Allocations::new(),
+        links: ActiveLinks::new(checked.limits.total),
+        hosts: sockets.addresses(),
+        sockets,
+        device,
+        signaling: Signaling::new(directory.clone()),
+        publisher: Publisher::new(directory.clone()),
+        directory,
+        events,
+        fetcher,
+        access,
+        questions,
+        certificate,
+        link_config: LinkConfig::default(),
+        board,
+        stats: ShellStats::default(),
+        discovered: Some(discovered),
+        allocated: Some(allocated),
+        memory: BytesMut::with_capacity(RECEIVE_MEMORY),
+    };
+    let ran = eventloop
+        .run(async {
+            if let Err(error) = shutdown_signal().await {
+                tracing::error!(%error, "cannot wait for signals");
+            }
+        })
+        .await;
+    let removed = forwarding.remove();
+    ran.and(removed)
+}
+
+/// The token is looked at only as long as it is needed: its file may be removed once the node is enrolled.
+fn settings(config: &Config) -> Result<Settings, ConfigError> {
+    let enrolled = matches!(NodeIdentity::load(&config.state_directory), Ok(Some(_)));
+    let join_token = match &config.join_token_file {
+        Some(path) if enrolled && !path.exists() => None,
+        Some(path) => Some(read_secret_file(path)?.expose().to_owned()),
+        None => None,
+    };
+    Ok(Settings {
+        discovery: config.discovery.clone(),
+        state_directory: config.state_directory.clone(),
+        join_token,
+        node_name: config.node_name.as_ref().map(ToString::to_string),
+        network: config.network.clone(),
+        role: Role::Activator,
+    })
+}
+
+async fn join(settings: &Settings) -> anyhow::Result<Arc<IdentityHandle>> {
+    let deadline = Clock.now() + JOIN_PATIENCE;
+    loop {
+        match discovery_client::join(settings).await {
+            Ok(identity) => return Ok(identity),
+            Err(error @ JoinError::Unreachable { .. }) if Clock.now() < deadline => {
+                tracing::warn!(%error, "not joined yet; trying again");
+                tokio::time::sleep(JOIN_INTERVAL).await;
+            }
+            Err(JoinError::Setting {
+                field,
+                value,
+                problem,
+            }) => {
+                return Err(ConfigError::of_field(field, value, problem, "").into());
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+}

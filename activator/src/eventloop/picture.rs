@@ -1,0 +1,113 @@
+//! What `/status` and `/metrics` show.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use super::EventLoop;
+use crate::{
+    metrics::Picture,
+    status::{AllocationStatus, LinkStatus, Status, StepStatus},
+};
+
+impl EventLoop {
+    pub(super) fn status(&self) -> Status {
+        let registration = self.gateway.registration();
+        let relays: BTreeMap<_, _> = self
+            .allocations
+            .stats()
+            .map(|(name, stats, peers)| (name, (stats, peers)))
+            .collect();
+        let allocations = self
+            .gateway
+            .reservations()
+            .status()
+            .map(|held| {
+                let (stats, peers) = relays.get(held.relay).copied().unwrap_or_default();
+                AllocationStatus {
+                    relay: held.relay.to_string(),
+                    network: held.network.to_string(),
+                    server: held.server.map(|server| server.to_string()),
+                    relayed: held.relayed.iter().map(ToString::to_string).collect(),
+                    state: match (held.server, held.relayed) {
+                        (None, _) => "waiting",
+                        (Some(_), []) => "allocating",
+                        _ => "allocated",
+                    },
+                    peers,
+                    bytes_sent: stats.bytes_sent,
+                    bytes_received: stats.bytes_received,
+                }
+            })
+            .collect();
+        let mut links: Vec<LinkStatus> = self
+            .links
+            .iter()
+            .map(|active| {
+                let stats = active.link.stats();
+                LinkStatus {
+                    link: active.key.0,
+                    peer: active.peer.to_string(),
+                    state: if active.link.is_open() {
+                        "open"
+                    } else {
+                        "opening"
+                    },
+                    path: active.link.path().map(|path| path.to_string()),
+                    rtt_ms: active.link.rtt().map(|rtt| rtt.as_secs_f64() * 1000.0),
+                    steps: active
+                        .steps
+                        .iter()
+                        .map(|(step, after)| StepStatus {
+                            step,
+                            ms: after.as_secs_f64() * 1000.0,
+                        })
+                        .collect(),
+                    frames_sent: stats.frames_sent,
+                    bytes_sent: stats.bytes_sent,
+                    frames_received: stats.frames_received,
+                    bytes_received: stats.bytes_received,
+                    frames_refused: stats.frames_refused,
+                }
+            })
+            .collect();
+        links.sort_by_key(|link| link.link);
+        Status {
+            node: self.directory.identity().node_id().to_string(),
+            instance: format!("{:016x}", registration.instance),
+            discovery_connected: self.directory.view().connected,
+            allocations,
+            links,
+            services: registration
+                .services
+                .iter()
+                .map(|service| service.name.clone())
+                .collect(),
+        }
+    }
+
+    pub(super) fn publish_picture(&self) {
+        let mut shell = self.stats;
+        for (_, stats, _) in self.allocations.stats() {
+            shell.relay_messages_dropped += stats.dropped;
+            shell.datagrams_refused += stats.refused;
+        }
+        let reservations = self.gateway.reservations();
+        self.board.store(Arc::new(Picture {
+            forward: *self.gateway.forwarder.stats(),
+            gateway: *self.gateway.stats(),
+            shell,
+            links: self.links.len(),
+            links_open: self
+                .links
+                .iter()
+                .filter(|active| active.link.is_open())
+                .count(),
+            allocations: reservations
+                .status()
+                .filter(|held| !held.relayed.is_empty())
+                .count(),
+            allocations_wanted: reservations.status().count(),
+            clients: self.gateway.forwarder.nat().clients(),
+            discovery_connected: self.directory.view().connected,
+        }));
+    }
+}
