@@ -183,6 +183,8 @@ impl App {
             }
         };
         housekeeping.abort();
+        // Only a disk that hangs takes longer.
+        let _ = tokio::time::timeout(DRAIN, store.close()).await;
         result
     }
 }

@@ -87,7 +87,13 @@ impl Peers {
                 VerifyError::Revoked(serial) => Status::permission_denied(format!(
                     "this node's certificate {serial} is revoked"
                 )),
-                error => Status::unauthenticated(format!("the client certificate: {error}")),
+                error => {
+                    let mut status =
+                        Status::unauthenticated(format!("the client certificate: {error}"));
+                    // So that the node can tell whether it is its clock.
+                    status.metadata_mut().insert("unix-time", now.0.into());
+                    status
+                }
             })
     }
 }

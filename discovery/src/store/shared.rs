@@ -23,6 +23,13 @@ const EXPIRY_PERIOD: Duration = Duration::from_millis(200);
 /// The commit queue is full or its thread is gone.
 struct Behind;
 
+/// Where what must be durable goes.
+enum Commits {
+    MemoryOnly,
+    File(mpsc::Sender<Commit>),
+    Closed,
+}
+
 /// Why an update did not happen, or is not known to have.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Update<E> {
@@ -37,8 +44,9 @@ pub enum Update<E> {
 struct Inner {
     core: Mutex<Core>,
     clock: Clock,
-    /// Absent: memory only.
-    commits: Option<mpsc::Sender<Commit>>,
+    journal: Mutex<Commits>,
+    /// Becomes true when the data file is closed.
+    closed: watch::Sender<bool>,
     revision: watch::Sender<Revision>,
     failed: watch::Sender<Option<String>>,
 }
@@ -67,15 +75,15 @@ impl Store {
             return Ok(Self::build(
                 in_memory(limits, clock.unix_time()),
                 clock,
-                None,
+                Commits::MemoryOnly,
             ));
         };
         let journal = Journal::open(path)?;
         let core = journal.load(limits, clock.now())?;
         let (commits, receiver) = mpsc::channel(COMMIT_QUEUE);
-        let store = Self::build(core, clock, Some(commits));
+        let store = Self::build(core, clock, Commits::File(commits));
         let inner = Arc::downgrade(&store.inner);
-        let failed = store.inner.failed.clone();
+        let (failed, closed) = (store.inner.failed.clone(), store.inner.closed.clone());
         std::thread::spawn(move || {
             let result = journal.run(receiver, |changes| {
                 if let Some(inner) = inner.upgrade() {
@@ -85,17 +93,21 @@ impl Store {
             if let Err(error) = result {
                 failed.send_replace(Some(error.to_string()));
             }
+            drop(journal);
+            closed.send_replace(true);
         });
         Ok(store)
     }
 
-    fn build(core: Core, clock: Clock, commits: Option<mpsc::Sender<Commit>>) -> Self {
+    fn build(core: Core, clock: Clock, commits: Commits) -> Self {
         let (revision, _) = watch::channel(core.revision());
         let (failed, _) = watch::channel(None);
+        let (closed, _) = watch::channel(matches!(commits, Commits::MemoryOnly));
         let inner = Arc::new(Inner {
             core: Mutex::new(core),
             clock,
-            commits,
+            journal: Mutex::new(commits),
+            closed,
             revision,
             failed,
         });
@@ -142,12 +154,33 @@ impl Store {
         self.inner.revision.subscribe()
     }
 
+    /// Closes the data file when all is written; later changes fail.
+    pub async fn close(&self) {
+        {
+            let mut journal = self
+                .inner
+                .journal
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            if let Commits::File(_) = *journal {
+                *journal = Commits::Closed;
+            }
+        }
+        let mut closed = self.inner.closed.subscribe();
+        // The sender lives as long as we do.
+        let _ = closed.wait_for(|closed| *closed).await;
+    }
+
     /// Returns when the data file can no longer be written: why. The process must end, for memory is ahead of disk.
     pub async fn failed(&self) -> String {
         let mut failed = self.inner.failed.subscribe();
-        match failed.wait_for(Option::is_some).await.as_deref() {
-            Ok(Some(reason)) => reason.clone(),
-            _ => std::future::pending().await,
+        let reason = match failed.wait_for(Option::is_some).await {
+            Ok(reason) => reason.clone(),
+            Err(_) => None,
+        };
+        match reason {
+            Some(reason) => reason,
+            None => std::future::pending().await,
         }
     }
 }
@@ -159,13 +192,16 @@ impl Inner {
         self.revision
             .send_if_modified(|seen| std::mem::replace(seen, revision) != revision);
         let changes = core.take_changes();
-        let Some(commits) = &self.commits else {
-            confirm(core, &changes);
-            return Ok(None);
+        let journal = self.journal.lock().unwrap_or_else(PoisonError::into_inner);
+        let commits = match &*journal {
+            Commits::MemoryOnly => {
+                confirm(core, &changes);
+                return Ok(None);
+            }
+            _ if changes.is_empty() => return Ok(None),
+            Commits::File(commits) => commits,
+            Commits::Closed => return Err(Behind),
         };
-        if changes.is_empty() {
-            return Ok(None);
-        }
         let (done, wait) = oneshot::channel();
         match commits.try_send(Commit {
             changes,

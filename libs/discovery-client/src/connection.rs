@@ -81,7 +81,7 @@ pub(crate) fn one_line(error: &(dyn Error + 'static)) -> String {
     let has = |what: &str| all.contains(what);
     let hint = if has("UnknownIssuer") || has("BadSignature") {
         "its certificate was not issued by the CA of this mesh: is this the discovery of another mesh?"
-    } else if has("NotValidForName") {
+    } else if has("not valid for name") || has("NotValidForName") {
         "its certificate does not name this host: run `turnpike init` with --discovery HOST:PORT as nodes use it"
     } else if has("invalid peer certificate: Expired") || has("certificate expired: verif") {
         "its certificate has expired, or this machine's clock is wrong"

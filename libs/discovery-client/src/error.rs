@@ -56,7 +56,7 @@ pub enum JoinError {
     #[error("join-token-file: {0}")]
     Token(#[from] TokenError),
     /// Discovery refused, and said why.
-    #[error("discovery refused to enroll this node: {0}")]
+    #[error("discovery refuses this node: {0}")]
     Refused(String),
     /// This clock and the mesh's are too far apart.
     #[error(

@@ -100,7 +100,7 @@ fn check_kept(
     Ok(())
 }
 
-/// Asks discovery for the time. That it is away, or has other complaints, is for later.
+/// Asks discovery for the time, and whether it knows us. That it is away is for later.
 async fn check_clock(settings: &Settings, identity: &NodeIdentity) -> Result<(), JoinError> {
     let ask = async {
         let tls = identity.tls();
@@ -110,10 +110,24 @@ async fn check_clock(settings: &Settings, identity: &NodeIdentity) -> Result<(),
         let request = RangeRequest {
             prefix: "revocation/".into(),
         };
-        DirectoryClient::new(channel).range(request).await.ok()
+        Some(DirectoryClient::new(channel).range(request).await)
     };
-    match tokio::time::timeout(DEADLINE, ask).await {
-        Ok(Some(response)) => compare_clocks(UnixTime(response.get_ref().unix_time)),
+    let status = match tokio::time::timeout(DEADLINE, ask).await {
+        Ok(Some(Ok(response))) => return compare_clocks(UnixTime(response.get_ref().unix_time)),
+        Ok(Some(Err(status))) => status,
+        _ => return Ok(()),
+    };
+    let time = status
+        .metadata()
+        .get("unix-time")
+        .and_then(|time| time.to_str().ok()?.parse().ok());
+    if let Some(time) = time {
+        compare_clocks(UnixTime(time))?;
+    }
+    match status.code() {
+        tonic::Code::Unauthenticated | tonic::Code::PermissionDenied => {
+            Err(JoinError::Refused(status.message().to_owned()))
+        }
         _ => Ok(()),
     }
 }

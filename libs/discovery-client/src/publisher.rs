@@ -80,8 +80,8 @@ impl Publisher {
     }
 
     /// One step: whatever was there, afterwards the directory has what is wanted, for another 10 s.
-    async fn ensure(&mut self, wanted: Option<SignedDocument>) -> Result<(), Status> {
-        let Some(wanted) = wanted else {
+    async fn ensure(&mut self, asked: Option<SignedDocument>) -> Result<(), Status> {
+        let Some(asked) = asked else {
             let lease = self.shared.lease.swap(0, Ordering::Relaxed);
             self.put = None;
             return if lease == 0 {
@@ -92,7 +92,7 @@ impl Publisher {
         };
         self.keep_alive().await?;
         let identity = self.shared.identity.current();
-        let wanted = freshen(wanted, &identity, Clock.unix_time());
+        let wanted = freshen(asked.clone(), &identity, Clock.unix_time());
         if self.put.as_ref() == Some(&wanted) {
             return Ok(());
         }
@@ -104,9 +104,9 @@ impl Publisher {
             expected_revision: None,
         };
         bounded(self.client.put(request)).await?;
-        // What is kept is the fresh one, so that it is signed anew only when due.
+        // What is kept is the fresh one, so that it is signed anew only when due; unless another was published meanwhile.
         self.shared.published.send_if_modified(|published| {
-            if published.is_some() {
+            if published.as_ref() == Some(&asked) {
                 *published = Some(wanted.clone());
             }
             false
