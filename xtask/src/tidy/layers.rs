@@ -196,9 +196,7 @@ fn what_a_mind_writes(files: &Files, directory: &str) -> Vec<Problem> {
         if path.contains("tests") {
             continue;
         }
-        // By habit the tests of a file are at its end.
-        let before_tests = text.split("#[cfg(test)]\nmod ").next().unwrap_or_default();
-        for (index, line) in before_tests.lines().enumerate() {
+        for (index, line) in before_tests(text).enumerate() {
             let code = line.split("//").next().unwrap_or_default();
             for (written, reason) in NOT_WRITTEN_IN_A_MIND {
                 if code.contains(written) {
@@ -209,6 +207,22 @@ fn what_a_mind_writes(files: &Files, directory: &str) -> Vec<Problem> {
         }
     }
     problems
+}
+
+/// The lines of a file down to its tests, which by habit are at its end.
+fn before_tests(text: &str) -> impl Iterator<Item = &str> {
+    let lines: Vec<_> = text.lines().collect();
+    let begins = |index: &usize| {
+        let mut rest = lines[*index..]
+            .iter()
+            .skip_while(|line| line.starts_with("#["));
+        lines[*index] == "#[cfg(test)]"
+            && rest
+                .next()
+                .is_some_and(|line| line.starts_with("mod ") && line.ends_with('{'))
+    };
+    let end = (0..lines.len()).find(begins).unwrap_or(lines.len());
+    lines.into_iter().take(end)
 }
 
 #[cfg(test)]
@@ -230,5 +244,12 @@ mod tests {
         assert!(edge("libs/link", "libs/wire").is_none());
         assert!(edge("turnpike", "tests/lab").is_none());
         assert!(edge("discovery", "tests/lab").is_some());
+    }
+
+    #[test]
+    fn tests_at_the_end_of_a_file_may_look_at_the_clock() {
+        let text = "fn a() {}\n#[cfg(test)]\nmod more_tests;\nfn b() {}\n#[cfg(test)]\n#[allow(x)]\nmod tests {\n}\n";
+        assert_eq!(before_tests(text).last(), Some("fn b() {}"));
+        assert_eq!(before_tests("a\nb").count(), 2);
     }
 }
