@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 pub mod cli;
+pub mod config_file;
 pub mod config;
 pub mod dns_listener;
 mod dns_handler;

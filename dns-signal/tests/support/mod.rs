@@ -239,3 +239,9 @@ pub(crate) async fn eventually(what: &str, condition: impl Fn() -> bool) {
     });
     reached.await.unwrap_or_else(|_| panic!("never: {what}"));
 }
+
+/// Nothing listens there.
+pub(crate) async fn dead_address() -> SocketAddr {
+    let socket = UdpSocket::bind(any_port()).await.unwrap();
+    socket.local_addr().unwrap()
+}

@@ -1,0 +1,112 @@
+//! The configuration file as it is written.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use model::{NetworkName, NodeName};
+use serde::Deserialize;
+
+/// `dns-signal.toml`. Fields without a default must be given.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct File {
+    /// The network this sidecar is in.
+    pub network: NetworkName,
+    /// Where discovery is: `https://HOST:PORT`.
+    pub discovery: String,
+    /// Directory for key, certificate and assigned virtual IPs; created if absent, readable by its owner only.
+    /// Default `/var/lib/turnpike/dns-signal`.
+    #[serde(default = "default_state_directory")]
+    pub state_directory: PathBuf,
+    /// File with the join token; needed for the first start only, while the state directory holds no identity.
+    pub join_token_file: Option<PathBuf>,
+    /// This node's name, unique among the network's workloads. Default: the token's, else discovery chooses.
+    pub node_name: Option<NodeName>,
+    /// Address of the admin port (HTTP: `/healthz`, `/readyz`, `/metrics`, `/status`). Default `127.0.0.1:9103`.
+    #[serde(default = "default_admin")]
+    pub admin: SocketAddr,
+    /// Name resolution.
+    pub dns: DnsFile,
+    /// The tunnel's local end.
+    #[serde(default)]
+    pub tunnel: TunnelFile,
+    /// Links to activators.
+    #[serde(default)]
+    pub link: LinkFile,
+}
+
+/// Section `[dns]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct DnsFile {
+    /// Addresses to answer on, UDP and TCP; without a port: 53. At most 16. Default `["127.0.0.1:53"]`.
+    #[serde(default = "default_listen")]
+    pub listen: Vec<String>,
+    /// Resolvers for all names that are not the mesh's, tried in this order; without a port: 53. 1 to 8.
+    pub upstreams: Vec<String>,
+    /// The domain of the mesh: services are `<service>.<network>.<suffix>`. Default `mesh.internal`.
+    #[serde(default = "default_suffix")]
+    pub suffix: String,
+    /// How long a workload may remember an answer, positive or negative; whole seconds, 0 s to 1 h. Default `5s`.
+    #[serde(default = "default_ttl")]
+    pub ttl: String,
+}
+
+/// Section `[tunnel]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct TunnelFile {
+    /// Name of the TUN interface, 1 to 15 characters. Default `turnpike0`.
+    pub interface: String,
+    /// Range of virtual IPv4 addresses, /30 or larger, which nothing else here uses; its first host address is the
+    /// interface's own. Default `198.18.0.0/15`.
+    pub pool_ipv4: String,
+    /// Range of virtual IPv6 addresses, /126 or larger. Default `fd74:7572:6e70::/64`.
+    pub pool_ipv6: String,
+}
+
+/// Section `[link]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct LinkFile {
+    /// A link without traffic for this long is closed; the next packet opens it again. 1 s to 1 d. Default `60s`.
+    pub idle_timeout: String,
+}
+
+impl Default for TunnelFile {
+    fn default() -> Self {
+        Self {
+            interface: "turnpike0".into(),
+            pool_ipv4: "198.18.0.0/15".into(),
+            pool_ipv6: "fd74:7572:6e70::/64".into(),
+        }
+    }
+}
+
+impl Default for LinkFile {
+    fn default() -> Self {
+        Self {
+            idle_timeout: "60s".into(),
+        }
+    }
+}
+
+fn default_state_directory() -> PathBuf {
+    "/var/lib/turnpike/dns-signal".into()
+}
+
+fn default_admin() -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], 9103))
+}
+
+fn default_listen() -> Vec<String> {
+    vec!["127.0.0.1:53".into()]
+}
+
+fn default_suffix() -> String {
+    "mesh.internal".into()
+}
+
+fn default_ttl() -> String {
+    "5s".into()
+}
