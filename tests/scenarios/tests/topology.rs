@@ -110,6 +110,30 @@ fn the_world_outside_is_reached_by_name_and_by_ping() {
 }
 
 #[test]
+fn the_upstream_serves_names_of_every_kind_and_knows_what_does_not_exist() {
+    let lab = bare_lab("topo10");
+    let dig = |args: &[&str]| {
+        let fixed = ["dig", "+tries=2", "+time=2"];
+        lab.output("east/app", &[&fixed[..], args].concat())
+            .expect("dig")
+    };
+    for (name, record, expected) in [
+        ("www.example.com", "A", "203.0.113.53"),
+        ("www.example.com", "AAAA", "2001:db8:113::53"),
+        ("alias.example.com", "A", "CNAME\twww.example.com."),
+        ("example.com", "MX", "10 mail.example.com."),
+        ("example.com", "TXT", "\"lab\""),
+    ] {
+        let printed = dig(&[name, record]);
+        assert!(printed.contains(expected), "{name} {record}: {printed}");
+    }
+    assert!(dig(&["absent.example.com"]).contains("status: NXDOMAIN"));
+    let whole = dig(&["long.example.com", "TXT"]);
+    assert!(whole.contains("Truncated, retrying in TCP"), "{whole}");
+    assert!(whole.contains("ANSWER: 10"), "{whole}");
+}
+
+#[test]
 fn a_symmetric_router_uses_another_port_for_every_destination() {
     let lab = bare_lab("topo4");
     for (host, router) in [("west/app", "203.0.113.11:"), ("east/app", "203.0.113.21:")] {
