@@ -1,5 +1,7 @@
 //! Parse, run, exit code.
 
+#![forbid(unsafe_code)]
+
 use std::process::ExitCode;
 
 use dns_signal::app;
@@ -8,10 +10,7 @@ use dns_signal::config::Config;
 use service_kit::Capability;
 
 /// For the TUN device and its routes, and for port 53.
-const CAPABILITIES: [Capability; 2] = [
-    Capability::CAP_NET_ADMIN,
-    Capability::CAP_NET_BIND_SERVICE,
-];
+const CAPABILITIES: [Capability; 2] = [Capability::CAP_NET_ADMIN, Capability::CAP_NET_BIND_SERVICE];
 
 fn main() -> ExitCode {
     let cli: Cli = match service_kit::parse_args() {
