@@ -2,7 +2,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{BufRead as _, BufReader};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
@@ -29,9 +29,28 @@ struct Outcome {
 
 /// Runs them all. `failed_before` are gates that failed already: they count as failures in the summary.
 pub(crate) fn run(filter: Option<&str>, failed_before: &[&'static str]) -> Result<ExitCode> {
+    match prepare() {
+        Ok(binaries) => run_prepared(filter, failed_before, &binaries),
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            let preparation = Outcome {
+                name: "preparing",
+                failed: 1,
+                ..Outcome::default()
+            };
+            Ok(summarize(&[preparation], failed_before))
+        }
+    }
+}
+
+/// Tools and binaries: without them no test would say anything.
+fn prepare() -> Result<PathBuf> {
     packages::ensure_root("the test")?;
     packages::ensure_installed(&[packages::FOR_LAB, packages::FOR_TESTS])?;
-    let binaries = build::release_binaries()?;
+    build::release_binaries()
+}
+
+fn run_prepared(filter: Option<&str>, failed_before: &[&str], binaries: &Path) -> Result<ExitCode> {
     let before = labs()?;
 
     let mut crates = vec!["--workspace"];
@@ -45,7 +64,7 @@ pub(crate) fn run(filter: Option<&str>, failed_before: &[&'static str]) -> Resul
     ];
     let outcomes = parts.into_iter().map(|(name, packages, one_by_one)| {
         shell::heading(&format!("Tests: {name}"));
-        cargo_test(name, &packages, &binaries, one_by_one, filter)
+        cargo_test(name, &packages, binaries, one_by_one, filter)
     });
     let outcomes: Result<Vec<Outcome>> = outcomes.collect();
     for name in labs()?.difference(&before) {
