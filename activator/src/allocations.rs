@@ -19,9 +19,6 @@ const SEND_LIMIT: usize = 4 << 20;
 /// No allocation is started from another port more often than this.
 const NEW_PORT_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How long a relay is given to confirm that an allocation is deleted; it expires by itself otherwise.
-const CLOSING_PATIENCE: Duration = Duration::from_secs(1);
-
 /// Something happened to an allocation.
 #[derive(Debug)]
 pub(crate) enum AllocationEvent {
@@ -65,8 +62,8 @@ struct Relay {
     access: RelayAccess,
     started: Instant,
     wants_new_port: bool,
-    /// When a closing allocation is forgotten even if the relay did not confirm.
-    closing: Option<Instant>,
+    /// To be forgotten once its last words are out.
+    closing: bool,
 }
 
 /// All of them. There are few: a search is a walk.
@@ -113,7 +110,7 @@ impl Allocations {
             relayed: Vec::new(),
             peers: HashMap::new(),
             stats: RelayStats::default(),
-            closing: None,
+            closing: false,
         });
         Ok(())
     }
@@ -126,12 +123,12 @@ impl Allocations {
         }
     }
 
-    /// Tells the relay to delete the allocation, and forgets it when it has or took too long.
+    /// Tells the relay to delete the allocation, and forgets it once that is sent.
     pub(crate) fn close(&mut self, name: &RelayName, now: Instant) {
         if let Some(relay) = self.find(name) {
             relay.mind.close(now);
             relay.relayed.clear();
-            relay.closing = Some(now + CLOSING_PATIENCE);
+            relay.closing = true;
         }
     }
 
@@ -146,24 +143,21 @@ impl Allocations {
         found.map_or(&[], |relay| relay.relayed.as_slice())
     }
 
-    /// Lets a peer through, for one more link. Peers of a family without a relayed address are left out.
+    /// Lets a peer through, for one more link. `false`: it cannot be, for want of a relayed address of its family
+    /// for example.
     pub(crate) fn permit(&mut self, name: &RelayName, peer: SocketAddr, now: Instant) -> bool {
         let Some(relay) = self.find(name) else {
             return false;
         };
-        if !relay
-            .relayed
-            .iter()
-            .any(|relayed| relayed.0.is_ipv4() == peer.is_ipv4())
-        {
-            return false;
+        if let Some(links) = relay.peers.get_mut(&peer) {
+            *links += 1;
+            return true;
         }
-        let links = relay.peers.entry(peer).or_default();
-        *links += 1;
-        if *links == 1 {
-            relay.mind.permit(PeerAddr(peer), now);
+        let permitted = relay.mind.permit(PeerAddr(peer), now);
+        if permitted {
+            relay.peers.insert(peer, 1);
         }
-        true
+        permitted
     }
 
     /// One link fewer needs this peer.
@@ -238,44 +232,31 @@ impl Allocations {
         }
     }
 
-    /// Queues a datagram from a relayed address to a peer. `None`: the address is not a relayed one of ours;
-    /// `Some(false)`: it is, but the datagram could not be sent.
-    pub(crate) fn push(
-        &mut self,
-        local: SocketAddr,
-        remote: SocketAddr,
-        payload: &[u8],
-    ) -> Option<bool> {
+    /// Queues a datagram from a relayed address to a peer; what the mind does not send it counts itself. `false`: the
+    /// address is not a relayed one of ours.
+    pub(crate) fn push(&mut self, local: SocketAddr, remote: SocketAddr, payload: &[u8]) -> bool {
         let ours = |relay: &&mut Relay| relay.relayed.iter().any(|relayed| relayed.0 == local);
-        let relay = self.relays.iter_mut().find(ours)?;
-        self.scratch.clear();
-        if !relay
-            .mind
-            .encode_to_peer(PeerAddr(remote), payload, &mut self.scratch)
-        {
-            relay.stats.refused += 1;
-            return Some(false);
+        let Some(relay) = self.relays.iter_mut().find(ours) else {
+            return false;
+        };
+        let peer = PeerAddr(remote);
+        let sent = match relay.mind.channel_header(peer, payload.len()) {
+            Some(header) => relay.send(&[&header, payload]),
+            None => {
+                self.scratch.clear();
+                relay.mind.encode_to_peer(peer, payload, &mut self.scratch)
+                    && relay.send(&[&self.scratch])
+            }
+        };
+        if sent {
+            relay.stats.bytes_sent += payload.len() as u64;
         }
-        let mut pushed = relay.outbound.push(None, relay.server, &[&self.scratch]);
-        if pushed.is_err() {
-            relay.flush();
-            pushed = relay.outbound.push(None, relay.server, &[&self.scratch]);
-        }
-        match pushed {
-            Ok(()) => relay.stats.bytes_sent += payload.len() as u64,
-            Err(_) => relay.stats.refused += 1,
-        }
-        Some(pushed.is_ok())
+        true
     }
 
     /// When a mind wants to be woken.
     pub(crate) fn poll_timeout(&mut self) -> Option<Instant> {
-        let due = |relay: &mut Relay| {
-            [relay.mind.poll_timeout(), relay.closing]
-                .into_iter()
-                .flatten()
-                .min()
-        };
+        let due = |relay: &mut Relay| relay.mind.poll_timeout();
         self.relays.iter_mut().filter_map(due).min()
     }
 
@@ -286,18 +267,13 @@ impl Allocations {
                 relay.mind.handle_timeout(now);
             }
         }
-        self.relays.retain(|relay| {
-            relay
-                .closing
-                .is_none_or(|patience| now < patience && !relay.mind.is_closed())
-        });
     }
 
     /// Starts those anew, from another port, that cannot get on with the one they have.
     pub(crate) fn renew_ports(&mut self, mut seed: impl FnMut() -> u64, now: Instant) {
         let stuck = |relay: &&mut Relay| {
             relay.wants_new_port
-                && relay.closing.is_none()
+                && !relay.closing
                 && now.saturating_duration_since(relay.started) >= NEW_PORT_INTERVAL
         };
         for relay in self.relays.iter_mut().filter(stuck) {
@@ -318,11 +294,7 @@ impl Allocations {
 
     /// The next thing that happened to any of them.
     pub(crate) fn poll_event(&mut self) -> Option<AllocationEvent> {
-        for relay in self
-            .relays
-            .iter_mut()
-            .filter(|relay| relay.closing.is_none())
-        {
+        for relay in self.relays.iter_mut().filter(|relay| !relay.closing) {
             while let Some(event) = relay.mind.poll_event() {
                 let name = relay.name.clone();
                 match event {
@@ -363,13 +335,17 @@ impl Allocations {
         for relay in &mut self.relays {
             relay.flush();
         }
+        self.relays
+            .retain(|relay| !relay.closing || !relay.outbound.is_empty());
     }
 
     /// Each relay's counters and number of peers.
     pub(crate) fn stats(&self) -> impl Iterator<Item = (&RelayName, RelayStats, usize)> {
-        self.relays
-            .iter()
-            .map(|relay| (&relay.name, relay.stats, relay.peers.len()))
+        self.relays.iter().map(|relay| {
+            let mut stats = relay.stats;
+            stats.refused += relay.mind.stats().not_sent;
+            (&relay.name, stats, relay.peers.len())
+        })
     }
 
     fn find(&mut self, name: &RelayName) -> Option<&mut Relay> {
@@ -380,7 +356,18 @@ impl Allocations {
 impl Relay {
     /// A closing one no longer has a name: another may be in its place.
     fn is(&self, name: &RelayName) -> bool {
-        self.name == *name && self.closing.is_none()
+        self.name == *name && !self.closing
+    }
+
+    /// Queues one message to the relay, put together from parts.
+    fn send(&mut self, parts: &[&[u8]]) -> bool {
+        if self.outbound.push(None, self.server, parts).is_ok() {
+            return true;
+        }
+        self.flush();
+        let pushed = self.outbound.push(None, self.server, parts).is_ok();
+        self.stats.refused += u64::from(!pushed);
+        pushed
     }
 
     fn flush(&mut self) {

@@ -260,20 +260,14 @@ impl EventLoop {
         self.gateway.handle_input(Input::Shutdown, Clock.now());
         self.carry_out(Clock.now());
         let directory = self.directory.clone();
-        // The relays' answers are waited for meanwhile: a lost Refresh is sent again by the allocation's mind.
         let relays = async {
+            // Mostly sent already; a full socket takes the last words a moment later.
             let deadline = Clock.now() + CLOSING_DEADLINE;
             while !self.allocations.is_empty() && Clock.now() < deadline {
-                let timeout = self
-                    .poll_timeout()
-                    .map_or(deadline, |due| due.min(deadline));
                 let Self { allocations, .. } = self;
                 let ready = poll_fn(|context| allocations.poll_ready(context));
-                let _ = tokio::time::timeout_at(timeout.into(), ready).await;
-                let now = Clock.now();
-                self.receive_datagrams(now);
-                self.handle_timeouts(now);
-                self.carry_out(now);
+                let _ = tokio::time::timeout_at(deadline.into(), ready).await;
+                self.carry_out(Clock.now());
             }
         };
         tokio::join!(relays, directory.shutdown());

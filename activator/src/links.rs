@@ -84,7 +84,7 @@ impl ActiveLinks {
         let ufrag = active.link.local_ufrag().to_owned();
         let inserted = self.table.insert(key, &ufrag, active);
         if inserted {
-            self.mark(key);
+            self.touch(LinkKey(key));
         }
         inserted
     }
@@ -100,8 +100,7 @@ impl ActiveLinks {
 
     /// The link, for something that may make it have output.
     pub(crate) fn touch(&mut self, key: LinkKey) -> Option<&mut ActiveLink> {
-        self.mark(key.0);
-        self.table.get_mut(key.0)
+        Some(mark(&mut self.dirty, self.table.get_mut(key.0)?))
     }
 
     /// The link, to look at.
@@ -122,8 +121,7 @@ impl ActiveLinks {
         payload: &[u8],
     ) -> Option<&mut ActiveLink> {
         let key = self.table.route(local, remote, payload)?;
-        self.mark(key);
-        self.table.get_mut(key)
+        Some(mark(&mut self.dirty, self.table.get_mut(key)?))
     }
 
     /// Remembers a pair that the link sends to, so that what comes back finds it.
@@ -181,7 +179,7 @@ impl ActiveLinks {
                 if active.link.poll_timeout().is_some_and(|due| due <= now) {
                     active.link.handle_timeout(now);
                 }
-                self.mark(key);
+                mark(&mut self.dirty, active);
             }
         }
     }
@@ -195,12 +193,12 @@ impl ActiveLinks {
     pub(crate) fn iter(&self) -> impl Iterator<Item = &ActiveLink> {
         self.table.iter().map(|(_, active)| active)
     }
+}
 
-    fn mark(&mut self, key: u64) {
-        if let Some(active) = self.table.get_mut(key)
-            && !std::mem::replace(&mut active.dirty, true)
-        {
-            self.dirty.push(key);
-        }
+/// Notes that a link has to be drained.
+fn mark<'a>(dirty: &mut Vec<u64>, active: &'a mut ActiveLink) -> &'a mut ActiveLink {
+    if !std::mem::replace(&mut active.dirty, true) {
+        dirty.push(active.key.0);
     }
+    active
 }

@@ -5,6 +5,7 @@ use std::time::Instant;
 use activator_proto::{Input, LinkKey, Output, forward::FromLink, stats::DropReason};
 use link::{
     CandidateKind, CloseReason, Link, LinkError, LinkEvent, LinkRole, LocalCandidate, Path, Step,
+    Transmit,
 };
 use model::{NodeId, RelayName};
 use protocol::document::{
@@ -354,30 +355,33 @@ impl EventLoop {
             stats,
             ..
         } = self;
-        let mut last = None;
-        while let Some(active) = links.touch_quietly(key)
-            && let Some(transmit) = active.link.poll_transmit()
-        {
-            let pair = (transmit.local, transmit.remote);
-            // Learned once per run of equal pairs: what comes back on them is this link's.
-            if last.replace(pair) != Some(pair) {
-                links.learn(key, pair.0, pair.1);
+        let mut known = None;
+        while let Some(active) = links.touch_quietly(key) {
+            let mut learned = None;
+            while let Some(Transmit {
+                local,
+                remote,
+                payload,
+            }) = active.link.poll_transmit()
+            {
+                if allocations.push(local, remote, &payload) {
+                    stats.relayed_bytes_sent += payload.len() as u64;
+                } else if !sockets.push(local, remote, &payload) {
+                    stats.datagrams_refused += sockets.flush().refused as u64;
+                    let sent = sockets.push(local, remote, &payload);
+                    stats.datagrams_refused += u64::from(!sent);
+                }
+                if known != Some((local, remote)) {
+                    learned = Some((local, remote));
+                    break;
+                }
             }
-            let sent = match allocations.push(pair.0, pair.1, &transmit.payload) {
-                Some(sent) => {
-                    stats.relayed_bytes_sent += transmit.payload.len() as u64;
-                    sent
-                }
-                None => {
-                    sockets.push(pair.0, pair.1, &transmit.payload) || {
-                        stats.datagrams_refused += sockets.flush().refused as u64;
-                        sockets.push(pair.0, pair.1, &transmit.payload)
-                    }
-                }
+            // Once per run of equal pairs: what comes back on them is this link's.
+            let Some((local, remote)) = learned else {
+                break;
             };
-            if !sent {
-                stats.datagrams_refused += 1;
-            }
+            links.learn(key, local, remote);
+            known = learned;
         }
     }
 
