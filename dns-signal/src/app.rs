@@ -15,9 +15,7 @@ use dns_signal_proto::services::Services;
 use link::DtlsCertificate;
 use model::Role;
 use net::HostSockets;
-use service_kit::{
-    Admin, Readiness, Task, drop_capabilities, read_secret_file, shared_registry, shutdown_signal,
-};
+use service_kit::{Admin, Readiness, Task, read_secret_file, shared_registry, shutdown_signal};
 use tokio::sync::{mpsc, watch};
 use tun::{Device, TunConfig};
 
@@ -94,6 +92,12 @@ struct Ready {
     device: Option<Task>,
 }
 
+fn release(task: &mut Option<Task>) {
+    if let Some(task) = task.take() {
+        task.done();
+    }
+}
+
 async fn serve_admin(
     config: &Config,
     resolver: &Arc<Resolver>,
@@ -135,17 +139,15 @@ async fn tunnel(
         () = stopped(&mut stop) => return Ok(()),
     };
     tracing::info!(node = %identity.current().node_id(), "enrolled");
-    ready.enrolled.take().map(Task::done);
+    release(&mut ready.enrolled);
 
     let device_addresses = config.tunnel.pools.device();
     let device = open_device(config)?;
-    ready.device.take().map(Task::done);
+    release(&mut ready.device);
     let sockets = HostSockets::bind(0, &[config.tunnel.interface.as_str()])
         .context("cannot bind UDP sockets on this host's addresses")?;
     let hosts = sockets.addresses();
     tracing::info!(candidates = ?hosts, "host candidates");
-    // All that needed a privilege is open now.
-    drop_capabilities(&[]).context("cannot drop capabilities")?;
 
     let (directory, events) = discovery_client::start(settings, identity, std::future::pending());
     let (signaling, failed) = Signaling::new(directory.clone());
@@ -177,7 +179,7 @@ async fn tunnel(
         on_view: Box::new(move |view| {
             publish_services(&resolver, view);
             if view.revision.0 > 0 {
-                ready.directory.take().map(Task::done);
+                release(&mut ready.directory);
             }
         }),
         board,
