@@ -65,7 +65,10 @@ struct Reservation {
     server: Option<ServerAddr>,
     relayed: Vec<RelayedAddr>,
     credential: Credential,
+    /// Credentials that could not be had, in a row.
     failures: u32,
+    /// Credentials that the relay refused since it last accepted one.
+    refusals: u32,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -162,6 +165,7 @@ impl Reservations {
                     relayed: Vec::new(),
                     credential: Credential::Expected { since: now },
                     failures: 0,
+                    refusals: 0,
                 }
             });
         }
@@ -240,18 +244,17 @@ impl Reservations {
         {
             return; // already on its way
         }
-        held.failures = held.failures.saturating_add(1);
-        if held.failures == 1 {
+        held.refusals = held.refusals.saturating_add(1);
+        if held.refusals == 1 {
             held.credential = Credential::Expected { since: now };
+            let uri = held.uri.clone();
             outputs.push_back(Output::FetchAccess {
                 relay: relay.clone(),
-                uri: held.uri.clone(),
+                uri,
             });
         } else {
-            let wait = self.backoff(relay).max(MIN_CREDENTIAL_INTERVAL);
-            if let Some(held) = self.by_relay.get_mut(relay) {
-                held.credential = Credential::Due(now + wait);
-            }
+            // Fresh credentials are refused too: a secret differs, and asking faster does not help.
+            held.credential = Credential::Due(now + MAX_BACKOFF);
         }
     }
 
@@ -260,6 +263,7 @@ impl Reservations {
         self.by_relay.get_mut(relay).is_some_and(|held| {
             let news = held.relayed != relayed;
             held.relayed = relayed;
+            held.refusals = 0;
             news
         })
     }

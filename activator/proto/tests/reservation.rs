@@ -220,11 +220,24 @@ fn a_refused_credential_is_exchanged_at_once_but_not_in_a_loop() {
     };
     assert_eq!(asked(&world.input(refused())), ["west-relay"]);
     assert!(world.input(refused()).is_empty(), "it is on its way");
-    world.input(Input::Access {
+    let fetched = || Input::Access {
         relay: relay("west-relay"),
         access: Ok(access()),
-    });
-    assert_eq!(asked(&world.input(refused())), ["west-relay"]);
+    };
+    world.input(fetched());
+    assert!(world.input(refused()).is_empty(), "no better: later");
+    assert_eq!(
+        asked(&world.advance(Duration::from_secs(4))),
+        ["west-relay"]
+    );
+
+    world.input(fetched());
+    world.allocated("west-relay", "10.0.0.2:50001");
+    assert_eq!(
+        asked(&world.input(refused())),
+        ["west-relay"],
+        "accepted meanwhile"
+    );
 }
 
 #[test]

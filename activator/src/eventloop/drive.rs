@@ -15,6 +15,9 @@ use protocol::document::{
 use super::EventLoop;
 use crate::{allocations::AllocationEvent, links::ActiveLink};
 
+/// Of a host with many addresses; the other side takes 16 candidates in all.
+const MAX_HOST_CANDIDATES: usize = 12;
+
 impl EventLoop {
     /// Until nothing is left to do; then sends.
     pub(super) fn carry_out(&mut self, now: Instant) {
@@ -233,7 +236,7 @@ impl EventLoop {
                 link.add_local_candidate(candidate, now)?;
             }
         }
-        for &address in &self.hosts {
+        for &address in self.hosts.iter().take(MAX_HOST_CANDIDATES) {
             let kind = CandidateKind::Host;
             link.add_local_candidate(
                 LocalCandidate {
