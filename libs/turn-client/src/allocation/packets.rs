@@ -1,0 +1,141 @@
+//! The packet path: ChannelData and indications, both ways.
+
+use std::time::Instant;
+
+use model::PeerAddr;
+use stun_types::attribute::AttributeStaticType;
+use stun_types::message::MessageClass;
+use turn_types::attribute::{Data, XorPeerAddress};
+use turn_types::message::{DATA, SEND};
+use wire::stun::Message;
+use wire::{Class, channel_data, classify};
+
+use super::{Allocation, Phase};
+use crate::message::{Writer, read_address};
+use crate::output::{DropReason, Received};
+use crate::peers::Route;
+
+impl Allocation {
+    /// Takes a datagram that the relay sent. The shell has checked that it came from the relay's address.
+    pub fn handle_datagram<'a>(&mut self, now: Instant, datagram: &'a [u8]) -> Received<'a> {
+        let received = match datagram.first().map(|first| classify(*first)) {
+            Some(Class::ChannelData) => self.on_channel_data(now, datagram),
+            Some(Class::Stun) => match Message::decode(datagram) {
+                Ok(message) if message.class() == MessageClass::Indication => {
+                    self.on_indication(now, &message)
+                }
+                Ok(message) => self.on_answer(now, &message),
+                Err(_) => Received::Dropped(DropReason::Malformed),
+            },
+            _ => Received::Dropped(DropReason::Malformed),
+        };
+        match received {
+            Received::FromPeer { .. } => self.stats.from_peers += 1,
+            Received::Dropped(_) => self.stats.dropped += 1,
+            Received::Handled => {}
+        }
+        received
+    }
+
+    fn on_channel_data<'a>(&mut self, now: Instant, datagram: &'a [u8]) -> Received<'a> {
+        if !matches!(self.phase, Phase::Active) {
+            return Received::Dropped(DropReason::NoAllocation);
+        }
+        let Ok(message) = channel_data::decode(datagram) else {
+            return Received::Dropped(DropReason::Malformed);
+        };
+        let Some(peer) = self.peers.of_channel(message.channel) else {
+            return Received::Dropped(DropReason::UnboundChannel);
+        };
+        self.on_heard(now);
+        Received::FromPeer {
+            peer,
+            payload: message.payload,
+        }
+    }
+
+    fn on_indication<'a>(&mut self, now: Instant, message: &Message<'a>) -> Received<'a> {
+        if message.method() != DATA {
+            return Received::Dropped(DropReason::Unexpected);
+        }
+        if !matches!(self.phase, Phase::Active) {
+            return Received::Dropped(DropReason::NoAllocation);
+        }
+        let peer = message
+            .value(XorPeerAddress::TYPE)
+            .and_then(|value| read_address(value, message.transaction_id()));
+        match (peer, message.value(Data::TYPE)) {
+            (Some(peer), Some(payload)) => {
+                self.on_heard(now);
+                Received::FromPeer {
+                    peer: PeerAddr(peer),
+                    payload,
+                }
+            }
+            _ => Received::Dropped(DropReason::Malformed),
+        }
+    }
+
+    pub(super) fn on_heard(&mut self, now: Instant) {
+        self.liveness.quiet_since = now;
+        self.liveness.probes = 0;
+    }
+
+    /// The four bytes to put in front of `len` bytes for `peer`; `None` as long as no channel is bound for it (then
+    /// [`Self::encode_to_peer`] may still do) or when `len` exceeds 65 535.
+    pub fn channel_header(&mut self, peer: PeerAddr, len: usize) -> Option<[u8; 4]> {
+        if !matches!(self.phase, Phase::Active) {
+            return None;
+        }
+        let len = u16::try_from(len).ok()?;
+        match self.peers.route(peer) {
+            Route::Channel(number) => {
+                self.stats.to_peers += 1;
+                Some(channel_data::header(number, len))
+            }
+            _ => None,
+        }
+    }
+
+    /// Appends to `out` what to send to the relay for `payload` to reach `peer`: ChannelData, or a Send indication
+    /// until the channel is bound (the relay drops ChannelData before that).
+    ///
+    /// False when there is nothing to send now: the packet waits for the peer's permission (at most 16 per peer) and
+    /// will come out of [`Self::poll_transmit`], or it is dropped and counted.
+    pub fn encode_to_peer(&mut self, peer: PeerAddr, payload: &[u8], out: &mut Vec<u8>) -> bool {
+        let active = matches!(self.phase, Phase::Active);
+        let Some(len) = u16::try_from(payload.len()).ok().filter(|_| active) else {
+            self.stats.not_sent += 1;
+            return false;
+        };
+        match self.peers.route(peer) {
+            Route::Channel(number) => {
+                out.extend_from_slice(&channel_data::header(number, len));
+                out.extend_from_slice(payload);
+            }
+            Route::Indication => self.write_indication(peer, payload, out),
+            Route::Wait(index) => {
+                if self.peers.enqueue(index, payload) {
+                    self.stats.queued += 1;
+                } else {
+                    self.stats.not_sent += 1;
+                }
+                return false;
+            }
+            Route::Nowhere => {
+                self.stats.not_sent += 1;
+                return false;
+            }
+        }
+        self.stats.to_peers += 1;
+        true
+    }
+
+    /// A Send indication (RFC 8656 section 11.1). Not signed: indications are not.
+    pub(super) fn write_indication(&mut self, peer: PeerAddr, payload: &[u8], out: &mut Vec<u8>) {
+        let id = self.random.transaction_id();
+        let mut writer = Writer::new(out, MessageClass::Indication, SEND, id);
+        writer.add_address(XorPeerAddress::TYPE, peer.0);
+        writer.add(Data::TYPE, payload);
+    }
+}

@@ -1,0 +1,134 @@
+//! What happens by itself: repetitions, refreshes, the probe for silence, the next attempt.
+
+use std::time::{Duration, Instant};
+
+use super::{Allocation, Phase};
+use crate::output::{Event, LostReason};
+use crate::timer::Due;
+use crate::transaction::{Overdue, Request};
+
+/// Nothing came for so long: ask. Also keeps the NAT's binding open.
+const SILENCE: Duration = Duration::from_secs(2);
+/// Between two questions.
+const PROBE_INTERVAL: Duration = Duration::from_millis(700);
+/// So many without an answer, and the relay is gone.
+const MAX_PROBES: u32 = 3;
+/// Between two attempts at a relay that does not answer, and up to 500 ms more.
+const SILENT_PAUSE: Duration = Duration::from_millis(500);
+/// Between two reminders that a credential is needed.
+pub(super) const SAY_AGAIN: Duration = Duration::from_secs(5);
+
+impl Allocation {
+    /// When [`Self::handle_timeout`] wants to be called; perhaps too early, never too late.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let own = match self.phase {
+            Phase::Closed => return None,
+            Phase::Attempting => None,
+            Phase::Waiting { until } => Some(until),
+            Phase::NeedCredential { say_again } => Some(say_again),
+            Phase::Active => {
+                let grant = self
+                    .grant
+                    .as_ref()
+                    .map(|grant| grant.refresh.min(grant.expires));
+                [grant, Some(self.probe_due()), self.wants_credential]
+                    .into_iter()
+                    .flatten()
+                    .min()
+            }
+        };
+        [own, self.timers.next()].into_iter().flatten().min()
+    }
+
+    fn probe_due(&self) -> Instant {
+        self.liveness.quiet_since + SILENCE + PROBE_INTERVAL * self.liveness.probes
+    }
+
+    /// Does what is due.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        match self.phase {
+            Phase::Closed => return,
+            Phase::Waiting { until } if until <= now => self.attempt(now),
+            Phase::NeedCredential { say_again } if say_again <= now => {
+                self.phase = Phase::NeedCredential {
+                    say_again: now + SAY_AGAIN,
+                };
+                self.events.push_back(Event::NeedCredential);
+            }
+            Phase::Active => self.keep(now),
+            _ => {}
+        }
+        while let Some((at, due)) = self.timers.pop(now) {
+            self.on_due(at, due, now);
+        }
+    }
+
+    fn keep(&mut self, now: Instant) {
+        let Some(grant) = &mut self.grant else { return };
+        if grant.expires <= now {
+            return self.lose(LostReason::Expired, now);
+        }
+        let refresh = grant.refresh <= now;
+        if refresh {
+            // If this one fails, the next is soon enough; half of the lifetime is left.
+            grant.refresh = now + Duration::from_secs(10);
+        }
+        if self.probe_due() <= now {
+            if self.liveness.probes >= MAX_PROBES {
+                return self.lose(LostReason::Silent, now);
+            }
+            self.liveness.probes += 1;
+            // The next one not before the interval is over, also after the process slept through several.
+            let asked = SILENCE + PROBE_INTERVAL * (self.liveness.probes - 1);
+            if let Some(since) = now.checked_sub(asked) {
+                self.liveness.quiet_since = self.liveness.quiet_since.max(since);
+            }
+            self.send(Request::Probe, 0, now);
+        } else if refresh {
+            self.send(Request::Refresh, 0, now);
+        }
+        if self.wants_credential.is_some_and(|at| at <= now) {
+            self.wants_credential = Some(now + SAY_AGAIN);
+            self.events.push_back(Event::NeedCredential);
+        }
+    }
+
+    fn on_due(&mut self, at: Instant, due: Due, now: Instant) {
+        match due {
+            Due::Transaction(id) => match self.transactions.on_due(id, at) {
+                Some(Overdue::SendAgain(bytes, next)) => {
+                    self.stats.retransmissions += 1;
+                    self.transmits.push_back(bytes);
+                    self.timers.set(next, due);
+                }
+                Some(Overdue::GiveUp(request)) => self.on_no_answer(request, now),
+                None => {}
+            },
+            Due::Permission(ip) => {
+                if self.peers.permission_is_due(ip, at) {
+                    self.send(Request::Permission(ip), 0, now);
+                }
+            }
+            Due::Channel(index) => {
+                if let Some(peer) = self.peers.channel_is_due(index, at) {
+                    self.bind(index, peer, now);
+                }
+            }
+        }
+    }
+
+    fn on_no_answer(&mut self, request: Request, now: Instant) {
+        match request {
+            Request::Allocate | Request::Resume | Request::Delete => {
+                self.say_lost(LostReason::Silent);
+                self.wait(now, SILENT_PAUSE);
+            }
+            _ => self.retry_later(request, now, Duration::from_secs(1)),
+        }
+    }
+
+    /// Requests that wait for an answer; for tests and for the status.
+    pub fn requests_waiting(&self) -> usize {
+        self.transactions.len()
+    }
+}
