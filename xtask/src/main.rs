@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
+mod bench;
 mod build;
 mod ci;
 mod demo;
@@ -48,10 +49,10 @@ enum Command {
         /// Only tests whose name contains this
         filter: Option<String>,
     },
-    /// Measure
+    /// Measure us and a rival in turns, and print the ratio
     Bench {
-        /// relay, tunnel, dns or link
-        what: String,
+        /// What to measure
+        subject: bench::Subject,
     },
     /// Check the house rules: file sizes, layers, what the documents name
     Tidy,
@@ -76,7 +77,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Demo { keep, name } => demo::run(&name, keep).map(|()| ExitCode::SUCCESS),
         Command::Test { compose: true, .. } => Ok(not_there("the test with containers")),
         Command::Test { filter, .. } => testing::run(filter.as_deref(), &[]),
-        Command::Bench { what } => Ok(not_there(&format!("the benchmark `{what}`"))),
+        Command::Bench { subject } => bench::run(subject),
         Command::Tidy => tidy::run().map(|()| ExitCode::SUCCESS),
         Command::Deny => deny::run().map(|()| ExitCode::SUCCESS),
         Command::Ci => ci::run(),

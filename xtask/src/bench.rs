@@ -1,0 +1,34 @@
+//! `cargo xtask bench …`: us and the rival in turns in one run, and the ratio.
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::ValueEnum;
+
+use crate::shell;
+use crate::workspace::cargo;
+
+/// What can be measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Subject {
+    /// One session in memory, beside the `rtc` crate's own peer connection
+    Link,
+}
+
+pub(crate) fn run(subject: Subject) -> Result<ExitCode> {
+    match subject {
+        Subject::Link => link()?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn link() -> Result<()> {
+    shell::heading("One link in memory");
+    shell::run(cargo().args([
+        "bench",
+        "--locked",
+        "-p",
+        "turnpike-link",
+        "--bench",
+        "session",
+    ]))
+}
