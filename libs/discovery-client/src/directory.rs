@@ -15,10 +15,7 @@ use protocol::{
 use tokio::sync::{mpsc, oneshot, watch};
 use tonic::transport::Channel;
 
-use crate::{
-    DirectoryError, IdentityHandle, View,
-    connection::{DEADLINE, one_line},
-};
+use crate::{DirectoryError, IdentityHandle, View, connection::DEADLINE, inspect};
 
 /// Credentials for one relay (TURN REST: long-term credentials that expire).
 #[derive(Clone, PartialEq, Eq)]
@@ -149,13 +146,7 @@ impl Directory {
             };
             request(DirectoryClient::new(channel))
                 .await
-                .map_err(|status| match status.code() {
-                    tonic::Code::Unavailable | tonic::Code::Unknown | tonic::Code::Cancelled => {
-                        DirectoryError::Away(one_line(&status))
-                    }
-                    tonic::Code::DeadlineExceeded => DirectoryError::Timeout,
-                    _ => DirectoryError::Refused(status.message().to_owned()),
-                })
+                .map_err(inspect::error)
         };
         match tokio::time::timeout(DEADLINE, work).await {
             Ok(result) => result,

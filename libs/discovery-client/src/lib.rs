@@ -19,11 +19,13 @@ mod directory;
 mod state;
 mod publisher;
 mod session;
+mod inspect;
 mod task;
 
 pub use directory::{Directory, TurnCredential};
 pub use error::{DirectoryError, JoinError};
 pub use handle::IdentityHandle;
+pub use inspect::{Operator, Snapshot};
 pub use join::join;
 pub use settings::Settings;
 pub use task::start;

@@ -8,8 +8,8 @@ use std::{
     sync::Arc,
 };
 
-use identity::Serial;
-use model::{NetworkName, NodeId, RelayName, Revision, Role};
+use identity::{Serial, Verifier};
+use model::{NetworkName, NodeId, RelayName, Revision, Role, UnixTime};
 use net::Clock;
 use prost::Message as _;
 use protocol::{
@@ -203,42 +203,13 @@ impl State {
         }
         // Whatever was there before is not what the directory has now.
         view.registrations.remove(&node);
-        match self.verify_registration(&node, &entry) {
+        match registration(&self.shared.verifier.load(), &entry, Clock.unix_time()) {
             Ok(registration) => {
                 self.rejected.remove(&entry.key);
                 view.registrations.insert(node, registration);
             }
             Err(reason) => self.reject(&entry, &reason).await,
         }
-    }
-
-    fn verify_registration(
-        &self,
-        node: &NodeId,
-        entry: &KeyValue,
-    ) -> Result<VerifiedRegistration, String> {
-        let signed = SignedDocument::decode(entry.value.as_slice())
-            .map_err(|_| "it is not a signed document".to_owned())?;
-        let now = Clock.unix_time();
-        let verified = self
-            .shared
-            .verifier
-            .load()
-            .verify(&signed, now)
-            .map_err(|error| error.to_string())?;
-        if verified.node != *node {
-            return Err(format!("it is signed by {}", verified.node));
-        }
-        let Some(Body::Registration(registration)) = verified.document.body else {
-            return Err("it is not a registration".into());
-        };
-        Ok(VerifiedRegistration {
-            node: verified.node,
-            registration,
-            certificate: verified.serial,
-            expires: model::UnixTime(verified.document.expires_unix_time),
-            revision: Revision(entry.mod_revision),
-        })
     }
 
     /// Returns whether all must be listed again.
@@ -338,13 +309,13 @@ impl State {
     }
 }
 
-fn relay(name: &str, value: &[u8]) -> Option<(RelayName, Relay)> {
+pub(crate) fn relay(name: &str, value: &[u8]) -> Option<(RelayName, Relay)> {
     let relay = Relay::decode(value).ok()?;
     relay.network.parse::<NetworkName>().ok()?;
     Some((name.parse().ok().filter(|_| relay.name == name)?, relay))
 }
 
-fn revocation(key: &str) -> Option<Serial> {
+pub(crate) fn revocation(key: &str) -> Option<Serial> {
     key.strip_prefix("revocation/")?.parse().ok()
 }
 
@@ -355,5 +326,32 @@ fn registrant(key: &str) -> Option<NodeId> {
         network: network.parse().ok()?,
         role: Role::Activator,
         name: name.parse().ok()?,
+    })
+}
+
+/// Verifies an entry under `registration/`; otherwise why not.
+pub(crate) fn registration(
+    verifier: &Verifier,
+    entry: &KeyValue,
+    now: UnixTime,
+) -> Result<VerifiedRegistration, String> {
+    let node = registrant(&entry.key).ok_or("its key names no node")?;
+    let signed = SignedDocument::decode(entry.value.as_slice())
+        .map_err(|_| "it is not a signed document".to_owned())?;
+    let verified = verifier
+        .verify(&signed, now)
+        .map_err(|error| error.to_string())?;
+    if verified.node != node {
+        return Err(format!("it is signed by {}", verified.node));
+    }
+    let Some(Body::Registration(registration)) = verified.document.body else {
+        return Err("it is not a registration".into());
+    };
+    Ok(VerifiedRegistration {
+        node,
+        registration,
+        certificate: verified.serial,
+        expires: UnixTime(verified.document.expires_unix_time),
+        revision: Revision(entry.mod_revision),
     })
 }
