@@ -21,6 +21,8 @@ pub const HEADER_LEN: usize = 4;
 pub const FIRST_CHANNEL: u16 = 0x4000;
 /// The highest channel number that RFC 8656 lets a client bind.
 pub const LAST_CHANNEL: u16 = 0x4FFF;
+/// The highest that its predecessor let them bind ([RFC 5766 section 11](https://www.rfc-editor.org/rfc/rfc5766#section-11)).
+pub const LAST_CHANNEL_OF_RFC_5766: u16 = 0x7FFF;
 
 /// A ChannelData message that borrows its datagram.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -68,7 +68,7 @@ impl Server {
         datagram: &'a [u8],
     ) -> Verdict<'a> {
         let verdict = match datagram.first() {
-            // Wider than RFC 7983's 64 to 79: RFC 5766 had channel numbers up to 0x7FFE.
+            // Wider than RFC 7983's 64 to 79: RFC 5766 has channel numbers up to 0x7FFF.
             Some(0x40..=0x7F) => self.relay_channel_data(now, path, datagram),
             Some(0..=3) => self.handle_stun(now, path, datagram),
             _ => Verdict::Dropped(DropReason::NotTurn),

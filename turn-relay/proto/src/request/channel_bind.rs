@@ -5,7 +5,7 @@ use crate::request::{Outcome, Refusal, Request};
 use crate::{Family, Server};
 use model::PeerAddr;
 use turn_types::attribute::{ChannelNumber, XorPeerAddress};
-use wire::channel_data::{FIRST_CHANNEL, LAST_CHANNEL};
+use wire::channel_data::{FIRST_CHANNEL, LAST_CHANNEL_OF_RFC_5766};
 
 pub(super) fn handle(server: &mut Server, request: &Request<'_, '_>) -> Outcome {
     let (id, allocation) = request.own_allocation(server)?;
@@ -15,7 +15,9 @@ pub(super) fn handle(server: &mut Server, request: &Request<'_, '_>) -> Outcome 
     let peer: Option<XorPeerAddress> = message.attribute()?;
     let peer = peer.ok_or(Refusal::BadRequest)?;
     let peer = PeerAddr(peer.addr(message.transaction_id()));
-    if !(FIRST_CHANNEL..=LAST_CHANNEL).contains(&number) {
+    // RFC 8656 stops at 0x4FFF, for the sake of ports shared with DTLS and QUIC. This one is not, and clients of RFC 5766
+    // (turnutils_uclient among them) choose up to 0x7FFF.
+    if !(FIRST_CHANNEL..=LAST_CHANNEL_OF_RFC_5766).contains(&number) {
         return Err(Refusal::BadRequest);
     }
     if allocation.relay(Family::of(peer.0)).is_none() {

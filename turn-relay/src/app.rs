@@ -1,0 +1,149 @@
+//! The composition: settings become event loops, a registry and an admin port; a signal ends them.
+
+use crate::cli::Args;
+use crate::config::Settings;
+use crate::eventloop::EventLoop;
+use crate::listener::{self, Listener};
+use crate::metrics::{Metrics, Published};
+use anyhow::Context;
+use net::Clock;
+use nix::sys::eventfd::{EfdFlags, EventFd};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use service_kit::{Admin, Readiness, SharedRegistry};
+use std::sync::Arc;
+use std::thread;
+use tokio::sync::mpsc;
+use turn_relay_proto::{Limits, PeerPolicy, PortShare, Quota, Server, ServerConfig};
+
+/// Runs the relay until SIGTERM or SIGINT.
+///
+/// # Errors
+/// When the configuration is wrong, an address cannot be bound, or an event loop fails.
+pub(crate) async fn run(args: &Args) -> anyhow::Result<()> {
+    let settings = Settings::load(args)?;
+    raise_descriptor_limit();
+    let readiness = Readiness::new();
+    let starting = readiness.task("event-loops");
+    let per_thread = listener::bind(&settings.listen, settings.threads)?;
+    let own: Vec<_> = per_thread[0].iter().map(|l| l.address).collect();
+    announce(&settings, &own);
+
+    let registry = service_kit::shared_registry("turn_relay");
+    if let Some(address) = settings.admin {
+        let admin = Admin::bind(
+            address,
+            registry.clone(),
+            readiness.clone(),
+            axum::Router::new(),
+        )
+        .await?;
+        tracing::info!(address = %admin.local_addr()?, "admin port");
+        admin.spawn();
+    }
+    let stop = Arc::new(EventFd::from_flags(
+        EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK,
+    )?);
+    let mut ended = start(settings, per_thread, &own, &stop, &registry)?;
+    starting.done();
+
+    tokio::select! {
+        signal = service_kit::shutdown_signal() => {
+            signal?;
+        }
+        result = ended.recv() => {
+            let result = result.context("all event loops are gone")?;
+            return Err(result.err().context("an event loop stopped")?);
+        }
+    }
+    stop.write(1)?;
+    // Until all have dropped their ends.
+    while let Some(result) = ended.recv().await {
+        result?;
+    }
+    Ok(())
+}
+
+type Ended = mpsc::UnboundedReceiver<anyhow::Result<()>>;
+
+fn start(
+    settings: Settings,
+    per_thread: Vec<Vec<Listener>>,
+    own: &[model::ServerAddr],
+    stop: &Arc<EventFd>,
+    registry: &SharedRegistry,
+) -> anyhow::Result<Ended> {
+    let started = Clock.now();
+    let nonce_key = random()?;
+    let credentials = Arc::new(settings.credentials);
+    let peer_policy = Arc::new(PeerPolicy::new(settings.allow_peers, own));
+    let quota = Quota::new(settings.allocations_per_user);
+    let (ending, ended) = mpsc::unbounded_channel();
+    let mut shards = Vec::new();
+    for (shard, listeners) in (0..settings.threads).zip(per_thread) {
+        let config = ServerConfig {
+            relay_addresses: settings.relay_addresses.clone(),
+            ports: PortShare {
+                range: settings.ports.clone(),
+                shard,
+                shards: settings.threads,
+            },
+            limits: Limits::default(),
+            software: format!("turnpike-turn-relay/{}", env!("CARGO_PKG_VERSION")),
+            credentials: credentials.clone(),
+            peer_policy: peer_policy.clone(),
+            quota: quota.clone(),
+            nonce_key,
+            seed: random()?,
+        };
+        let published = Arc::new(Published::default());
+        shards.push(published.clone());
+        let server = Server::new(config, started);
+        let event_loop = EventLoop::new(server, listeners, stop.clone(), published)?;
+        let ending = ending.clone();
+        thread::Builder::new()
+            .name(format!("relay-{shard}"))
+            .spawn(move || {
+                let result = event_loop.run().context("event loop failed");
+                // Nobody listens any more when another one failed before.
+                let _ = ending.send(result);
+            })?;
+    }
+    let mut registry = registry.lock().unwrap_or_else(|e| e.into_inner());
+    registry.register_collector(Box::new(Metrics { shards }));
+    Ok(ended)
+}
+
+fn announce(settings: &Settings, listen: &[model::ServerAddr]) {
+    for address in listen {
+        tracing::info!(address = %format_args!("udp://{address}"), "listening");
+    }
+    let relay: Vec<String> = settings
+        .relay_addresses
+        .iter()
+        .map(|address| address.bind.to_string())
+        .collect();
+    tracing::info!(
+        addresses = relay.join(", "),
+        ports = %format_args!("{}-{}", settings.ports.start(), settings.ports.end()),
+        threads = settings.threads,
+        "relaying"
+    );
+    if settings.allow_peers.is_empty() {
+        tracing::warn!("no peer may be reached: name networks in allow-peers");
+    }
+}
+
+/// One descriptor per relayed address: as many as the system lets us have.
+fn raise_descriptor_limit() {
+    let raised = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
+    if let Err(error) = raised {
+        tracing::warn!(%error, "cannot raise the limit of open files");
+    }
+}
+
+fn random() -> anyhow::Result<[u8; 32]> {
+    let mut bytes = [0; 32];
+    getrandom::fill(&mut bytes).context("no randomness from the system")?;
+    Ok(bytes)
+}

@@ -1,0 +1,52 @@
+//! Flags. Each overrides its field of the config file; lists replace lists.
+
+use clap::Parser;
+use service_kit::CommonArgs;
+use std::path::PathBuf;
+
+/// TURN server (RFC 8656) over UDP: relays datagrams between its clients and the peers that --allow-peer names
+#[derive(Parser, Debug, Default)]
+#[command(version)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    pub(crate) common: CommonArgs,
+
+    /// Listen for clients here; repeatable [default: udp://0.0.0.0:3478]
+    #[arg(long, value_name = "udp://ADDR:PORT")]
+    pub(crate) listen: Vec<String>,
+
+    /// What users log in to [default: turnpike]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) realm: Option<String>,
+
+    /// A user with a password that does not expire; repeatable. FOR TESTING ONLY: everyone on this machine can read it
+    /// in the list of processes
+    #[arg(long, value_name = "NAME:PASSWORD")]
+    pub(crate) user: Vec<String>,
+
+    /// A file with a secret from which expiring users are minted (TURN REST); repeatable
+    #[arg(long, value_name = "FILE")]
+    pub(crate) auth_secret_file: Vec<PathBuf>,
+
+    /// An address of this machine for relayed addresses, one or more per family; repeatable [default: the addresses
+    /// listened on]
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) relay_address: Vec<String>,
+
+    /// What clients are told instead of the relay address of the same family and position, behind a one-to-one NAT;
+    /// repeatable
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) external_address: Vec<String>,
+
+    /// Peers that may be reached, for example 10.0.0.0/24; repeatable [default: none]
+    #[arg(long, value_name = "CIDR")]
+    pub(crate) allow_peer: Vec<String>,
+
+    /// Ports for relayed addresses [default: 49152-65535]
+    #[arg(long, value_name = "LO-HI")]
+    pub(crate) port_range: Option<String>,
+
+    /// Health, readiness and metrics over HTTP [default: none]
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub(crate) admin: Option<String>,
+}

@@ -1,0 +1,138 @@
+//! The config file, the flags over it, and what both come to.
+
+mod file;
+mod parse;
+
+use crate::cli::Args;
+use file::File;
+use ipnet::IpNet;
+use model::ServerAddr;
+use service_kit::{ConfigError, Secret, load_config, read_secret_file};
+use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroUsize;
+use std::ops::RangeInclusive;
+use turn_relay_proto::{Credentials, RelayAddress};
+
+/// RFC 8656 section 7.2: the dynamic ports of RFC 6335.
+const PORTS: RangeInclusive<u16> = 49_152..=65_535;
+/// How many allocations a user may hold, unless configured otherwise.
+const ALLOCATIONS_PER_USER: u32 = 4_096;
+
+/// All that the service has to know, checked.
+#[derive(Debug)]
+pub(crate) struct Settings {
+    pub(crate) listen: Vec<ServerAddr>,
+    pub(crate) credentials: Credentials,
+    pub(crate) relay_addresses: Vec<RelayAddress>,
+    pub(crate) allow_peers: Vec<IpNet>,
+    pub(crate) ports: RangeInclusive<u16>,
+    pub(crate) admin: Option<SocketAddr>,
+    /// Event loops, at least 1.
+    pub(crate) threads: u16,
+    pub(crate) allocations_per_user: u32,
+}
+
+impl Settings {
+    /// Reads the config file, if one is named, and what it names.
+    ///
+    /// # Errors
+    /// One line: which field or flag, its value, what is wrong, and what to do.
+    pub(crate) fn load(args: &Args) -> Result<Self, ConfigError> {
+        let file: File = match &args.common.config {
+            Some(path) => load_config(path)?,
+            None => File::default(),
+        };
+        let listen = over(("--listen", &args.listen), ("listen", file.listen));
+        let relay = over(
+            ("--relay-address", &args.relay_address),
+            ("relay-addresses", file.relay_addresses),
+        );
+        let external = over(
+            ("--external-address", &args.external_address),
+            ("external-addresses", file.external_addresses),
+        );
+        let allow = over(
+            ("--allow-peer", &args.allow_peer),
+            ("allow-peers", file.allow_peers),
+        );
+        let listen = parse::listen(&listen)?;
+        let realm = args.realm.clone().or(file.realm);
+        let realm = parse::realm(realm.as_deref().unwrap_or("turnpike"))?;
+        let mut credentials = Credentials::new(realm);
+        for user in &args.user {
+            let (name, password) = parse::user("--user", user)?;
+            credentials.add_user(name, password);
+        }
+        if let Some(path) = &file.users_file {
+            let users = read_secret_file(path)?;
+            for (name, password) in parse::users(path, &users)? {
+                credentials.add_user(name, password);
+            }
+        }
+        let secret_files = if args.auth_secret_file.is_empty() {
+            &file.auth_secret_files
+        } else {
+            &args.auth_secret_file
+        };
+        for path in secret_files {
+            let secret: Secret = read_secret_file(path)?;
+            credentials.add_secret(secret.expose().as_bytes());
+        }
+        if credentials.is_empty() {
+            return Err(ConfigError::without_field(
+                "nobody could log in",
+                "name a secret in auth-secret-files or users in users-file, or add --user NAME:PASSWORD for a test",
+            ));
+        }
+        let ports = args.port_range.clone().map(|text| ("--port-range", text));
+        let ports = ports.or(file.port_range.map(|text| ("port-range", text)));
+        let admin = args.admin.clone().map(|text| ("--admin", text));
+        let admin = admin.or(file.admin.map(|text| ("admin", text)));
+        Ok(Self {
+            relay_addresses: parse::relay_addresses(&relay, &external, &listen)?,
+            allow_peers: parse::each(&allow, parse::network)?,
+            ports: ports.map_or(Ok(PORTS), |(field, text)| parse::ports(field, &text))?,
+            admin: admin
+                .map(|(field, text)| parse::admin(field, &text))
+                .transpose()?,
+            threads: threads(file.threads),
+            allocations_per_user: file.allocations_per_user.unwrap_or(ALLOCATIONS_PER_USER),
+            listen,
+            credentials,
+        })
+    }
+}
+
+/// A list of values and the flag or field that they are from.
+#[derive(Debug)]
+struct Values {
+    field: &'static str,
+    values: Vec<String>,
+}
+
+fn over(flag: (&'static str, &[String]), field: (&'static str, Vec<String>)) -> Values {
+    if flag.1.is_empty() {
+        Values {
+            field: field.0,
+            values: field.1,
+        }
+    } else {
+        Values {
+            field: flag.0,
+            values: flag.1.to_vec(),
+        }
+    }
+}
+
+fn threads(configured: Option<NonZeroUsize>) -> u16 {
+    let threads = configured
+        .or_else(|| std::thread::available_parallelism().ok())
+        .map_or(1, NonZeroUsize::get);
+    // More would leave each too few ports.
+    threads.min(256) as u16
+}
+
+/// Whether two addresses are of one family.
+fn same_family(a: IpAddr, b: IpAddr) -> bool {
+    a.is_ipv4() == b.is_ipv4()
+}

@@ -1,0 +1,34 @@
+//! The config file as it is written.
+
+use serde::Deserialize;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+
+/// `turn-relay.toml`. Every field may be left out; all lists may be empty.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub(super) struct File {
+    /// Where clients are listened for: `udp://ADDR:PORT`. Default: `udp://0.0.0.0:3478`.
+    pub(super) listen: Vec<String>,
+    /// What users log in to, at most 127 characters. Default: `turnpike`.
+    pub(super) realm: Option<String>,
+    /// Files with one secret each, from which expiring users are minted (TURN REST). The first and the others are worth
+    /// the same; two of them let one replace the other.
+    pub(super) auth_secret_files: Vec<PathBuf>,
+    /// A file of users that do not expire, one `NAME:PASSWORD` per line; `#` begins a comment.
+    pub(super) users_file: Option<PathBuf>,
+    /// Addresses of this machine that relayed addresses are on. Default: those listened on, unless they are wildcards.
+    pub(super) relay_addresses: Vec<String>,
+    /// What clients are told instead, behind a one-to-one NAT: for each family none, or as many as relay addresses.
+    pub(super) external_addresses: Vec<String>,
+    /// Networks whose hosts may be reached as peers, in CIDR notation. Default: none, so that nobody can be reached.
+    pub(super) allow_peers: Vec<String>,
+    /// Ports for relayed addresses, both ends included. Default: `49152-65535`.
+    pub(super) port_range: Option<String>,
+    /// Where `/healthz`, `/readyz` and `/metrics` are served over HTTP. Default: nowhere.
+    pub(super) admin: Option<String>,
+    /// Event loops, each with a part of the ports. Default: one per core.
+    pub(super) threads: Option<NonZeroUsize>,
+    /// Allocations that one user may hold at a time. Default: 4096.
+    pub(super) allocations_per_user: Option<u32>,
+}

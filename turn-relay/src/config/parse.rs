@@ -1,0 +1,216 @@
+//! Values, with errors that say what would be right.
+
+use super::{Values, same_family};
+use ipnet::IpNet;
+use model::ServerAddr;
+use service_kit::{ConfigError, Secret};
+use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
+use std::path::Path;
+use turn_relay_proto::RelayAddress;
+
+/// RFC 8489 section 14.9: fewer than 128 characters; small, because it is in the answer to everyone.
+const MAX_REALM: usize = 127;
+
+/// Parses each value of a list.
+pub(super) fn each<T>(
+    list: &Values,
+    parse: impl Fn(&str, &str) -> Result<T, ConfigError>,
+) -> Result<Vec<T>, ConfigError> {
+    list.values
+        .iter()
+        .map(|value| parse(list.field, value))
+        .collect()
+}
+
+pub(super) fn listen(list: &Values) -> Result<Vec<ServerAddr>, ConfigError> {
+    if list.values.is_empty() {
+        return Ok(vec![ServerAddr(([0, 0, 0, 0], 3478).into())]);
+    }
+    let parsed = each(list, listen_address)?;
+    for (index, address) in parsed.iter().enumerate() {
+        if parsed[..index].contains(address) {
+            return Err(ConfigError::of_field(
+                list.field,
+                address,
+                "given twice",
+                "remove one",
+            ));
+        }
+    }
+    Ok(parsed)
+}
+
+fn listen_address(field: &str, text: &str) -> Result<ServerAddr, ConfigError> {
+    let error = |problem: &str| {
+        ConfigError::of_field(
+            field,
+            text,
+            problem,
+            "write udp://ADDR:PORT, for example udp://203.0.113.12:3478 or udp://[2001:db8::12]:3478",
+        )
+    };
+    match text.split_once("://") {
+        Some(("udp", address)) => {
+            let address: SocketAddr = address
+                .parse()
+                .map_err(|_| error("not an address and port"))?;
+            Ok(ServerAddr(address))
+        }
+        Some(("tcp" | "tls", _)) => Err(error("only udp is served")),
+        _ => Err(error("not a transport and address")),
+    }
+}
+
+pub(super) fn realm(text: &str) -> Result<String, ConfigError> {
+    if text.is_empty() || text.len() > MAX_REALM || text.contains(['"', ':']) {
+        return Err(ConfigError::of_field(
+            "realm",
+            text,
+            "not a realm",
+            "use 1 to 127 characters, without quotation mark and colon",
+        ));
+    }
+    Ok(text.to_owned())
+}
+
+pub(super) fn user<'t>(field: &str, text: &'t str) -> Result<(&'t str, &'t str), ConfigError> {
+    match text.split_once(':') {
+        Some((name, password)) if !name.is_empty() && !password.is_empty() => Ok((name, password)),
+        // Without the value: it may be a password.
+        _ => Err(ConfigError::of_field(
+            field,
+            "…",
+            "not a name and a password",
+            "write NAME:PASSWORD",
+        )),
+    }
+}
+
+/// The lines of a users file.
+pub(super) fn users<'t>(
+    path: &Path,
+    text: &'t Secret,
+) -> Result<Vec<(&'t str, &'t str)>, ConfigError> {
+    let lines = text.expose().lines().map(str::trim).enumerate();
+    lines
+        .filter(|(_, line)| !line.is_empty() && !line.starts_with('#'))
+        .map(|(index, line)| {
+            let field = format!("line {}", index + 1);
+            user(&field, line).map_err(|error| error.in_file(path))
+        })
+        .collect()
+}
+
+fn address(field: &str, text: &str) -> Result<IpAddr, ConfigError> {
+    let error = |problem| {
+        ConfigError::of_field(
+            field,
+            text,
+            problem,
+            "write one address of this machine, for example 10.0.0.2 or fd00:10::2",
+        )
+    };
+    let ip: IpAddr = text.parse().map_err(|_| error("not an IP address"))?;
+    if ip.is_unspecified() || ip.is_multicast() {
+        return Err(error("peers could not send to this address"));
+    }
+    Ok(ip)
+}
+
+/// Relay addresses with what clients are told, in the order of the configuration.
+pub(super) fn relay_addresses(
+    relay: &Values,
+    external: &Values,
+    listen: &[ServerAddr],
+) -> Result<Vec<RelayAddress>, ConfigError> {
+    let mut bind = each(relay, address)?;
+    if bind.is_empty() {
+        bind = listen.iter().map(|server| server.0.ip()).collect();
+        bind.sort_unstable();
+        bind.dedup();
+        if let Some(wildcard) = bind.iter().find(|ip| ip.is_unspecified()) {
+            return Err(ConfigError::of_field(
+                relay.field,
+                "",
+                format!("missing, and the address listened on, {wildcard}, cannot stand for it"),
+                "name an address of this machine, for example relay-addresses = [\"10.0.0.2\"]",
+            ));
+        }
+    }
+    let external = each(external, address).map(|list| (external.field, list))?;
+    let advertised = |index: usize| {
+        let of_family = |ip: &&IpAddr| same_family(**ip, bind[index]);
+        let told: Vec<&IpAddr> = external.1.iter().filter(of_family).collect();
+        let position = bind[..index].iter().filter(of_family).count();
+        let count = bind.iter().filter(of_family).count();
+        if !told.is_empty() && told.len() != count {
+            let list: Vec<String> = told.iter().map(|ip| ip.to_string()).collect();
+            return Err(ConfigError::of_field(
+                external.0,
+                list.join(", "),
+                format!("{} for {count} relay addresses of the family", told.len()),
+                "name one for each relay address of the family, or none",
+            ));
+        }
+        Ok(told.get(position).map_or(bind[index], |ip| **ip))
+    };
+    (0..bind.len())
+        .map(|index| {
+            Ok(RelayAddress {
+                bind: bind[index],
+                advertised: advertised(index)?,
+            })
+        })
+        .collect()
+}
+
+pub(super) fn network(field: &str, text: &str) -> Result<IpNet, ConfigError> {
+    let network: Result<IpNet, _> = text.parse();
+    match network {
+        Ok(network) if network.trunc() == network => Ok(network),
+        Ok(network) => Err(ConfigError::of_field(
+            field,
+            text,
+            "an address within a network, not a network",
+            format!(
+                "did you mean {} or {}?",
+                network.trunc(),
+                IpNet::from(network.addr())
+            ),
+        )),
+        Err(_) => Err(ConfigError::of_field(
+            field,
+            text,
+            "not a network",
+            "write CIDR notation, for example 10.0.0.0/24 or fd00:10::/64",
+        )),
+    }
+}
+
+pub(super) fn ports(field: &str, text: &str) -> Result<RangeInclusive<u16>, ConfigError> {
+    let range = text.split_once('-').and_then(|(low, high)| {
+        let low: u16 = low.trim().parse().ok()?;
+        let high: u16 = high.trim().parse().ok()?;
+        (low > 0 && low <= high).then_some(low..=high)
+    });
+    range.ok_or_else(|| {
+        ConfigError::of_field(
+            field,
+            text,
+            "not a range of ports",
+            "write LO-HI with 1 <= LO <= HI <= 65535, for example 49152-65535",
+        )
+    })
+}
+
+pub(super) fn admin(field: &str, text: &str) -> Result<SocketAddr, ConfigError> {
+    text.parse().map_err(|_| {
+        ConfigError::of_field(
+            field,
+            text,
+            "not an address and port",
+            "write ADDR:PORT, for example 127.0.0.1:9101",
+        )
+    })
+}

@@ -1,0 +1,180 @@
+//! Every metric of the service. The event loops publish their counters; they are added up when somebody asks.
+//!
+//! | name (prefix `turn_relay_`) | unit | labels |
+//! |---|---|---|
+//! | `allocations`, `permissions`, `channels` | now | |
+//! | `allocations_created_total` | allocations | |
+//! | `allocations_ended_total` | allocations | `reason`: deleted, expired |
+//! | `relayed_bytes_total` | bytes of application data | `direction`: to_peer, to_client |
+//! | `relayed_packets_total` | datagrams | `direction` |
+//! | `dropped_packets_total` | datagrams | `reason`: those of `DropReason`, send_buffer_full, send_refused |
+//! | `requests_total` | requests | `method` |
+//! | `error_responses_total` | answers | `code` |
+//! | `answers_unsent_total` | answers | |
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+use std::fmt::Error;
+use std::sync::{Arc, Mutex, PoisonError};
+use turn_relay_proto::{DropReason, ERROR_CODES, Stats};
+
+/// What the mind cannot know: that the kernel did not take a datagram.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct ShellStats {
+    /// Relayed datagrams that found the socket's buffer full.
+    pub(crate) send_buffer_full: u64,
+    /// Relayed datagrams that the kernel refused: no route, too large.
+    pub(crate) send_refused: u64,
+    /// Answers to clients, for either reason.
+    pub(crate) answers_unsent: u64,
+}
+
+/// Where one event loop leaves its counters. Locked every 20 ms at most, never for a packet.
+#[derive(Debug, Default)]
+pub(crate) struct Published(Mutex<(Stats, ShellStats)>);
+
+impl Published {
+    pub(crate) fn store(&self, stats: &Stats, shell: &ShellStats) {
+        let mut published = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        published.0.clone_from(stats);
+        published.1.clone_from(shell);
+    }
+
+    fn load(&self) -> (Stats, ShellStats) {
+        let published = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        published.clone()
+    }
+}
+
+/// The counters of all event loops together.
+#[derive(Debug)]
+pub(crate) struct Metrics {
+    pub(crate) shards: Vec<Arc<Published>>,
+}
+
+impl Metrics {
+    fn sum(&self, value: impl Fn(&Stats, &ShellStats) -> u64) -> u64 {
+        let each = self.shards.iter().map(|shard| {
+            let (stats, shell) = shard.load();
+            value(&stats, &shell)
+        });
+        each.sum()
+    }
+}
+
+type Of = fn(&Stats, &ShellStats) -> u64;
+
+impl Collector for Metrics {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), Error> {
+        let gauges: [(&str, &str, Of); 3] = [
+            ("allocations", "Allocations that exist now", |s, _| {
+                s.allocations
+            }),
+            ("permissions", "Permissions that are stored now", |s, _| {
+                s.permissions
+            }),
+            ("channels", "Channels that are stored now", |s, _| {
+                s.channels
+            }),
+        ];
+        for (name, help, value) in gauges {
+            let gauge = ConstGauge::new(self.sum(value) as i64);
+            gauge.encode(encoder.encode_descriptor(name, help, None, MetricType::Gauge)?)?;
+        }
+        let counters: [(&str, &str, Of); 2] = [
+            ("allocations_created", "Allocations made", |s, _| {
+                s.allocations_created
+            }),
+            (
+                "answers_unsent",
+                "Answers that the kernel did not take",
+                |_, s| s.answers_unsent,
+            ),
+        ];
+        for (name, help, value) in counters {
+            let counter = ConstCounter::new(self.sum(value));
+            counter.encode(encoder.encode_descriptor(name, help, None, MetricType::Counter)?)?;
+        }
+        let family = |encoder: &mut DescriptorEncoder<'_>,
+                      name: &str,
+                      help: &str,
+                      label: &'static str,
+                      values: &[(String, u64)]| {
+            let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+            for (text, value) in values {
+                labeled(&mut family, label, text, *value)?;
+            }
+            Ok::<(), Error>(())
+        };
+        let one = |text: &str, value: Of| (text.to_owned(), self.sum(value));
+        family(
+            &mut encoder,
+            "allocations_ended",
+            "Allocations that are over",
+            "reason",
+            &[
+                one("deleted", |s, _| s.allocations_deleted),
+                one("expired", |s, _| s.allocations_expired),
+            ],
+        )?;
+        family(
+            &mut encoder,
+            "relayed_bytes",
+            "Bytes of application data relayed",
+            "direction",
+            &[
+                one("to_peer", |s, _| s.to_peer.bytes),
+                one("to_client", |s, _| s.to_client.bytes),
+            ],
+        )?;
+        family(
+            &mut encoder,
+            "relayed_packets",
+            "Datagrams relayed",
+            "direction",
+            &[
+                one("to_peer", |s, _| s.to_peer.packets),
+                one("to_client", |s, _| s.to_client.packets),
+            ],
+        )?;
+        let mut dropped: Vec<(String, u64)> = DropReason::ALL
+            .iter()
+            .map(|reason| {
+                let value = self.sum(|stats, _| stats.dropped(*reason));
+                (reason.label().to_owned(), value)
+            })
+            .collect();
+        dropped.push(one("send_buffer_full", |_, s| s.send_buffer_full));
+        dropped.push(one("send_refused", |_, s| s.send_refused));
+        let help = "Datagrams that were ignored or lost";
+        family(&mut encoder, "dropped_packets", help, "reason", &dropped)?;
+        let methods: [(&str, Of); 5] = [
+            ("binding", |s, _| s.binding_requests),
+            ("allocate", |s, _| s.allocate_requests),
+            ("refresh", |s, _| s.refresh_requests),
+            ("create_permission", |s, _| s.create_permission_requests),
+            ("channel_bind", |s, _| s.channel_bind_requests),
+        ];
+        let requests = methods.map(|(text, value)| one(text, value));
+        let help = "Requests, authentic or not";
+        family(&mut encoder, "requests", help, "method", &requests)?;
+        let errors = ERROR_CODES.map(|code| {
+            let value = self.sum(|stats, _| stats.error_responses(code));
+            (code.to_string(), value)
+        });
+        let help = "Error answers (RFC 8489 section 14.8, RFC 8656 section 19)";
+        family(&mut encoder, "error_responses", help, "code", &errors)
+    }
+}
+
+fn labeled(
+    family: &mut MetricEncoder<'_>,
+    label: &'static str,
+    text: &str,
+    value: u64,
+) -> Result<(), Error> {
+    ConstCounter::new(value).encode(family.encode_family(&[(label, text)])?)
+}

@@ -1,0 +1,179 @@
+//! Receiving: one `recvmmsg` fills up to [`BATCH`] buffers, each with one datagram or with up to 64 joined ones.
+
+#![allow(unsafe_code)]
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::ptr;
+
+/// Buffers per system call.
+const BATCH: usize = 32;
+/// The kernel joins at most this much.
+const BUFFER: usize = 65_536;
+/// For UDP_GRO (24 bytes with its header) and IPV6_PKTINFO (40), in words, for their alignment.
+const CONTROL_WORDS: usize = 16;
+
+/// Room for one batch. Pointers lead from the headers to the other boxes, whose contents never move.
+pub(crate) struct RecvBatch {
+    memory: Box<[u8]>,
+    names: Box<[libc::sockaddr_storage]>,
+    controls: Box<[[u64; CONTROL_WORDS]]>,
+    _iovecs: Box<[libc::iovec]>,
+    headers: Box<[libc::mmsghdr]>,
+}
+
+/// What one buffer was filled with.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Received<'b> {
+    /// Datagrams of `segment` bytes; the last may be shorter.
+    pub(crate) bytes: &'b [u8],
+    pub(crate) segment: usize,
+    pub(crate) source: SocketAddr,
+    /// Which of our addresses it was sent to, if the socket was set up to tell.
+    pub(crate) local: Option<IpAddr>,
+}
+
+impl<'b> Received<'b> {
+    /// The datagrams. An empty datagram is one, too.
+    pub(crate) fn datagrams(&self) -> impl Iterator<Item = &'b [u8]> {
+        let empty = self.bytes.is_empty().then_some(self.bytes);
+        empty
+            .into_iter()
+            .chain(self.bytes.chunks(self.segment.max(1)))
+    }
+}
+
+impl RecvBatch {
+    pub(crate) fn new() -> Self {
+        let mut memory = vec![0u8; BATCH * BUFFER].into_boxed_slice();
+        // SAFETY: both are plain C structures for which zeros are valid.
+        let (name, header): (libc::sockaddr_storage, libc::mmsghdr) =
+            unsafe { (std::mem::zeroed(), std::mem::zeroed()) };
+        let mut names = vec![name; BATCH].into_boxed_slice();
+        let mut controls = vec![[0u64; CONTROL_WORDS]; BATCH].into_boxed_slice();
+        let mut iovecs: Box<[libc::iovec]> = memory
+            .chunks_exact_mut(BUFFER)
+            .map(|buffer| libc::iovec {
+                iov_base: buffer.as_mut_ptr().cast(),
+                iov_len: BUFFER,
+            })
+            .collect();
+        let mut headers = vec![header; BATCH].into_boxed_slice();
+        for (index, header) in headers.iter_mut().enumerate() {
+            header.msg_hdr.msg_name = (&raw mut names[index]).cast();
+            header.msg_hdr.msg_iov = &raw mut iovecs[index];
+            header.msg_hdr.msg_iovlen = 1;
+            header.msg_hdr.msg_control = (&raw mut controls[index]).cast();
+        }
+        Self {
+            memory,
+            names,
+            controls,
+            _iovecs: iovecs,
+            headers,
+        }
+    }
+
+    /// Takes what has arrived; the number of buffers filled, 0 if nothing was waiting.
+    pub(crate) fn fill(&mut self, socket: BorrowedFd<'_>) -> io::Result<usize> {
+        for header in &mut self.headers {
+            header.msg_hdr.msg_namelen = size_of::<libc::sockaddr_storage>() as libc::socklen_t;
+            header.msg_hdr.msg_controllen = size_of::<[u64; CONTROL_WORDS]>();
+        }
+        // SAFETY: each header leads to a name, a control buffer and one iovec of this object, with their sizes; they
+        // live and stay in place as long as it. No reference to them exists during the call.
+        let filled = unsafe {
+            libc::recvmmsg(
+                socket.as_raw_fd(),
+                self.headers.as_mut_ptr(),
+                BATCH as libc::c_uint,
+                libc::MSG_DONTWAIT,
+                ptr::null_mut(),
+            )
+        };
+        if filled >= 0 {
+            return Ok(filled as usize);
+        }
+        let error = io::Error::last_os_error();
+        match error.kind() {
+            io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted => Ok(0),
+            _ => Err(error),
+        }
+    }
+
+    /// One of the buffers that [`RecvBatch::fill`] filled; `None` if it is from no address that we know.
+    pub(crate) fn get(&self, index: usize) -> Option<Received<'_>> {
+        let header = &self.headers[index];
+        let len = (header.msg_len as usize).min(BUFFER);
+        let bytes = &self.memory[index * BUFFER..][..len];
+        let (segment, local) = controls(&header.msg_hdr);
+        Some(Received {
+            bytes,
+            segment: segment.unwrap_or(len),
+            source: address(&self.names[index])?,
+            local,
+        })
+    }
+}
+
+fn address(name: &libc::sockaddr_storage) -> Option<SocketAddr> {
+    match i32::from(name.ss_family) {
+        libc::AF_INET => {
+            // SAFETY: the family says that it is a sockaddr_in, and a sockaddr_storage is larger and aligned for it.
+            let v4 = unsafe { &*ptr::from_ref(name).cast::<libc::sockaddr_in>() };
+            let ip = Ipv4Addr::from(v4.sin_addr.s_addr.to_ne_bytes());
+            Some((ip, u16::from_be(v4.sin_port)).into())
+        }
+        libc::AF_INET6 => {
+            // SAFETY: as above.
+            let v6 = unsafe { &*ptr::from_ref(name).cast::<libc::sockaddr_in6>() };
+            // Scope and flow label are left out: they are not part of a transport address.
+            let ip = Ipv6Addr::from(v6.sin6_addr.s6_addr);
+            Some((ip, u16::from_be(v6.sin6_port)).into())
+        }
+        _ => None,
+    }
+}
+
+/// The length of joined datagrams, and the local address.
+fn controls(header: &libc::msghdr) -> (Option<usize>, Option<IpAddr>) {
+    let (mut segment, mut local) = (None, None);
+    // SAFETY: `header` was filled by recvmmsg: its control buffer holds `msg_controllen` bytes of control messages,
+    // which these macros walk without leaving it.
+    let mut next = unsafe { libc::CMSG_FIRSTHDR(header) };
+    // SAFETY: CMSG_FIRSTHDR and CMSG_NXTHDR return null or a complete header within the buffer.
+    while let Some(message) = unsafe { next.as_ref() } {
+        // SAFETY: the data follows the header; it is read only as the type that level and type announce.
+        let data = unsafe { libc::CMSG_DATA(message) };
+        match (message.cmsg_level, message.cmsg_type) {
+            (libc::SOL_UDP, libc::UDP_GRO) => {
+                // SAFETY: the kernel puts an int; it may be unaligned.
+                let size = unsafe { data.cast::<libc::c_int>().read_unaligned() };
+                segment = usize::try_from(size).ok();
+            }
+            (libc::IPPROTO_IP, libc::IP_PKTINFO) => {
+                // SAFETY: the kernel puts an in_pktinfo.
+                let info = unsafe { data.cast::<libc::in_pktinfo>().read_unaligned() };
+                local = Some(Ipv4Addr::from(info.ipi_addr.s_addr.to_ne_bytes()).into());
+            }
+            (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO) => {
+                // SAFETY: the kernel puts an in6_pktinfo.
+                let info = unsafe { data.cast::<libc::in6_pktinfo>().read_unaligned() };
+                local = Some(Ipv6Addr::from(info.ipi6_addr.s6_addr).into());
+            }
+            _ => {}
+        }
+        // SAFETY: as for CMSG_FIRSTHDR; `message` lies in the buffer.
+        next = unsafe { libc::CMSG_NXTHDR(header, message) };
+    }
+    (segment, local)
+}
+
+impl std::fmt::Debug for RecvBatch {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RecvBatch")
+            .field("buffers", &self.controls.len())
+            .finish_non_exhaustive()
+    }
+}

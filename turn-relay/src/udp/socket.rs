@@ -1,0 +1,81 @@
+//! Making sockets.
+
+use socket2::{Domain, Protocol, Socket, Type};
+use std::io;
+use std::net::{SocketAddr, UdpSocket};
+use std::os::fd::AsRawFd;
+
+/// Bytes wanted for each of a socket's two buffers. The kernel takes memory only for what is queued.
+const BUFFER: libc::c_int = 4 << 20;
+
+/// How a socket is set up, beyond what all have in common.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct SocketOptions {
+    /// Several sockets of this process share the port.
+    pub(crate) reuse_port: bool,
+    /// Tell of each datagram which of our addresses it was sent to.
+    pub(crate) local_address: bool,
+}
+
+/// A non-blocking UDP socket with large buffers that receives joined datagrams. IPv6 sockets take IPv6 only.
+///
+/// # Errors
+/// What the kernel says to the address. Buffers and GRO are wishes.
+pub(crate) fn bind(address: SocketAddr, options: &SocketOptions) -> io::Result<UdpSocket> {
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::DGRAM.nonblocking().cloexec(),
+        Some(Protocol::UDP),
+    )?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    if options.reuse_port {
+        socket.set_reuse_port(true)?;
+    }
+    socket.bind(&address.into())?;
+    let larger = [
+        (libc::SO_RCVBUFFORCE, libc::SO_RCVBUF),
+        (libc::SO_SNDBUFFORCE, libc::SO_SNDBUF),
+    ];
+    for (forced, ordinary) in larger {
+        // Without CAP_NET_ADMIN the system's limit holds (net.core.rmem_max, wmem_max).
+        if set(&socket, libc::SOL_SOCKET, forced, BUFFER).is_err() {
+            let _ = set(&socket, libc::SOL_SOCKET, ordinary, BUFFER);
+        }
+    }
+    // Linux before 5.0 has no GRO for UDP: all the same, only slower.
+    let _ = set(&socket, libc::SOL_UDP, libc::UDP_GRO, 1);
+    if options.local_address {
+        if address.is_ipv4() {
+            set(&socket, libc::IPPROTO_IP, libc::IP_PKTINFO, 1)?;
+        } else {
+            set(&socket, libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO, 1)?;
+        }
+    }
+    Ok(socket.into())
+}
+
+#[allow(unsafe_code)]
+fn set(
+    socket: &Socket,
+    level: libc::c_int,
+    name: libc::c_int,
+    value: libc::c_int,
+) -> io::Result<()> {
+    // SAFETY: the socket is open while it is borrowed; the value is an int on this stack frame, given with its size.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            level,
+            name,
+            (&raw const value).cast(),
+            size_of::<libc::c_int>() as libc::socklen_t,
+        )
+    };
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
