@@ -5,6 +5,7 @@ use std::{
     future::Future,
     io,
     net::SocketAddr,
+    os::unix::fs::DirBuilderExt as _,
     path::Path,
     sync::{Arc, PoisonError},
     time::Duration,
@@ -342,11 +343,29 @@ fn open_store(config: &Config) -> Result<Store, ConfigError> {
     if file.is_none() {
         tracing::warn!("no data-file: registrations, token uses and revocations are not kept");
     }
-    Store::open(file, Limits::default(), net::Clock).map_err(|error| {
+    let store = make_parent(file)
+        .map_err(|error| error.to_string())
+        .and_then(|()| {
+            Store::open(file, Limits::default(), net::Clock).map_err(|error| error.to_string())
+        });
+    store.map_err(|error| {
         let path = file.unwrap_or(Path::new("(memory)")).display();
-        let remedy = "check that its directory exists and no other discovery uses it";
+        let remedy = "check that the directory can be written and no other discovery uses the file";
         ConfigError::of_field("data-file", path, error, remedy)
     })
+}
+
+fn make_parent(file: Option<&Path>) -> io::Result<()> {
+    match file
+        .and_then(Path::parent)
+        .filter(|parent| !parent.as_os_str().is_empty())
+    {
+        Some(parent) => std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(parent),
+        None => Ok(()),
+    }
 }
 
 /// Enters the configured relays, takes out those that are gone, and forgets old records.

@@ -2,7 +2,7 @@
 
 use std::{
     os::unix::fs::PermissionsExt as _,
-    path::{Path, PathBuf},
+    path::Path,
     time::{Duration, Instant},
 };
 
@@ -27,21 +27,11 @@ const MAX_BATCH: usize = 256;
 #[derive(Debug, thiserror::Error)]
 pub enum JournalError {
     /// redb says no.
-    #[error("{}: {source}", path.display())]
-    File {
-        /// The data file.
-        path: PathBuf,
-        /// Why.
-        source: redb::Error,
-    },
+    #[error(transparent)]
+    File(#[from] redb::Error),
     /// Its contents are of another version of this program, or not of this program at all.
-    #[error("{}: {problem}", path.display())]
-    Content {
-        /// The data file.
-        path: PathBuf,
-        /// What is wrong.
-        problem: String,
-    },
+    #[error("{0}")]
+    Content(String),
 }
 
 #[derive(Message)]
@@ -73,25 +63,19 @@ pub(super) struct Commit {
 /// The open data file.
 pub(super) struct Journal {
     database: Database,
-    path: PathBuf,
 }
 
 impl Journal {
     /// Opens or makes the file (mode 0600).
     pub(super) fn open(path: &Path) -> Result<Self, JournalError> {
-        let fail = |source: redb::Error| JournalError::File {
-            path: path.into(),
-            source,
+        let open = || -> Result<Self, redb::Error> {
+            let database = Database::create(path)?;
+            std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+            let journal = Self { database };
+            journal.prepare()?;
+            Ok(journal)
         };
-        let database = Database::create(path).map_err(|error| fail(error.into()))?;
-        let mode = std::fs::Permissions::from_mode(0o600);
-        std::fs::set_permissions(path, mode).map_err(|error| fail(error.into()))?;
-        let journal = Self {
-            database,
-            path: path.into(),
-        };
-        journal.prepare().map_err(fail)?;
-        Ok(journal)
+        Ok(open()?)
     }
 
     fn prepare(&self) -> Result<(), redb::Error> {
@@ -118,10 +102,6 @@ impl Journal {
     }
 
     fn read(&self, limits: Limits, now: Instant) -> Result<Core, JournalError> {
-        let content = |problem: String| JournalError::Content {
-            path: self.path.clone(),
-            problem,
-        };
         let read = || -> Result<Result<Core, String>, redb::Error> {
             let transaction = self.database.begin_read()?;
             let meta = transaction.open_table(META)?;
@@ -159,12 +139,7 @@ impl Journal {
             }
             Ok(Ok(core))
         };
-        read()
-            .map_err(|source| JournalError::File {
-                path: self.path.clone(),
-                source,
-            })?
-            .map_err(content)
+        read()?.map_err(JournalError::Content)
     }
 
     /// Makes changes durable, all or none.
@@ -177,10 +152,7 @@ impl Journal {
             transaction.commit()?;
             Ok(())
         };
-        write().map_err(|source| JournalError::File {
-            path: self.path.clone(),
-            source,
-        })
+        Ok(write()?)
     }
 
     /// Writes what comes until all senders are gone or the disk fails.
