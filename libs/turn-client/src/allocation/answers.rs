@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use model::{MappedAddr, PeerAddr, RelayedAddr};
-use stun_types::attribute::{AttributeStaticType, ErrorCode, XorMappedAddress};
+use stun_types::attribute::{AttributeStaticType, ErrorCode, Nonce, XorMappedAddress};
 use stun_types::message::MessageClass;
 use turn_types::attribute::{Lifetime, XorRelayedAddress};
 use wire::stun::Message;
@@ -54,7 +54,9 @@ impl Allocation {
         let challenged = error
             .as_ref()
             .is_some_and(|e| matches!(e.code(), 401 | 438));
-        if challenged && !self.authenticator.learn(message) {
+        // A relay may refuse a signed request without asking for another signature.
+        let refused = transaction.signed.is_some() && !message.has(Nonce::TYPE);
+        if challenged && !refused && !self.authenticator.learn(message) {
             return Received::Dropped(DropReason::NotAuthentic);
         }
         let Some(transaction) = self.transactions.remove(id) else {
