@@ -13,7 +13,7 @@ use service_kit::{Admin, Readiness, SharedRegistry};
 use std::sync::Arc;
 use std::thread;
 use tokio::sync::mpsc;
-use turn_relay_proto::{Limits, PeerPolicy, PortShare, Quota, Server, ServerConfig};
+use turn_relay_proto::{Limits, PeerPolicy, Server, ServerConfig, Shared};
 
 /// Runs the relay until SIGTERM or SIGINT.
 ///
@@ -76,22 +76,20 @@ fn start(
     let nonce_key = random()?;
     let credentials = Arc::new(settings.credentials);
     let peer_policy = Arc::new(PeerPolicy::new(settings.allow_peers, own));
-    let quota = Quota::new(settings.allocations_per_user);
+    let shared = Arc::new(Shared::new(
+        settings.relay_addresses,
+        &settings.ports,
+        settings.allocations_per_user,
+    ));
     let (ending, ended) = mpsc::unbounded_channel();
     let mut shards = Vec::new();
     for (shard, listeners) in (0..settings.threads).zip(per_thread) {
         let config = ServerConfig {
-            relay_addresses: settings.relay_addresses.clone(),
-            ports: PortShare {
-                range: settings.ports.clone(),
-                shard,
-                shards: settings.threads,
-            },
+            shared: shared.clone(),
             limits: Limits::default(),
             software: format!("turnpike-turn-relay/{}", env!("CARGO_PKG_VERSION")),
             credentials: credentials.clone(),
             peer_policy: peer_policy.clone(),
-            quota: quota.clone(),
             nonce_key,
             seed: random()?,
         };

@@ -128,7 +128,7 @@ fn threads(configured: Option<NonZeroUsize>) -> u16 {
     let threads = configured
         .or_else(|| std::thread::available_parallelism().ok())
         .map_or(1, NonZeroUsize::get);
-    // More would leave each too few ports.
+    // More would be a mistake.
     threads.min(256) as u16
 }
 

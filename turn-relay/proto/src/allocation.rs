@@ -7,6 +7,7 @@ pub(crate) mod reservation;
 pub(crate) mod table;
 
 use crate::auth::Signer;
+use crate::shared::{Port, PortKind};
 use crate::{Family, FiveTuple};
 use channel::Channels;
 use model::RelayedAddr;
@@ -19,9 +20,8 @@ use stun_types::message::TransactionId;
 pub(crate) struct Relay {
     /// What the client is told: the external address, if one is configured.
     pub(crate) advertised: RelayedAddr,
-    /// Which pool the port goes back to, and which port.
-    pub(crate) pool: u16,
-    pub(crate) port: u16,
+    /// To be given back.
+    pub(crate) port: Port,
     pub(crate) expires: Instant,
     /// Whether the shell has its socket.
     pub(crate) open: bool,
@@ -31,8 +31,7 @@ pub(crate) struct Relay {
 #[derive(Debug)]
 pub(crate) struct Opening {
     pub(crate) signer: Signer,
-    /// EVEN-PORT: only even ports will do.
-    pub(crate) even: bool,
+    pub(crate) ports: PortKind,
     /// The family without which there is no allocation, or else both are optional.
     pub(crate) required: [bool; 2],
     /// How many ports may still be tried.

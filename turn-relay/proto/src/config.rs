@@ -1,6 +1,6 @@
 //! What a server is made from.
 
-use crate::{Credentials, PeerPolicy, PortShare, Quota};
+use crate::{Credentials, PeerPolicy, Shared};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -52,14 +52,13 @@ impl Limits {
 /// All that a [`Server`](crate::Server) has to know.
 #[derive(Clone, Debug)]
 pub struct ServerConfig {
-    pub relay_addresses: Vec<RelayAddress>,
-    pub ports: PortShare,
+    /// The same for all shards.
+    pub shared: Arc<Shared>,
     pub limits: Limits,
     /// SOFTWARE in authenticated answers; at most 127 characters.
     pub software: String,
     pub credentials: Arc<Credentials>,
     pub peer_policy: Arc<PeerPolicy>,
-    pub quota: Quota,
     /// The same for all shards, so that each accepts the others' nonces.
     pub nonce_key: [u8; 32],
     /// For ports and tokens: different for each shard, and secret.

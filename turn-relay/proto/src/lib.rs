@@ -26,6 +26,7 @@ mod request;
 mod auth;
 mod peer_policy;
 mod allocation;
+mod shared;
 mod quota;
 mod random;
 mod timer;
@@ -33,14 +34,13 @@ mod config;
 mod stats;
 mod output;
 
-pub use allocation::port_pool::PortShare;
 pub use auth::{Credentials, rest_password};
 pub use config::{Limits, RelayAddress, ServerConfig};
 pub use input::{AllocationId, Family, FiveTuple, Now, OpenError, RelayId};
 pub use output::{DropReason, Output, Prefix, Verdict};
 pub use peer_policy::PeerPolicy;
-pub use quota::Quota;
 pub use server::Server;
+pub use shared::Shared;
 pub use stats::{Direction, ERROR_CODES, Stats, Traffic};
 
 /// The size of the largest answer to a request without valid credentials, for a realm of so many bytes: a 401 or 438

@@ -1,18 +1,15 @@
 //! The switchboard: what enters is handed to the part that knows about it.
 
 use crate::allocation::Allocation;
-use crate::allocation::port_pool::PortPool;
-use crate::allocation::reservation::Reservations;
 use crate::allocation::table::AllocationTable;
 use crate::auth::nonce::Nonces;
 use crate::random::Random;
 use crate::timer::{Reason, Timers};
 use crate::{
-    AllocationId, DropReason, Family, FiveTuple, Now, OpenError, Output, RelayAddress, RelayId,
-    ServerConfig, Stats, Verdict, request,
+    AllocationId, DropReason, Family, FiveTuple, Now, OpenError, Output, RelayId, ServerConfig,
+    Stats, Verdict, request,
 };
 use std::collections::VecDeque;
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 use stun_types::message::MessageClass;
 use wire::stun::Message;
@@ -27,11 +24,9 @@ const SWEEP_INTERVAL: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub struct Server {
     pub(crate) config: ServerConfig,
-    pub(crate) pools: Vec<(RelayAddress, PortPool)>,
     pub(crate) nonces: Nonces,
     pub(crate) random: Random,
     pub(crate) table: AllocationTable,
-    pub(crate) reservations: Reservations,
     pub(crate) timers: Timers,
     pub(crate) stats: Stats,
     pub(crate) outputs: VecDeque<Output>,
@@ -41,17 +36,10 @@ impl Server {
     /// A server without allocations. `started` must not be after any other time it is told; shards of one process must
     /// be given the same.
     pub fn new(config: ServerConfig, started: Instant) -> Self {
-        let pools = config
-            .relay_addresses
-            .iter()
-            .map(|address| (*address, PortPool::new(&config.ports)))
-            .collect();
         Self {
-            pools,
             nonces: Nonces::new(config.nonce_key, started, config.limits.nonce_lifetime),
             random: Random::new(config.seed),
             table: AllocationTable::default(),
-            reservations: Reservations::default(),
             timers: Timers::default(),
             stats: Stats::default(),
             outputs: VecDeque::new(),
@@ -193,8 +181,9 @@ impl Server {
     }
 
     fn on_reservation_over(&mut self, token: u64, now: Instant) {
-        if let Some(reservation) = self.reservations.take(token) {
-            self.release_port(reservation.pool, reservation.port, now);
+        let shared = &self.config.shared;
+        if let Some(reservation) = shared.take_reservation(token) {
+            shared.release_port(reservation.port, now);
         }
     }
 
@@ -223,7 +212,7 @@ impl Server {
     /// Ends an allocation whose relayed addresses are closed.
     pub(crate) fn remove(&mut self, id: AllocationId) {
         if let Some(allocation) = self.table.remove(id) {
-            self.config.quota.release(&allocation.user);
+            self.config.shared.release_quota(&allocation.user);
             self.stats.allocations -= 1;
             self.stats.permissions -= allocation.permissions.len() as u64;
             self.stats.channels -= allocation.channels.len() as u64;
@@ -245,19 +234,6 @@ impl Server {
             };
             self.outputs.push_back(Output::CloseRelay { relay });
         }
-        self.release_port(relay.pool, relay.port, now);
-    }
-
-    pub(crate) fn release_port(&mut self, pool: u16, port: u16, now: Instant) {
-        self.pools[usize::from(pool)].1.release(port, now);
-    }
-
-    /// What the socket of a pool's port binds to, and what the client is told.
-    pub(crate) fn addresses_of(&self, pool: u16, port: u16) -> (SocketAddr, SocketAddr) {
-        let address = self.pools[usize::from(pool)].0;
-        (
-            SocketAddr::new(address.bind, port),
-            SocketAddr::new(address.advertised, port),
-        )
+        self.config.shared.release_port(relay.port, now);
     }
 }

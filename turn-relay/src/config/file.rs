@@ -27,7 +27,7 @@ pub(super) struct File {
     pub(super) port_range: Option<String>,
     /// Where `/healthz`, `/readyz` and `/metrics` are served over HTTP. Default: nowhere.
     pub(super) admin: Option<String>,
-    /// Event loops, each with a part of the ports. Default: one per core.
+    /// Event loops. Default: one per core.
     pub(super) threads: Option<NonZeroUsize>,
     /// Allocations that one user may hold at a time. Default: 4096.
     pub(super) allocations_per_user: Option<u32>,

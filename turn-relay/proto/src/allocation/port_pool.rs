@@ -9,16 +9,6 @@ use std::time::{Duration, Instant};
 /// ([RFC 8656 section 7.2](https://www.rfc-editor.org/rfc/rfc8656#section-7.2)).
 const REST: Duration = Duration::from_secs(120);
 
-/// Which ports of the range are this pool's: pairs of an even port and the next, dealt out to the shards in turn.
-#[derive(Clone, Debug)]
-pub struct PortShare {
-    pub range: RangeInclusive<u16>,
-    /// This shard: less than `shards`.
-    pub shard: u16,
-    /// At least 1.
-    pub shards: u16,
-}
-
 /// Free ports, in no order, and those at rest, in the order of their release.
 #[derive(Debug)]
 pub(crate) struct PortPool {
@@ -27,10 +17,9 @@ pub(crate) struct PortPool {
 }
 
 impl PortPool {
-    pub(crate) fn new(share: &PortShare) -> Self {
-        let mine = |port: &u16| (port / 2) % share.shards.max(1) == share.shard;
+    pub(crate) fn new(range: RangeInclusive<u16>) -> Self {
         Self {
-            free: share.range.clone().filter(mine).collect(),
+            free: range.collect(),
             resting: VecDeque::new(),
         }
     }
@@ -101,28 +90,20 @@ mod tests {
     use super::*;
     use std::collections::BTreeSet;
 
-    fn share(shard: u16, shards: u16) -> PortShare {
-        PortShare {
-            range: 50_000..=50_009,
-            shard,
-            shards,
-        }
-    }
+    const RANGE: RangeInclusive<u16> = 50_000..=50_009;
 
     #[test]
-    fn shards_have_all_ports_between_them_and_none_twice() {
+    fn every_port_is_given_out_once() {
         let now = Instant::now();
         let mut random = Random::new([1; 32]);
+        let mut pool = PortPool::new(RANGE);
         let mut seen = BTreeSet::new();
-        for shard in 0..3 {
-            let mut pool = PortPool::new(&share(shard, 3));
-            while let Some(port) = pool.take(&mut random, now) {
-                assert!(seen.insert(port));
-            }
+        while let Some(port) = pool.take(&mut random, now) {
+            assert!(seen.insert(port));
         }
         assert_eq!(
             seen.into_iter().collect::<Vec<_>>(),
-            (50_000..=50_009).collect::<Vec<_>>()
+            RANGE.collect::<Vec<_>>()
         );
     }
 
@@ -130,7 +111,7 @@ mod tests {
     fn a_port_rests_while_there_are_others() {
         let now = Instant::now();
         let mut random = Random::new([1; 32]);
-        let mut pool = PortPool::new(&share(0, 1));
+        let mut pool = PortPool::new(RANGE);
         let first = pool.take(&mut random, now).unwrap();
         pool.release(first, now);
         for _ in 0..9 {
@@ -144,7 +125,7 @@ mod tests {
     fn even_ports_and_pairs_are_even() {
         let now = Instant::now();
         let mut random = Random::new([1; 32]);
-        let mut pool = PortPool::new(&share(0, 1));
+        let mut pool = PortPool::new(RANGE);
         for _ in 0..2 {
             let even = pool.take_even(false, &mut random, now).unwrap();
             assert!(even.is_multiple_of(2));

@@ -1,5 +1,6 @@
 //! Ports that wait for a second Allocate request (EVEN-PORT and RESERVATION-TOKEN, RFC 8656 sections 18.7 and 18.8).
 
+use crate::shared::Port;
 use rustc_hash::FxHashMap;
 use std::time::{Duration, Instant};
 
@@ -9,8 +10,7 @@ pub(crate) const LIFETIME: Duration = Duration::from_secs(30);
 /// A port that is taken from its pool and has no socket yet.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Reservation {
-    pub(crate) pool: u16,
-    pub(crate) port: u16,
+    pub(crate) port: Port,
     pub(crate) expires: Instant,
 }
 

@@ -7,6 +7,7 @@ use crate::allocation::reservation::{self, Reservation};
 use crate::allocation::{Allocation, Opening, Relay};
 use crate::request::answer::Answer;
 use crate::request::{Outcome, Refusal, Request};
+use crate::shared::{Port, PortKind};
 use crate::timer::Reason;
 use crate::{AllocationId, Family, Now, OpenError, Output, RelayId, Server};
 use model::RelayedAddr;
@@ -29,9 +30,7 @@ struct Wanted {
     /// By [`Family`]: must have, may have, or neither.
     required: [bool; 2],
     optional: [bool; 2],
-    even: bool,
-    /// Keep the next port too.
-    reserve: bool,
+    ports: PortKind,
     token: Option<u64>,
 }
 
@@ -57,7 +56,7 @@ pub(crate) fn handle(server: &mut Server, request: &Request<'_, '_>) -> Outcome 
     if server.table.len() >= server.config.limits.allocations {
         return Err(Refusal::InsufficientCapacity);
     }
-    if !server.config.quota.acquire(&request.by.user) {
+    if !server.config.shared.acquire_quota(&request.by.user) {
         return Err(Refusal::QuotaReached);
     }
     let mut allocation = Allocation {
@@ -71,7 +70,7 @@ pub(crate) fn handle(server: &mut Server, request: &Request<'_, '_>) -> Outcome 
         expiry_timer: request.now.instant + lifetime,
         opening: Some(Box::new(Opening {
             signer: request.by.signer,
-            even: wanted.even,
+            ports: wanted.ports,
             required: wanted.required,
             attempts: ATTEMPTS,
         })),
@@ -81,7 +80,7 @@ pub(crate) fn handle(server: &mut Server, request: &Request<'_, '_>) -> Outcome 
     let now = request.now.instant;
     if let Err(refusal) = take_ports(server, &mut allocation, &wanted, now) {
         give_back(server, &allocation, now);
-        server.config.quota.release(&request.by.user);
+        server.config.shared.release_quota(&request.by.user);
         return Err(refusal);
     }
     let id = server.insert(allocation, now);
@@ -131,8 +130,11 @@ fn wanted(request: &Request<'_, '_>) -> Result<Wanted, Refusal> {
     Ok(Wanted {
         required,
         optional,
-        even: even.is_some(),
-        reserve,
+        ports: match even {
+            None => PortKind::Any,
+            Some(_) if reserve => PortKind::EvenOfPair,
+            Some(_) => PortKind::Even,
+        },
         token: token.map(|token| token.token()),
     })
 }
@@ -155,12 +157,10 @@ fn take_ports(
     now: Instant,
 ) -> Result<(), Refusal> {
     if let Some(token) = wanted.token {
-        let reserved = server
-            .reservations
-            .take(token)
-            .ok_or(Refusal::InsufficientCapacity)?;
+        let reserved = server.config.shared.take_reservation(token);
+        let reserved = reserved.ok_or(Refusal::InsufficientCapacity)?;
         let expires = now + allocation.lifetime;
-        let relay = server.relay_of(reserved.pool, reserved.port, expires);
+        let relay = server.relay_of(reserved.port, expires);
         let family = Family::of(relay.advertised.0);
         allocation.relays[family as usize] = Some(relay);
         if let Some(opening) = &mut allocation.opening {
@@ -175,14 +175,12 @@ fn take_ports(
         if !wanted.required[index] && !wanted.optional[index] {
             continue;
         }
-        let pair = wanted.reserve;
-        let taken = server.take_port(family, wanted.even, pair, now);
-        match taken {
-            Ok((pool, port)) => {
+        match server.take_port(family, wanted.ports, now) {
+            Ok(port) => {
                 let expires = now + allocation.lifetime;
-                allocation.relays[index] = Some(server.relay_of(pool, port, expires));
-                if pair {
-                    allocation.reservation = Some(reserve_next(server, pool, port, now));
+                allocation.relays[index] = Some(server.relay_of(port, expires));
+                if wanted.ports == PortKind::EvenOfPair {
+                    allocation.reservation = Some(reserve_next(server, port, now));
                 }
             }
             Err(refusal) if wanted.required[index] => return Err(refusal),
@@ -198,14 +196,16 @@ fn take_ports(
 }
 
 /// Keeps the port after this one, and returns the token for it.
-fn reserve_next(server: &mut Server, pool: u16, port: u16, now: Instant) -> u64 {
+fn reserve_next(server: &mut Server, port: Port, now: Instant) -> u64 {
     let token = server.random.u64();
     let reserved = Reservation {
-        pool,
-        port: port + 1,
+        port: Port {
+            number: port.number + 1,
+            ..port
+        },
         expires: now + reservation::LIFETIME,
     };
-    server.reservations.insert(token, reserved);
+    server.config.shared.reserve(token, reserved);
     server
         .timers
         .schedule(reserved.expires, Reason::Reservation(token));
@@ -215,14 +215,15 @@ fn reserve_next(server: &mut Server, pool: u16, port: u16, now: Instant) -> u64 
 /// Undoes [`take_ports`] and [`reserve_next`].
 fn give_back(server: &mut Server, allocation: &Allocation, now: Instant) {
     for relay in allocation.relays.iter().flatten() {
-        server.release_port(relay.pool, relay.port, now);
+        server.config.shared.release_port(relay.port, now);
     }
     cancel_reservation(server, allocation.reservation, now);
 }
 
 fn cancel_reservation(server: &mut Server, token: Option<u64>, now: Instant) {
-    if let Some(reserved) = token.and_then(|token| server.reservations.take(token)) {
-        server.release_port(reserved.pool, reserved.port, now);
+    let shared = &server.config.shared;
+    if let Some(reserved) = token.and_then(|token| shared.take_reservation(token)) {
+        shared.release_port(reserved.port, now);
     }
 }
 
@@ -231,8 +232,7 @@ fn ask_for_socket(server: &mut Server, id: AllocationId, family: Family) {
         return;
     };
     if let Some(relay) = allocation.relay(family) {
-        let (pool, port) = (relay.pool, relay.port);
-        let (address, _) = server.addresses_of(pool, port);
+        let address = server.config.shared.bind_address(relay.port);
         let relay = RelayId {
             allocation: id,
             family,
@@ -279,19 +279,19 @@ fn on_relay_refused(server: &mut Server, now: Instant, id: RelayId, in_use: bool
     };
     let again = in_use && opening.attempts > 0;
     opening.attempts = opening.attempts.saturating_sub(1);
-    let even = opening.even;
+    let ports = opening.ports;
     let token = allocation.reservation.take();
     // It rests in the pool, so that the next attempt takes another one while there are others.
-    server.release_port(refused.pool, refused.port, now);
+    server.config.shared.release_port(refused.port, now);
     cancel_reservation(server, token, now);
     let taken = if again {
-        server.take_port(id.family, even, token.is_some(), now).ok()
+        server.take_port(id.family, ports, now).ok()
     } else {
         None
     };
-    let relay = taken.map(|(pool, port)| server.relay_of(pool, port, refused.expires));
+    let relay = taken.map(|port| server.relay_of(port, refused.expires));
     let reservation = match taken {
-        Some((pool, port)) if token.is_some() => Some(reserve_next(server, pool, port, now)),
+        Some(port) if ports == PortKind::EvenOfPair => Some(reserve_next(server, port, now)),
         _ => None,
     };
     let Some(allocation) = server.table.get_mut(id.allocation) else {
@@ -358,44 +358,24 @@ fn success(allocation: &Allocation) -> Answer {
 }
 
 impl Server {
-    fn relay_of(&self, pool: u16, port: u16, expires: Instant) -> Relay {
-        let (_, advertised) = self.addresses_of(pool, port);
+    fn relay_of(&self, port: Port, expires: Instant) -> Relay {
         Relay {
-            advertised: RelayedAddr(advertised),
-            pool,
+            advertised: RelayedAddr(self.config.shared.advertised_address(port)),
             port,
             expires,
             open: false,
         }
     }
 
-    /// A port of some relay address of this family, with the pool it is from.
-    fn take_port(
-        &mut self,
-        family: Family,
-        even: bool,
-        pair: bool,
-        now: Instant,
-    ) -> Result<(u16, u16), Refusal> {
-        let count = self.pools.len();
-        let start = self.random.below(count);
-        let mut refusal = Refusal::AddressFamilyNotSupported;
-        for step in 0..count {
-            let index = (start + step) % count;
-            let (address, pool) = &mut self.pools[index];
-            if address.bind.is_ipv4() != (family == Family::V4) {
-                continue;
-            }
-            refusal = Refusal::InsufficientCapacity;
-            let port = if even {
-                pool.take_even(pair, &mut self.random, now)
+    fn take_port(&mut self, family: Family, kind: PortKind, now: Instant) -> Result<Port, Refusal> {
+        let shared = &self.config.shared;
+        let taken = shared.take_port(family == Family::V4, kind, &mut self.random, now);
+        taken.map_err(|has_addresses| {
+            if has_addresses {
+                Refusal::InsufficientCapacity
             } else {
-                pool.take(&mut self.random, now)
-            };
-            if let Some(port) = port {
-                return Ok((index as u16, port));
+                Refusal::AddressFamilyNotSupported
             }
-        }
-        Err(refusal)
+        })
     }
 }

@@ -1,0 +1,127 @@
+//! What the shards of a process have in common: ports, reservations, and what each user holds. Locked when an allocation
+//! is made or ends, never for a packet.
+
+use crate::allocation::port_pool::PortPool;
+use crate::allocation::reservation::{Reservation, Reservations};
+use crate::config::RelayAddress;
+use crate::quota::Quota;
+use crate::random::Random;
+use std::net::SocketAddr;
+use std::ops::RangeInclusive;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+/// To be given to every [`Server`](crate::Server) of a process.
+#[derive(Debug)]
+pub struct Shared {
+    addresses: Vec<RelayAddress>,
+    /// By position in `addresses`.
+    pools: Vec<Mutex<PortPool>>,
+    /// A client's second Allocate may reach another shard than the first, because it comes from another port.
+    reservations: Mutex<Reservations>,
+    quota: Mutex<Quota>,
+}
+
+/// Which port of which relay address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Port {
+    pub(crate) pool: u16,
+    pub(crate) number: u16,
+}
+
+/// Which ports are wanted (RFC 8656 section 18.7).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum PortKind {
+    Any,
+    Even,
+    /// An even port, and the next one for a reservation.
+    EvenOfPair,
+}
+
+impl Shared {
+    /// At most 65 535 addresses, each with all ports of the range; `allocations_per_user` for each user at a time.
+    pub fn new(
+        addresses: Vec<RelayAddress>,
+        ports: &RangeInclusive<u16>,
+        allocations_per_user: u32,
+    ) -> Self {
+        let pools = addresses
+            .iter()
+            .map(|_| Mutex::new(PortPool::new(ports.clone())))
+            .collect();
+        Self {
+            addresses,
+            pools,
+            reservations: Mutex::default(),
+            quota: Mutex::new(Quota::new(allocations_per_user)),
+        }
+    }
+
+    /// Takes a port of the first address, from a random one on, that is of this family and has one. `Err(true)` if there
+    /// are such addresses but no port.
+    pub(crate) fn take_port(
+        &self,
+        ipv4: bool,
+        kind: PortKind,
+        random: &mut Random,
+        now: Instant,
+    ) -> Result<Port, bool> {
+        let count = self.addresses.len();
+        let start = random.below(count);
+        let mut found = false;
+        for step in 0..count {
+            let index = (start + step) % count;
+            if self.addresses[index].bind.is_ipv4() != ipv4 {
+                continue;
+            }
+            found = true;
+            let mut pool = lock(&self.pools[index]);
+            let number = match kind {
+                PortKind::Any => pool.take(random, now),
+                PortKind::Even => pool.take_even(false, random, now),
+                PortKind::EvenOfPair => pool.take_even(true, random, now),
+            };
+            if let Some(number) = number {
+                let pool = index as u16;
+                return Ok(Port { pool, number });
+            }
+        }
+        Err(found)
+    }
+
+    pub(crate) fn release_port(&self, port: Port, now: Instant) {
+        lock(&self.pools[usize::from(port.pool)]).release(port.number, now);
+    }
+
+    /// What a socket for this port binds to.
+    pub(crate) fn bind_address(&self, port: Port) -> SocketAddr {
+        SocketAddr::new(self.addresses[usize::from(port.pool)].bind, port.number)
+    }
+
+    /// What the client is told.
+    pub(crate) fn advertised_address(&self, port: Port) -> SocketAddr {
+        let address = self.addresses[usize::from(port.pool)];
+        SocketAddr::new(address.advertised, port.number)
+    }
+
+    pub(crate) fn reserve(&self, token: u64, reservation: Reservation) {
+        lock(&self.reservations).insert(token, reservation);
+    }
+
+    pub(crate) fn take_reservation(&self, token: u64) -> Option<Reservation> {
+        lock(&self.reservations).take(token)
+    }
+
+    pub(crate) fn acquire_quota(&self, user: &str) -> bool {
+        lock(&self.quota).acquire(user)
+    }
+
+    pub(crate) fn release_quota(&self, user: &str) {
+        lock(&self.quota).release(user);
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Each change is complete before anything could panic.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
