@@ -347,6 +347,7 @@ impl Service {
     }
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "for map_err")]
 fn denied(error: Denied) -> Status {
     match error {
         Denied::Unknown(_) => Status::invalid_argument(error.to_string()),

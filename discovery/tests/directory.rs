@@ -1,5 +1,7 @@
 //! The directory through the client: registrations, the view, mail, and what happens when discovery goes away.
 
+#![allow(clippy::unwrap_used, reason = "a test may end so")]
+
 mod common;
 
 use std::time::{Duration, Instant};

@@ -1,5 +1,7 @@
 //! Joining: every way in, and every way to be refused.
 
+#![allow(clippy::unwrap_used, reason = "a test may end so")]
+
 mod common;
 
 use std::{sync::atomic::Ordering, time::Duration};

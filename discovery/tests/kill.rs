@@ -1,5 +1,7 @@
 //! The real program, killed at any moment: what was answered is there afterwards, and revisions go on.
 
+#![allow(clippy::unwrap_used, reason = "a test may end so")]
+
 mod common;
 
 use std::{

@@ -1,5 +1,7 @@
 //! The wire itself: who may do what, compare-and-swap, watches, bounds.
 
+#![allow(clippy::unwrap_used, reason = "a test may end so")]
+
 mod common;
 
 use std::time::Duration;

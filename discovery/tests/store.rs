@@ -1,5 +1,7 @@
 //! The store's core in virtual time.
 
+#![allow(clippy::unwrap_used, reason = "a test may end so")]
+
 use std::time::{Duration, Instant};
 
 use discovery::store::{Change, Core, EventKind, Limits, StoreError};

@@ -1,5 +1,7 @@
 //! The command as an operator runs it.
 
+#![allow(clippy::unwrap_used, reason = "a test may end so")]
+
 use std::{
     fs,
     os::unix::fs::PermissionsExt as _,

@@ -25,33 +25,33 @@ use tempfile::TempDir;
 use tokio::{sync::mpsc, sync::oneshot, task::JoinHandle};
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 
-pub const PATIENCE: Duration = Duration::from_secs(10);
-pub const HOUR: Duration = Duration::from_secs(3600);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) const HOUR: Duration = Duration::from_secs(3600);
 
-pub fn now() -> UnixTime {
+pub(crate) fn now() -> UnixTime {
     net::Clock.unix_time()
 }
 
-pub fn node(text: &str) -> NodeId {
+pub(crate) fn node(text: &str) -> NodeId {
     text.parse().unwrap()
 }
 
-pub struct Mesh {
-    pub authority: Authority,
-    pub directory: TempDir,
+pub(crate) struct Mesh {
+    pub(crate) authority: Authority,
+    pub(crate) directory: TempDir,
     /// Added to discovery's clock, seconds.
-    pub offset: Arc<AtomicI64>,
+    pub(crate) offset: Arc<AtomicI64>,
 }
 
-pub struct Running {
-    pub address: SocketAddr,
-    pub store: Store,
+pub(crate) struct Running {
+    pub(crate) address: SocketAddr,
+    pub(crate) store: Store,
     stop: oneshot::Sender<()>,
     task: JoinHandle<anyhow::Result<()>>,
 }
 
 impl Mesh {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let authority = Authority::new("demo".parse().unwrap(), now()).unwrap();
         let directory = tempfile::tempdir().unwrap();
         let mesh = Self {
@@ -73,11 +73,11 @@ impl Mesh {
         mesh
     }
 
-    pub fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }
 
-    pub fn config_text(&self, listen: &str) -> String {
+    pub(crate) fn config_text(&self, listen: &str) -> String {
         let at = |name: &str| self.path(name).display().to_string();
         format!(
             "listen = \"{listen}\"\ndata-file = \"{}\"\n\
@@ -94,20 +94,20 @@ impl Mesh {
         )
     }
 
-    pub fn config(&self, listen: &str) -> Config {
+    pub(crate) fn config(&self, listen: &str) -> Config {
         toml::from_str(&self.config_text(listen)).unwrap()
     }
 
-    pub async fn start(&self) -> Running {
+    pub(crate) async fn start(&self) -> Running {
         self.start_with(self.config("127.0.0.1:0")).await
     }
 
     /// Starts again where a former one was.
-    pub async fn restart(&self, address: SocketAddr) -> Running {
+    pub(crate) async fn restart(&self, address: SocketAddr) -> Running {
         self.start_with(self.config(&address.to_string())).await
     }
 
-    pub async fn start_with(&self, config: Config) -> Running {
+    pub(crate) async fn start_with(&self, config: Config) -> Running {
         let offset = self.offset.clone();
         let time = Arc::new(move || {
             UnixTime(
@@ -130,11 +130,11 @@ impl Mesh {
         }
     }
 
-    pub fn token(&self, network: &str, role: Role, uses: u32, ttl: Duration) -> String {
+    pub(crate) fn token(&self, network: &str, role: Role, uses: u32, ttl: Duration) -> String {
         self.token_named(network, role, None, uses, ttl)
     }
 
-    pub fn token_named(
+    pub(crate) fn token_named(
         &self,
         network: &str,
         role: Role,
@@ -158,7 +158,12 @@ impl Mesh {
         .unwrap()
     }
 
-    pub fn settings(&self, id: &str, address: SocketAddr, token: Option<String>) -> Settings {
+    pub(crate) fn settings(
+        &self,
+        id: &str,
+        address: SocketAddr,
+        token: Option<String>,
+    ) -> Settings {
         let id = node(id);
         Settings {
             discovery: format!("https://{address}"),
@@ -171,12 +176,12 @@ impl Mesh {
     }
 
     /// A node whose identity was made with the CA, without enrolling.
-    pub fn identity(&self, id: &str) -> NodeIdentity {
+    pub(crate) fn identity(&self, id: &str) -> NodeIdentity {
         self.authority.new_node(node(id), HOUR, now()).unwrap()
     }
 
     /// A node that is enrolled and connected.
-    pub async fn join(&self, id: &str, address: SocketAddr) -> Node {
+    pub(crate) async fn join(&self, id: &str, address: SocketAddr) -> Node {
         let role = node(id).role;
         let token = self.token(node(id).network.as_str(), role, 1, HOUR);
         let settings = self.settings(id, address, Some(token));
@@ -191,25 +196,25 @@ impl Mesh {
 }
 
 impl Running {
-    pub async fn stop(self) -> SocketAddr {
+    pub(crate) async fn stop(self) -> SocketAddr {
         let _ = self.stop.send(());
         within(self.task).await.unwrap().unwrap();
         self.address
     }
 }
 
-pub struct Node {
-    pub directory: Directory,
-    pub events: mpsc::Receiver<Event>,
+pub(crate) struct Node {
+    pub(crate) directory: Directory,
+    pub(crate) events: mpsc::Receiver<Event>,
 }
 
 impl Node {
-    pub fn id(&self) -> NodeId {
+    pub(crate) fn id(&self) -> NodeId {
         self.directory.identity().node_id().clone()
     }
 
     /// Takes events until one is it.
-    pub async fn until<T>(&mut self, mut is_it: impl FnMut(Event) -> Option<T>) -> T {
+    pub(crate) async fn until<T>(&mut self, mut is_it: impl FnMut(Event) -> Option<T>) -> T {
         within(async {
             loop {
                 let event = self.events.recv().await.expect("the task ended");
@@ -221,11 +226,11 @@ impl Node {
         .await
     }
 
-    pub fn registration(&self) -> SignedDocument {
+    pub(crate) fn registration(&self) -> SignedDocument {
         self.registration_with(1)
     }
 
-    pub fn registration_with(&self, instance: u64) -> SignedDocument {
+    pub(crate) fn registration_with(&self, instance: u64) -> SignedDocument {
         let identity = self.directory.identity();
         let id = identity.node_id();
         let body = Registration {
@@ -239,7 +244,7 @@ impl Node {
             .unwrap()
     }
 
-    pub fn offer(&self, to: &NodeId, link: u64) -> SignedDocument {
+    pub(crate) fn offer(&self, to: &NodeId, link: u64) -> SignedDocument {
         let body = Body::Offer(Offer {
             link,
             ..Offer::default()
@@ -251,14 +256,14 @@ impl Node {
     }
 }
 
-pub async fn within<T>(work: impl Future<Output = T>) -> T {
+pub(crate) async fn within<T>(work: impl Future<Output = T>) -> T {
     tokio::time::timeout(PATIENCE, work)
         .await
         .expect("it did not happen in time")
 }
 
 /// Looks until it is so.
-pub async fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
+pub(crate) async fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !is_so() {
         assert!(
@@ -270,7 +275,7 @@ pub async fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
 }
 
 /// A bare client, with whatever certificate.
-pub async fn client(
+pub(crate) async fn client(
     address: SocketAddr,
     ca_pem: &str,
     tls: Option<&TlsMaterial>,

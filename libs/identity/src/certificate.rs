@@ -40,7 +40,7 @@ impl FromStr for Serial {
     /// Hex digits, an even number, 2 to 40.
     fn from_str(text: &str) -> Result<Self, CertificateError> {
         let wrong = CertificateError::Malformed("serial number: not 2 to 40 hex digits");
-        if !(2..=40).contains(&text.len()) || text.len() % 2 != 0 || !text.is_ascii() {
+        if !(2..=40).contains(&text.len()) || !text.len().is_multiple_of(2) || !text.is_ascii() {
             return Err(wrong);
         }
         let byte = |i| u8::from_str_radix(text.get(i..i + 2)?, 16).ok();

@@ -1,5 +1,7 @@
 //! Signed documents: what is believed, and a test for each reason not to.
 
+#![allow(clippy::unwrap_used, reason = "a test may end so")]
+
 use std::{collections::BTreeSet, time::Duration};
 
 use model::{NodeId, UnixTime};

@@ -1,5 +1,7 @@
 //! Join tokens, and a CA kept as PEM.
 
+#![allow(clippy::unwrap_used, reason = "a test may end so")]
+
 use std::time::Duration;
 
 use model::{Role, UnixTime};
