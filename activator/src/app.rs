@@ -36,6 +36,10 @@ const JOIN_PATIENCE: Duration = Duration::from_secs(30);
 /// How often joining is tried again meanwhile.
 const JOIN_INTERVAL: Duration = Duration::from_secs(1);
 
+/// The interface takes what services send, whatever their own network's MTU: over IPv6 the first long datagram of each
+/// service would else be lost to path MTU discovery. A link carries it as one message; TCP is kept smaller by its MSS.
+const INTERFACE_MTU: u16 = 9000;
+
 /// Datagrams are copied out of the receive batch into pieces of this many bytes.
 const RECEIVE_MEMORY: usize = 64 << 10;
 
@@ -72,7 +76,7 @@ pub(crate) async fn run(cli: &Cli) -> anyhow::Result<()> {
     let (ipv4, ipv6) = checked.pool.interface_addresses();
     let device = Device::create(TunConfig {
         name: config.tunnel.interface.clone(),
-        mtu: config.tunnel.mtu,
+        mtu: config.tunnel.mtu.max(INTERFACE_MTU),
         offload: true,
         addresses: vec![IpNet::V4(ipv4), IpNet::V6(ipv6)],
         routes: Vec::new(),

@@ -55,8 +55,9 @@ pub(crate) struct TunnelConfig {
     pub(crate) client_pool_ipv4: Ipv4Net,
     /// The same for IPv6. Default: `fd89:7475:726e::/64`.
     pub(crate) client_pool_ipv6: Ipv6Net,
-    /// MTU of the interface in bytes, 1280 to 9000. Default: 1400, so that a full packet, sealed and with a
-    /// relay's header, fits an Ethernet path.
+    /// Longest TCP segment with its headers, in bytes, 1280 to 9000: the MSS of every connection is kept to it.
+    /// Default: 1400, so that a full segment, sealed and with a relay's header, fits an Ethernet path. The interface
+    /// itself has an MTU of at least 9000.
     pub(crate) mtu: u16,
 }
 

@@ -60,7 +60,7 @@ pub enum FromTun {
 #[derive(Debug)]
 pub struct Forwarder {
     nat: NatTable,
-    /// MTU of the TUN, bytes: segments of both directions are kept to it.
+    /// Longest TCP segment with its headers, bytes: the MSS of both directions is kept to it.
     mtu: u16,
     /// Room for answers.
     answer: Vec<u8>,
@@ -88,7 +88,7 @@ impl Seen {
 }
 
 impl Forwarder {
-    /// A forwarder over this table, for a TUN with this MTU in bytes.
+    /// A forwarder over this table that keeps TCP segments, with their headers, to `mtu` bytes.
     #[must_use]
     pub fn new(nat: NatTable, mtu: u16) -> Self {
         Self {
