@@ -40,17 +40,15 @@ fn server(seed: u8, now: Instant) -> relay::Server {
         "fd00:10::/64".parse().unwrap(),
     ];
     let config = relay::ServerConfig {
-        relay_addresses: vec![leg("10.0.0.2"), leg("fd00:10::2")],
-        ports: relay::PortShare {
-            range: 49_152..=65_535,
-            shard: 0,
-            shards: 1,
-        },
+        shared: Arc::new(relay::Shared::new(
+            vec![leg("10.0.0.2"), leg("fd00:10::2")],
+            &(49_152..=65_535),
+            10,
+        )),
         limits: relay::Limits::default(),
         software: "test".to_owned(),
         credentials: Arc::new(credentials),
         peer_policy: Arc::new(relay::PeerPolicy::new(allowed, &[])),
-        quota: relay::Quota::new(10),
         nonce_key: [seed; 32],
         seed: [seed; 32],
     };
