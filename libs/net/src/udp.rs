@@ -231,9 +231,9 @@ impl UdpSocket {
         contents: &[u8],
         segment_size: Option<usize>,
     ) -> io::Result<usize> {
-        // The kernel says EINVAL to these, and quinn-udp would take that for a missing GSO, for ever.
-        let reachable = destination.port() != 0
-            && !destination.ip().is_unspecified()
+        // The kernel says EINVAL to these, and quinn-udp would take that for a missing GSO, for ever: one hostile
+        // candidate would slow down everybody.
+        let reachable = is_destination(destination)
             && destination.is_ipv4() == self.local.is_ipv4()
             && src_ip.is_none_or(|ip| ip.is_ipv4() == self.local.is_ipv4());
         if !reachable {
@@ -266,6 +266,17 @@ impl AsFd for UdpSocket {
     fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
         self.io.as_fd()
     }
+}
+
+/// Neither port 0, nor "this network" (RFC 1122 section 3.2.1.3), nor a link-local address without its zone.
+fn is_destination(address: SocketAddr) -> bool {
+    let sensible = match address {
+        SocketAddr::V4(v4) => v4.ip().octets()[0] != 0,
+        SocketAddr::V6(v6) => {
+            !v6.ip().is_unspecified() && (!v6.ip().is_unicast_link_local() || v6.scope_id() != 0)
+        }
+    };
+    sensible && address.port() != 0
 }
 
 /// Tries the privileged option, which ignores the system's limit, and then the ordinary one.

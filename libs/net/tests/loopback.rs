@@ -148,3 +148,71 @@ async fn the_receive_buffer_holds_a_burst() {
     }
     assert_eq!(receive(&b, 40 * 52).await.len(), 40 * 52);
 }
+
+/// Linux refuses GSO on a socket that sends without checksums, as some devices do for reasons of their own.
+#[allow(unsafe_code)]
+fn forbid_gso(socket: &UdpSocket) {
+    use std::os::fd::{AsFd, AsRawFd};
+    let on: libc::c_int = 1;
+    // SAFETY: the descriptor is open, and the value is an int given with its size.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_fd().as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_NO_CHECK,
+            (&raw const on).cast(),
+            size_of::<libc::c_int>() as libc::socklen_t,
+        )
+    };
+    assert_eq!(result, 0);
+}
+
+#[tokio::test]
+async fn when_the_kernel_refuses_gso_everything_arrives_all_the_same() {
+    let (a, b) = (bind("127.0.0.1:0"), bind("127.0.0.1:0"));
+    forbid_gso(&a);
+    let contents = vec![3; 2_500];
+    assert_eq!(
+        a.try_send(b.local_addr(), &contents, Some(1_000)).unwrap(),
+        2_500
+    );
+    assert_eq!(
+        a.max_segments(),
+        1,
+        "it was refused, and that is remembered"
+    );
+    let mut batch = SendBatch::default();
+    for _ in 0..3 {
+        batch.push(None, b.local_addr(), &[&[4; 700]]).unwrap();
+    }
+    assert_eq!(batch.flush(&a).sent, 3);
+    let lens: Vec<_> = receive(&b, 6).await.iter().map(|(d, _)| d.len()).collect();
+    assert_eq!(lens, [1_000, 1_000, 500, 700, 700, 700]);
+}
+
+#[tokio::test]
+async fn no_destination_that_a_peer_can_name_switches_gso_off() {
+    let named = [
+        "0.0.0.0:9",
+        "0.1.2.3:9",
+        "127.0.0.1:0",
+        "255.255.255.255:9",
+        "224.0.0.1:9",
+        "240.0.0.1:9",
+        "[::]:9",
+        "[fe80::1]:9",
+        "[ff02::1]:9",
+        "[::ffff:10.0.0.1]:9",
+        "[::1]:0",
+        "[2001:db8::1]:9",
+    ];
+    let sockets = [bind("0.0.0.0:0"), bind("[::]:0")];
+    for destination in named {
+        for socket in &sockets {
+            let destination: SocketAddr = destination.parse().unwrap();
+            let _ = socket.try_send(destination, b"datagram", None);
+            let _ = socket.try_send(destination, &[0; 300], Some(100));
+            assert!(socket.max_segments() > 1, "{destination}");
+        }
+    }
+}

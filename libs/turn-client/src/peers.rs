@@ -1,6 +1,8 @@
 //! The peers we were told to let through: one permission per IP address, one channel per transport address
 //! ([RFC 8656 sections 9 and 12](https://www.rfc-editor.org/rfc/rfc8656#section-9)). Owns every index of them.
 
+mod slot;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
@@ -8,46 +10,15 @@ use std::time::{Duration, Instant};
 use model::PeerAddr;
 use wire::channel_data::{FIRST_CHANNEL, LAST_CHANNEL};
 
+use slot::{Channel, Permission, Slot};
+
 /// As many peers as there are channel numbers.
 pub const MAX_PEERS: usize = (LAST_CHANNEL - FIRST_CHANNEL) as usize + 1;
 
 /// Packets that wait for a peer's permission.
 const MAX_QUEUED: usize = 16;
-/// RFC 8656 section 12: what a ChannelBind is good for, and how long its number may not be another peer's after.
+/// What a ChannelBind is good for (RFC 8656 section 12).
 const CHANNEL_LIFETIME: Duration = Duration::from_secs(600);
-const CHANNEL_QUARANTINE: Duration = Duration::from_secs(300);
-
-/// How far a channel has come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Channel {
-    Unbound,
-    Bound,
-}
-
-#[derive(Debug)]
-struct Slot {
-    peer: PeerAddr,
-    /// No longer wanted; the number is kept until the relay has forgotten the binding.
-    released: bool,
-    channel: Channel,
-    /// When to bind (again).
-    due: Option<Instant>,
-    /// Until when the relay has said that it holds the binding, and until when it may hold it.
-    bound_until: Option<Instant>,
-    held_until: Option<Instant>,
-    ready: bool,
-    /// Survived a lost allocation: whoever wanted it may be gone, so it must prove that it is used.
-    orphaned: bool,
-    used: bool,
-    waiting: VecDeque<Vec<u8>>,
-}
-
-#[derive(Debug)]
-struct Permission {
-    peers: usize,
-    granted: bool,
-    due: Option<Instant>,
-}
 
 /// How a packet gets to a peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -120,18 +91,7 @@ impl Peers {
     }
 
     fn free_slot(&mut self, peer: PeerAddr, now: Instant) -> Option<u16> {
-        let slot = Slot {
-            peer,
-            released: true,
-            channel: Channel::Unbound,
-            due: None,
-            bound_until: None,
-            held_until: None,
-            ready: false,
-            orphaned: false,
-            used: false,
-            waiting: VecDeque::new(),
-        };
+        let slot = Slot::new(peer);
         let index = if self.slots.len() < MAX_PEERS {
             self.slots.push(None);
             self.slots.len() - 1
@@ -403,14 +363,5 @@ impl Peers {
             .values()
             .map(|permission| permission.peers)
             .sum()
-    }
-}
-
-impl Slot {
-    fn reusable(&self, now: Instant) -> bool {
-        self.released
-            && self
-                .held_until
-                .is_none_or(|until| until + CHANNEL_QUARANTINE <= now)
     }
 }
