@@ -231,8 +231,8 @@ impl UdpSocket {
         contents: &[u8],
         segment_size: Option<usize>,
     ) -> io::Result<usize> {
-        // The kernel says EINVAL to these, and quinn-udp would take that for a missing GSO, for ever: one hostile
-        // candidate would slow down everybody.
+        // The kernel says EINVAL to port 0, and quinn-udp would take that for a missing GSO, for ever: one hostile
+        // candidate would slow down everybody. The others are no destinations either.
         let reachable = is_destination(destination)
             && destination.is_ipv4() == self.local.is_ipv4()
             && src_ip.is_none_or(|ip| ip.is_ipv4() == self.local.is_ipv4());
