@@ -31,10 +31,7 @@ impl EventLoop {
                 self.on_allocation(event, now);
                 idle = false;
             }
-            while let Some(key) = self.links.pop_dirty() {
-                self.drain(key, now);
-                idle = false;
-            }
+            idle &= !self.drain_all(now);
             if idle {
                 break;
             }
@@ -68,6 +65,8 @@ impl EventLoop {
             }
             Output::Release { relay } => {
                 tracing::info!(%relay, "allocation released");
+                // Links that were closed before say good-bye through it.
+                self.drain_all(now);
                 self.allocations.close(&relay, now);
             }
             Output::Publish(registration) => self.publisher.publish(registration, now),
@@ -289,6 +288,16 @@ impl EventLoop {
         }
     }
 
+    /// Takes what the links have to say; whether any had.
+    fn drain_all(&mut self, now: Instant) -> bool {
+        let mut any = false;
+        while let Some(key) = self.links.pop_dirty() {
+            self.drain(key, now);
+            any = true;
+        }
+        any
+    }
+
     /// Takes everything a link has to say.
     fn drain(&mut self, key: LinkKey, now: Instant) {
         let mut closed = None;
@@ -328,9 +337,12 @@ impl EventLoop {
                     if step == Step::Open {
                         self.stats.links_opened += 1;
                         let path = active.link.path().map(|path| path.to_string());
+                        let record = self.gateway.links().get(key);
+                        let serial = record.map(|record| record.serial.to_string());
                         tracing::info!(
                             link = %key,
                             peer = %active.peer,
+                            certificate = serial.as_deref().unwrap_or("?"),
                             path = path.as_deref().unwrap_or("?"),
                             ms = now.saturating_duration_since(active.created).as_millis() as u64,
                             "link opened"
