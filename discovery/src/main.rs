@@ -1,5 +1,7 @@
 //! Starts discovery: parse, run, exit code.
 
+#![forbid(unsafe_code)]
+
 use std::{process::ExitCode, sync::Arc};
 
 use clap::Parser;

@@ -16,6 +16,7 @@ use tonic::Status;
 use crate::{
     TimeSource,
     peer::{Peer, Peers},
+    refusal::status,
     store::{self, Entry, EventKind, Store, StoreError},
 };
 
@@ -210,17 +211,5 @@ pub(crate) fn key_value(key: &str, entry: &Entry) -> KeyValue {
         create_revision: entry.create_revision.0,
         mod_revision: entry.mod_revision.0,
         lease: entry.lease.map_or(0, |lease| lease.0),
-    }
-}
-
-#[expect(clippy::needless_pass_by_value, reason = "for map_err")]
-pub(crate) fn status(error: StoreError) -> Status {
-    let text = error.to_string();
-    match error {
-        StoreError::Conflict { .. } => Status::failed_precondition(text),
-        StoreError::NoLease => Status::not_found(text),
-        StoreError::Full(_) | StoreError::TooManyLeases(_) => Status::resource_exhausted(text),
-        StoreError::OutOfRange(_) => Status::out_of_range(text),
-        StoreError::Busy => Status::unavailable(text),
     }
 }

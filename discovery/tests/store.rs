@@ -86,7 +86,7 @@ fn compare_and_swap_lets_one_of_two_win() {
     let second = core.put("a", b"3", None, Some(first)).unwrap();
     assert!(core.put("a", b"4", None, Some(first)).is_err());
     assert!(core.delete("a", Some(first)).is_err());
-    assert_eq!(core.delete("a", Some(second)).unwrap().1, true);
+    assert!(core.delete("a", Some(second)).unwrap().1);
     assert_eq!(core.revision(), Revision(3), "what failed made no revision");
 }
 

@@ -13,7 +13,10 @@ use redb::{
 };
 use tokio::sync::{mpsc, oneshot};
 
-use super::core::{Change, Core, Entry, Limits};
+use super::{
+    core::Core,
+    types::{Change, Entry, Limits},
+};
 
 const ENTRIES: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("entries");
 const LEASES: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("leases");

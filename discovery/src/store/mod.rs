@@ -8,7 +8,9 @@ pub mod core;
 mod expiry;
 mod journal;
 mod shared;
+mod types;
 
-pub use self::core::{Change, Core, Entry, Event, EventKind, Limits, StoreError};
+pub use self::core::Core;
 pub use journal::JournalError;
 pub use shared::{Store, Update};
+pub use types::{Change, Entry, Event, EventKind, Limits, StoreError};

@@ -11,8 +11,9 @@ use net::Clock;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::{
-    core::{Core, Limits},
+    core::Core,
     journal::{Commit, Journal, JournalError, confirm},
+    types::Limits,
 };
 
 /// Commits that may wait for the disk.
