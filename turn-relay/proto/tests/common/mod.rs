@@ -1,0 +1,442 @@
+//! A relay in virtual time, and clients whose messages are written and read by `stun-types`, not by the code under test.
+
+#![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
+
+use model::{ClientAddr, PeerAddr, ServerAddr, UnixTime};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use stun_types::attribute::{
+    AttributeFromRaw, AttributeStaticType, AttributeWrite, ErrorCode, Nonce, PasswordAlgorithm,
+    PasswordAlgorithmValue, PasswordAlgorithms, Realm, Username,
+};
+use stun_types::message::{
+    IntegrityAlgorithm, LongTermCredentials, Message, MessageIntegrityCredentials, MessageWrite,
+    MessageWriteExt, MessageWriteVec, Method, TransactionId,
+};
+use turn_relay_proto::{
+    Credentials, DropReason, FiveTuple, Limits, Now, OpenError, Output, PeerPolicy, RelayAddress,
+    RelayId, Server, ServerConfig, Shared, Stats, Verdict,
+};
+use turn_types::attribute::{ChannelNumber, RequestedTransport, XorPeerAddress, XorRelayedAddress};
+use turn_types::message::{ALLOCATE, CHANNEL_BIND, CREATE_PERMISSION};
+
+pub const REALM: &str = "west";
+/// 2026-01-01.
+pub const DATE: UnixTime = UnixTime(1_767_225_600);
+
+pub fn addr(text: &str) -> SocketAddr {
+    text.parse().unwrap()
+}
+
+pub fn server_addr() -> SocketAddr {
+    addr("203.0.113.12:3478")
+}
+
+/// Everything a test may want to be otherwise.
+pub struct Setup {
+    pub relay_addresses: Vec<&'static str>,
+    pub advertised: Vec<&'static str>,
+    pub ports: std::ops::RangeInclusive<u16>,
+    pub limits: Limits,
+    pub secrets: Vec<&'static str>,
+    pub allow: Vec<&'static str>,
+    pub per_user: u32,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        Self {
+            relay_addresses: vec!["10.0.0.2", "fd00:10::2"],
+            advertised: vec!["10.0.0.2", "fd00:10::2"],
+            ports: 50_000..=50_999,
+            limits: Limits::default(),
+            secrets: vec!["first secret", "second secret"],
+            allow: vec!["10.0.0.0/24", "fd00:10::/64"],
+            per_user: 100,
+        }
+    }
+}
+
+/// A server with its shell played by the test.
+pub struct Relay {
+    pub server: Server,
+    pub now: Now,
+    pub started: Instant,
+    /// The sockets that a shell would have.
+    pub open: BTreeMap<SocketAddr, RelayId>,
+    /// Ports that some other program has.
+    pub busy: BTreeSet<u16>,
+    pub opened: usize,
+    answers: Vec<(SocketAddr, Vec<u8>)>,
+}
+
+/// What a datagram led to, without borrowing it.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Outcome {
+    ToPeer {
+        from: SocketAddr,
+        peer: SocketAddr,
+        payload: Vec<u8>,
+    },
+    ToClient {
+        client: SocketAddr,
+        bytes: Vec<u8>,
+    },
+    Answer(Vec<u8>),
+    Nothing,
+    Dropped(DropReason),
+}
+
+impl Relay {
+    pub fn new() -> Self {
+        Self::with(Setup::default())
+    }
+
+    pub fn with(setup: Setup) -> Self {
+        let mut credentials = Credentials::new(REALM);
+        credentials.add_user("alice", "wonderland");
+        credentials.add_user("bob", "builder");
+        for secret in &setup.secrets {
+            credentials.add_secret(secret.as_bytes());
+        }
+        let addresses = setup.relay_addresses.iter().zip(&setup.advertised);
+        let addresses = addresses.map(|(bind, advertised)| RelayAddress {
+            bind: bind.parse().unwrap(),
+            advertised: advertised.parse().unwrap(),
+        });
+        let allow = setup.allow.iter().map(|net| net.parse().unwrap()).collect();
+        let started = Instant::now();
+        let config = ServerConfig {
+            shared: Arc::new(Shared::new(
+                addresses.collect(),
+                &setup.ports,
+                setup.per_user,
+            )),
+            limits: setup.limits,
+            software: "test".into(),
+            credentials: Arc::new(credentials),
+            peer_policy: Arc::new(PeerPolicy::new(allow, &[ServerAddr(server_addr())])),
+            nonce_key: [1; 32],
+            seed: [2; 32],
+        };
+        Self {
+            server: Server::new(config, started),
+            now: Now {
+                instant: started + Duration::from_secs(10),
+                unix: DATE,
+            },
+            started,
+            open: BTreeMap::new(),
+            busy: BTreeSet::new(),
+            opened: 0,
+            answers: Vec::new(),
+        }
+    }
+
+    pub fn stats(&self) -> &Stats {
+        self.server.stats()
+    }
+
+    /// Lets time pass, without anybody doing anything.
+    pub fn pass(&mut self, seconds: u64) {
+        let until = self.now.instant + Duration::from_secs(seconds);
+        while let Some(next) = self.server.poll_timeout().filter(|next| *next <= until) {
+            self.server.handle_timeout(next);
+            self.drain();
+            assert!(self.server.poll_timeout().is_none_or(|after| after > next));
+        }
+        self.now.instant = until;
+        self.now.unix.0 += seconds;
+    }
+
+    fn drain(&mut self) {
+        while let Some(output) = self.server.poll_output() {
+            match output {
+                Output::Answer { path, bytes } => {
+                    assert_eq!(path.server.0, server_addr());
+                    self.answers.push((path.client.0, bytes));
+                }
+                Output::OpenRelay { relay, address } => {
+                    self.opened += 1;
+                    let free = !self.busy.contains(&address.port());
+                    let result = if free && self.open.insert(address, relay).is_none() {
+                        Ok(())
+                    } else {
+                        Err(OpenError::PortInUse)
+                    };
+                    self.server.handle_relay_opened(self.now, relay, result);
+                }
+                Output::CloseRelay { relay } => self.open.retain(|_, open| *open != relay),
+            }
+        }
+    }
+
+    /// A datagram from a client.
+    pub fn client_sends(&mut self, client: SocketAddr, datagram: &[u8]) -> Outcome {
+        let path = FiveTuple {
+            client: ClientAddr(client),
+            server: ServerAddr(server_addr()),
+        };
+        let verdict = self.server.handle_client_datagram(self.now, path, datagram);
+        let outcome = own(&self.open, verdict);
+        self.drain();
+        match self.answers.pop() {
+            Some((to, bytes)) => {
+                assert_eq!(outcome, Outcome::Nothing);
+                assert_eq!(to, client);
+                assert!(self.answers.is_empty(), "one answer at most");
+                Outcome::Answer(bytes)
+            }
+            None => outcome,
+        }
+    }
+
+    /// A datagram from a peer to a relayed address.
+    pub fn peer_sends(&mut self, peer: &str, relayed: SocketAddr, payload: &[u8]) -> Outcome {
+        let relay = self.open[&relayed];
+        let verdict =
+            self.server
+                .handle_peer_datagram(self.now, relay, PeerAddr(addr(peer)), payload);
+        own(&self.open, verdict)
+    }
+}
+
+fn own(open: &BTreeMap<SocketAddr, RelayId>, verdict: Verdict<'_>) -> Outcome {
+    match verdict {
+        Verdict::ToPeer {
+            relay,
+            peer,
+            payload,
+        } => Outcome::ToPeer {
+            from: *open.iter().find(|(_, id)| **id == relay).unwrap().0,
+            peer: peer.0,
+            payload: payload.to_vec(),
+        },
+        Verdict::ToClient {
+            path,
+            prefix,
+            payload,
+            padding,
+        } => {
+            let mut bytes = prefix.as_bytes().to_vec();
+            bytes.extend(payload);
+            bytes.resize(bytes.len() + usize::from(padding), 0);
+            Outcome::ToClient {
+                client: path.client.0,
+                bytes,
+            }
+        }
+        Verdict::Handled => Outcome::Nothing,
+        Verdict::Dropped(reason) => Outcome::Dropped(reason),
+    }
+}
+
+/// An answer, checked: FINGERPRINT and integrity are right, and it is to the request.
+#[derive(Debug)]
+pub struct Answer(pub Vec<u8>);
+
+impl Answer {
+    pub fn message(&self) -> Message<'_> {
+        Message::from_bytes(&self.0).unwrap()
+    }
+
+    /// The error code; 0 for success.
+    pub fn code(&self) -> u16 {
+        self.get::<ErrorCode>().map_or(0, |error| error.code())
+    }
+
+    pub fn get<A>(&self) -> Option<A>
+    where
+        A: for<'a> AttributeFromRaw<'a> + AttributeStaticType,
+    {
+        self.message().attribute::<A>().ok()
+    }
+
+    pub fn relayed(&self) -> Vec<SocketAddr> {
+        let message = self.message();
+        let id = message.transaction_id();
+        (0..2)
+            .filter_map(|n| message.nth_attribute::<XorRelayedAddress>(n).ok())
+            .map(|relayed| relayed.addr(id))
+            .collect()
+    }
+}
+
+/// A client as RFC 8656 wants it: asks, is challenged, asks again.
+#[derive(Clone, Debug)]
+pub struct Client {
+    pub address: SocketAddr,
+    pub user: String,
+    pub password: String,
+    pub nonce: Option<String>,
+    pub algorithm: IntegrityAlgorithm,
+    /// For the next request instead of a random one.
+    pub transaction: Option<TransactionId>,
+}
+
+impl Client {
+    pub fn new(address: &str) -> Self {
+        Self::named(address, "alice", "wonderland")
+    }
+
+    pub fn named(address: &str, user: &str, password: &str) -> Self {
+        Self {
+            address: addr(address),
+            user: user.into(),
+            password: password.into(),
+            nonce: None,
+            algorithm: IntegrityAlgorithm::Sha1,
+            transaction: None,
+        }
+    }
+
+    pub fn credentials(&self) -> MessageIntegrityCredentials {
+        LongTermCredentials::new(self.user.clone(), self.password.clone())
+            .to_key(REALM.into())
+            .into()
+    }
+
+    fn begin(&self, method: Method, attributes: &[&dyn AttributeWrite]) -> MessageWriteVec {
+        let mut writer = Message::builder_request(method, MessageWriteVec::new());
+        if let Some(id) = self.transaction {
+            let kind = writer.get_type();
+            writer = Message::builder(kind, id, MessageWriteVec::new());
+        }
+        for attribute in attributes {
+            writer.add_attribute(*attribute).unwrap();
+        }
+        writer
+    }
+
+    /// A signed request, with whatever nonce there is.
+    pub fn signed(&self, method: Method, attributes: &[&dyn AttributeWrite]) -> Vec<u8> {
+        let mut writer = self.begin(method, attributes);
+        let nonce = self.nonce.as_deref().unwrap_or("none");
+        writer
+            .add_attribute(&Username::new(&self.user).unwrap())
+            .unwrap();
+        writer.add_attribute(&Realm::new(REALM).unwrap()).unwrap();
+        writer.add_attribute(&Nonce::new(nonce).unwrap()).unwrap();
+        if self.algorithm == IntegrityAlgorithm::Sha256 {
+            let offered = [PasswordAlgorithmValue::SHA256, PasswordAlgorithmValue::MD5];
+            writer
+                .add_attribute(&PasswordAlgorithms::new(&offered))
+                .unwrap();
+            writer
+                .add_attribute(&PasswordAlgorithm::new(offered[0]))
+                .unwrap();
+        }
+        writer
+            .add_message_integrity(&self.credentials(), self.algorithm)
+            .unwrap();
+        writer.finish()
+    }
+
+    pub fn unsigned(&self, method: Method, attributes: &[&dyn AttributeWrite]) -> Vec<u8> {
+        self.begin(method, attributes).finish()
+    }
+
+    /// Sends bytes that must be answered.
+    pub fn exchange(&self, relay: &mut Relay, request: &[u8]) -> Answer {
+        match relay.client_sends(self.address, request) {
+            Outcome::Answer(bytes) => {
+                let answer = Answer(bytes);
+                let request = Message::from_bytes(request).unwrap();
+                assert_eq!(answer.message().transaction_id(), request.transaction_id());
+                assert_eq!(answer.message().method(), request.method());
+                assert!(answer.message().is_response());
+                answer
+            }
+            other => panic!("no answer but {other:?}"),
+        }
+    }
+
+    /// Sends a request with valid credentials; gets a nonce first where there is none. The answer's integrity is checked.
+    pub fn request(
+        &mut self,
+        relay: &mut Relay,
+        method: Method,
+        attributes: &[&dyn AttributeWrite],
+    ) -> Answer {
+        if self.nonce.is_none() {
+            let challenge = self.exchange(relay, &self.unsigned(method, attributes));
+            assert_eq!(challenge.code(), 401);
+            self.nonce = Some(challenge.get::<Nonce>().unwrap().nonce().to_owned());
+        }
+        let answer = self.exchange(relay, &self.signed(method, attributes));
+        let checked = answer.message().validate_integrity(&self.credentials());
+        assert_eq!(checked.ok(), Some(self.algorithm));
+        answer
+    }
+
+    pub fn try_allocate(&mut self, relay: &mut Relay, more: &[&dyn AttributeWrite]) -> Answer {
+        let udp = RequestedTransport::new(RequestedTransport::UDP);
+        let mut attributes: Vec<&dyn AttributeWrite> = vec![&udp];
+        attributes.extend(more);
+        self.request(relay, ALLOCATE, &attributes)
+    }
+
+    /// The relayed address.
+    pub fn allocate(&mut self, relay: &mut Relay) -> SocketAddr {
+        let answer = self.try_allocate(relay, &[]);
+        assert_eq!(answer.code(), 0);
+        answer.relayed()[0]
+    }
+
+    /// The answer's code.
+    pub fn permit(&mut self, relay: &mut Relay, peers: &[&str]) -> u16 {
+        let id = TransactionId::generate();
+        self.transaction = Some(id);
+        let peers: Vec<_> = peers
+            .iter()
+            .map(|peer| XorPeerAddress::new(addr(peer), id))
+            .collect();
+        let attributes: Vec<&dyn AttributeWrite> = peers
+            .iter()
+            .map(|peer| peer as &dyn AttributeWrite)
+            .collect();
+        let answer = self.request(relay, CREATE_PERMISSION, &attributes);
+        self.transaction = None;
+        answer.code()
+    }
+
+    /// The answer's code.
+    pub fn bind(&mut self, relay: &mut Relay, channel: u16, peer: &str) -> u16 {
+        let id = TransactionId::generate();
+        self.transaction = Some(id);
+        let peer = XorPeerAddress::new(addr(peer), id);
+        let attributes: [&dyn AttributeWrite; 2] = [&ChannelNumber::new(channel), &peer];
+        let answer = self.request(relay, CHANNEL_BIND, &attributes);
+        self.transaction = None;
+        answer.code()
+    }
+
+    pub fn indication(&self, peer: &str, data: &[u8], more: &[&dyn AttributeWrite]) -> Vec<u8> {
+        let mut writer =
+            Message::builder_indication(turn_types::message::SEND, MessageWriteVec::new());
+        let id = writer.transaction_id();
+        writer
+            .add_attribute(&XorPeerAddress::new(addr(peer), id))
+            .unwrap();
+        writer
+            .add_attribute(&turn_types::attribute::Data::new(data))
+            .unwrap();
+        for attribute in more {
+            writer.add_attribute(*attribute).unwrap();
+        }
+        writer.finish()
+    }
+
+    pub fn sends_indication(&self, relay: &mut Relay, peer: &str, data: &[u8]) -> Outcome {
+        relay.client_sends(self.address, &self.indication(peer, data, &[]))
+    }
+
+    pub fn sends_channel_data(&self, relay: &mut Relay, channel: u16, data: &[u8]) -> Outcome {
+        let mut bytes = channel.to_be_bytes().to_vec();
+        bytes.extend((data.len() as u16).to_be_bytes());
+        bytes.extend(data);
+        relay.client_sends(self.address, &bytes)
+    }
+}
