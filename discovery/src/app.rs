@@ -15,10 +15,10 @@ use model::UnixTime;
 use protocol::directory::directory_server::DirectoryServer;
 use service_kit::{Admin, ConfigError, Readiness, SharedRegistry, shared_registry};
 use tokio::{net::TcpListener, sync::watch};
-use tonic::transport::{Server, ServerTlsConfig, server::TcpIncoming};
+use tonic::transport::{Server, ServerTlsConfig};
 
 use crate::{
-    Config,
+    Config, incoming,
     metrics::Metrics,
     parts::{check_lifetimes, open_store, read, relays, secret_error, tls},
     peer::Peers,
@@ -160,9 +160,8 @@ impl App {
             .http2_keepalive_interval(Some(PING_EVERY))
             .http2_keepalive_timeout(Some(PING_TIMEOUT))
             .http2_max_header_list_size(16 * 1024)
-            .tcp_nodelay(true)
             .add_service(directory)
-            .serve_with_incoming_shutdown(TcpIncoming::from(self.listener), async move {
+            .serve_with_incoming_shutdown(incoming::accept(self.listener), async move {
                 let _ = closed.wait_for(|closing| *closing).await;
             });
         let mesh = &self.service.authority.mesh().name;

@@ -24,6 +24,7 @@ mod refusal;
 mod service;
 mod metrics;
 mod parts;
+mod incoming;
 mod app;
 
 pub use app::{App, TimeSource};
