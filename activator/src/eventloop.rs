@@ -7,6 +7,7 @@
 //! 6. sending.
 
 mod drive;
+mod offers;
 mod events;
 mod picture;
 

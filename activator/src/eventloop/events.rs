@@ -60,7 +60,8 @@ impl EventLoop {
     /// their offers it was: nothing of a document that was not believed is looked at.
     fn on_rejected(&mut self, from: &str, reason: &str) {
         self.stats.documents_rejected += 1;
-        tracing::warn!(%from, %reason, "a document was not believed");
+        // The directory has said it aloud.
+        tracing::debug!(%from, %reason, "a document was not believed; telling its sender");
         if let Ok(node) = NodeId::from_str(from)
             && node.role == Role::Workload
         {

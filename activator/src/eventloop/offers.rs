@@ -1,0 +1,142 @@
+//! From an accepted offer to a link that looks for its path.
+
+use std::time::Instant;
+
+use activator_proto::{Input, LinkKey};
+use link::{CandidateKind, Link, LinkError, LinkRole, LocalCandidate};
+use model::{NodeId, RelayName};
+use protocol::document::{Answer, BindingResult, Candidates, Offer, Refusal, document::Body};
+
+use super::EventLoop;
+use crate::links::ActiveLink;
+
+/// Of a host with many addresses; the other side takes 16 candidates in all.
+const MAX_HOST_CANDIDATES: usize = 12;
+
+impl EventLoop {
+    pub(super) fn answer(
+        &mut self,
+        key: LinkKey,
+        to: &NodeId,
+        offer: &Offer,
+        relays: &[RelayName],
+        bindings: Vec<BindingResult>,
+        now: Instant,
+    ) {
+        let mut active = match self.make_link(key, to, offer, relays, now) {
+            Ok(active) => active,
+            Err(error) => {
+                tracing::warn!(%key, peer = %to, %error, "offer refused");
+                let refusal = Refusal {
+                    link: offer.link,
+                    reason: error.to_string(),
+                };
+                self.signaling.post(to, Body::Refusal(refusal));
+                self.gateway
+                    .handle_input(Input::LinkClosed { link: key }, now);
+                return;
+            }
+        };
+        for relay in relays {
+            for remote in active.link.remote_candidates() {
+                if self.allocations.permit(relay, *remote, now) {
+                    active.permitted.push((relay.clone(), *remote));
+                }
+            }
+        }
+        let answer = Answer {
+            link: offer.link,
+            description: Some(active.link.local_description()),
+            bindings,
+        };
+        if self.links.insert(active) {
+            tracing::debug!(%key, peer = %to, "offer answered");
+            self.signaling.post(to, Body::Answer(answer));
+        } else {
+            // The gateway's bound is not above the table's; only a clash of ICE fragments leads here.
+            let reason = "no room for the link; try again".to_owned();
+            self.signaling.post(
+                to,
+                Body::Refusal(Refusal {
+                    link: offer.link,
+                    reason,
+                }),
+            );
+            self.gateway
+                .handle_input(Input::LinkClosed { link: key }, now);
+        }
+    }
+
+    fn make_link(
+        &self,
+        key: LinkKey,
+        to: &NodeId,
+        offer: &Offer,
+        relays: &[RelayName],
+        now: Instant,
+    ) -> Result<ActiveLink, LinkError> {
+        let certificate = self.certificate.clone();
+        let mut link = Link::new(LinkRole::Answerer, certificate, &self.link_config, now)?;
+        for relay in relays {
+            for relayed in self.allocations.relayed(relay) {
+                let candidate = LocalCandidate {
+                    kind: CandidateKind::Relayed,
+                    address: relayed.0,
+                    base: relayed.0,
+                };
+                link.add_local_candidate(candidate, now)?;
+            }
+        }
+        for &address in self.hosts.iter().take(MAX_HOST_CANDIDATES) {
+            let kind = CandidateKind::Host;
+            link.add_local_candidate(
+                LocalCandidate {
+                    kind,
+                    address,
+                    base: address,
+                },
+                now,
+            )?;
+        }
+        let description = offer
+            .description
+            .as_ref()
+            .ok_or(LinkError::BadDescription("there is none"))?;
+        link.set_remote_description(description, now)?;
+        Ok(ActiveLink::new(link, key, to.clone(), offer.link, now))
+    }
+
+    pub(super) fn on_candidates(&mut self, from: &NodeId, trickled: &Candidates, now: Instant) {
+        let key = self.gateway.links().by_offer(from, trickled.link);
+        let Some((key, record)) = key.and_then(|key| Some((key, self.gateway.links().get(key)?)))
+        else {
+            return;
+        };
+        let relays = record.relays.clone();
+        let Some(active) = self.links.touch(key) else {
+            return;
+        };
+        for candidate in trickled
+            .candidates
+            .iter()
+            .take(activator_proto::answer::MAX_CANDIDATES)
+        {
+            let known = active.link.remote_candidates().len();
+            if active.link.add_remote_candidate(candidate, now).is_err() {
+                continue;
+            }
+            for remote in active
+                .link
+                .remote_candidates()
+                .get(known..)
+                .unwrap_or_default()
+            {
+                for relay in &relays {
+                    if self.allocations.permit(relay, *remote, now) {
+                        active.permitted.push((relay.clone(), *remote));
+                    }
+                }
+            }
+        }
+    }
+}
