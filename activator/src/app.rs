@@ -12,7 +12,7 @@ use link::{DtlsCertificate, LinkConfig};
 use model::Role;
 use net::{Clock, HostSockets};
 use service_kit::{
-    Admin, ConfigError, Readiness, read_secret_file, shared_registry, shutdown_signal,
+    Admin, ConfigError, Readiness, read_secret_of_field, shared_registry, shutdown_signal,
 };
 use tun::{Device, TunConfig};
 
@@ -134,7 +134,11 @@ fn settings(config: &Config) -> Result<Settings, ConfigError> {
     let enrolled = matches!(NodeIdentity::load(&config.state_directory), Ok(Some(_)));
     let join_token = match &config.join_token_file {
         Some(path) if enrolled && !path.exists() => None,
-        Some(path) => Some(read_secret_file(path)?.expose().to_owned()),
+        Some(path) => Some(
+            read_secret_of_field("join-token-file", path)?
+                .expose()
+                .to_owned(),
+        ),
         None => None,
     };
     Ok(Settings {

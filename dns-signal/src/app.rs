@@ -15,7 +15,7 @@ use dns_signal_proto::services::Services;
 use link::DtlsCertificate;
 use model::Role;
 use net::HostSockets;
-use service_kit::{Admin, Readiness, Task, read_secret_file, shared_registry, shutdown_signal};
+use service_kit::{Admin, Readiness, Task, read_secret_of_field, shared_registry, shutdown_signal};
 use tokio::sync::{mpsc, watch};
 use tun::{Device, TunConfig};
 
@@ -192,7 +192,11 @@ async fn tunnel(
 
 fn settings(config: &Config) -> anyhow::Result<Settings> {
     let join_token = match &config.join_token_file {
-        Some(file) => Some(read_secret_file(file)?.expose().to_owned()),
+        Some(file) => Some(
+            read_secret_of_field("join-token-file", file)?
+                .expose()
+                .to_owned(),
+        ),
         None => None,
     };
     Ok(Settings {

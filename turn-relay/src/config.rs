@@ -7,7 +7,7 @@ use crate::cli::Args;
 use file::File;
 use ipnet::IpNet;
 use model::ServerAddr;
-use service_kit::{ConfigError, Secret, load_config, read_secret_file};
+use service_kit::{ConfigError, Secret, load_config, read_secret_of_field};
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::ops::RangeInclusive;
@@ -64,7 +64,7 @@ impl Settings {
             credentials.add_user(name, password);
         }
         if let Some(path) = &file.users_file {
-            let users = read_secret_file(path)?;
+            let users = read_secret_of_field("users-file", path)?;
             for (name, password) in parse::users(path, &users)? {
                 credentials.add_user(name, password);
             }
@@ -75,7 +75,7 @@ impl Settings {
             &args.auth_secret_file
         };
         for path in secret_files {
-            let secret: Secret = read_secret_file(path)?;
+            let secret: Secret = read_secret_of_field("auth-secret-files", path)?;
             credentials.add_secret(secret.expose().as_bytes());
         }
         if credentials.is_empty() {

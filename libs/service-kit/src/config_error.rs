@@ -101,6 +101,15 @@ impl ConfigError {
         self
     }
 
+    /// Of a file that a field names: what is shown is the configuration's own file and line, the field, and the path.
+    pub(crate) fn naming(mut self, field: &str, path: &Path) -> Self {
+        self.0.file = None;
+        self.0.line = None;
+        self.0.field = Some(field.to_owned());
+        self.0.value = Some(path.display().to_string());
+        self
+    }
+
     pub(crate) fn with_field(mut self, field: String) -> Self {
         self.0.field = Some(field);
         self

@@ -30,5 +30,5 @@ pub use config_error::ConfigError;
 pub use logging::init_logging;
 pub use readiness::{Readiness, Task};
 pub use run::{EXIT_CONFIG, EXIT_FAILURE, main, report};
-pub use secret::{Secret, read_secret_file};
+pub use secret::{Secret, read_secret_file, read_secret_of_field};
 pub use shutdown::shutdown_signal;

@@ -30,6 +30,14 @@ impl fmt::Debug for Secret {
     }
 }
 
+/// As [`read_secret_file`], for the file that a field of the configuration names.
+///
+/// # Errors
+/// The same, called by the field.
+pub fn read_secret_of_field(field: &str, path: &Path) -> Result<Secret, ConfigError> {
+    read_secret_file(path).map_err(|error| error.naming(field, path))
+}
+
 /// Reads a secret of at most 64 KiB, without white space at its ends. Warns in the log when the file's mode lets
 /// anyone but its owner read it (it should be 0600).
 ///

@@ -345,9 +345,24 @@ impl Handle<'_> {
         };
         send(pid, signal).with_context(|| format!("sending {signal} to {name}"))?;
         wait::until_true(&format!("{name} to end after {signal}"), within, || {
-            Ok(self.running().is_none())
+            Ok(is_gone(pid))
         })
     }
+}
+
+/// Whether nothing of a process is left but, at most, its exit code. Its first thread may be gone long before the last
+/// one closes what they share: ports, and the TUN device.
+fn is_gone(pid: u32) -> bool {
+    let Ok(status) = fs::read_to_string(format!("/proc/{pid}/stat")) else {
+        return true;
+    };
+    // The name before it, in parentheses, may hold anything.
+    let is_zombie = status
+        .rsplit(')')
+        .next()
+        .is_some_and(|rest| rest.trim_start().starts_with('Z'));
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count);
+    is_zombie && threads <= 1
 }
 
 /// Sends a signal; that the process is gone already is fine.

@@ -54,11 +54,10 @@ fn what_crosses_the_relay_does_not_contain_what_was_said() {
     let echoed = page(&lab, "west/app", &format!("{ORDERS}/echo"), &["-d", MARKER]);
     assert_eq!(echoed.expect("the service sends it back"), MARKER);
 
-    let carried = lab.relay_bytes(Network::West).expect("a count") - before;
-    assert!(
-        carried > 2 * MARKER.len() as u64,
-        "the relay carried {carried} bytes"
-    );
+    wait::until_true("the relay to have counted it", RECOVERY, || {
+        Ok(lab.relay_bytes(Network::West)? > before + 2 * MARKER.len() as u64)
+    })
+    .expect("the relay carried it");
     wait::until_true("the capture at the service to have it", RECOVERY, || {
         Ok(contains(&control.1, MARKER))
     })
