@@ -1,6 +1,11 @@
 //! A relay in virtual time, and clients whose messages are written and read by `stun-types`, not by the code under test.
 
-#![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    clippy::unwrap_used,
+    clippy::needless_pass_by_value
+)]
 
 use model::{ClientAddr, PeerAddr, ServerAddr, UnixTime};
 use std::collections::{BTreeMap, BTreeSet};
