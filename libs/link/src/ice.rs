@@ -19,10 +19,10 @@ use crate::candidate::{CandidateKind, LocalCandidate, from_wire};
 use crate::certificate::DtlsCertificate;
 use crate::config::{CHECK_INTERVAL, LinkConfig, LinkRole, MAX_CHECKS, MAX_REMOTE_CANDIDATES};
 use crate::output::{LinkError, Path, Transmit};
+use crate::stun::{BINDING_REQUEST, BINDING_SUCCESS, attributes};
 
-/// STUN's success response to a Binding request, as the first two bytes of a message.
-/// [RFC 8489 §5](https://www.rfc-editor.org/rfc/rfc8489#section-5)
-const BINDING_SUCCESS: [u8; 2] = [0x01, 0x01];
+/// [RFC 8445 §16.1](https://www.rfc-editor.org/rfc/rfc8445#section-16.1)
+const USE_CANDIDATE: u16 = 0x0025;
 
 pub(crate) enum IceEvent {
     Selected {
@@ -39,6 +39,8 @@ pub(crate) struct Ice {
     locals: Vec<LocalCandidate>,
     remotes: Vec<SocketAddr>,
     connected: bool,
+    /// A nomination that came before our own check on its pair succeeded.
+    nomination: Option<(SocketAddr, SocketAddr, BytesMut)>,
     /// The pair last told to the agent as alive, and when: it is told again only after a while.
     seen: Option<(SocketAddr, SocketAddr, Instant)>,
 }
@@ -74,6 +76,7 @@ impl Ice {
             locals: Vec::new(),
             remotes: Vec::new(),
             connected: false,
+            nomination: None,
             seen: None,
         })
     }
@@ -137,6 +140,24 @@ impl Ice {
         now: Instant,
     ) {
         let succeeded = payload.starts_with(&BINDING_SUCCESS);
+        let nomination = !self.controlling && !self.connected && is_nomination(&payload);
+        let kept = nomination.then(|| payload.clone());
+        self.read(local, remote, payload, now);
+        if self.connected || self.agent.get_selected_candidate_pair().is_some() {
+            self.nomination = None;
+        } else if let Some(payload) = kept {
+            // The pair is nominated once our own check on it succeeds (RFC 8445 section 7.3.1.5); the agent forgets
+            // that it was asked to.
+            self.nomination = Some((local, remote, payload));
+        } else if succeeded && self.controlling {
+            // A check succeeded: nominate now, not when the check interval comes round.
+            let _ = self.agent.handle_timeout(now + CHECK_INTERVAL);
+        } else if succeeded && let Some((local, remote, payload)) = self.nomination.take() {
+            self.read(local, remote, payload, now);
+        }
+    }
+
+    fn read(&mut self, local: SocketAddr, remote: SocketAddr, payload: BytesMut, now: Instant) {
         let message = TransportMessage {
             now,
             transport: context(local, remote),
@@ -144,10 +165,6 @@ impl Ice {
         };
         // What does not fit this session (stray, forged, late) is dropped by the agent; nothing is to be done.
         let _ = self.agent.handle_read(message);
-        if self.controlling && succeeded && !self.connected {
-            // A check succeeded: nominate now, not when the check interval comes round.
-            let _ = self.agent.handle_timeout(now + CHECK_INTERVAL);
-        }
     }
 
     /// Whether a datagram that is not STUN came over a path that passed a check; it then counts as a sign of life.
@@ -218,6 +235,12 @@ impl fmt::Debug for Ice {
             .field("remotes", &self.remotes)
             .finish()
     }
+}
+
+/// Whether a message is a Binding request with USE-CANDIDATE.
+fn is_nomination(message: &[u8]) -> bool {
+    message.starts_with(&BINDING_REQUEST)
+        && attributes(message).any(|(kind, _)| kind == USE_CANDIDATE)
 }
 
 fn context(local: SocketAddr, remote: SocketAddr) -> TransportContext {

@@ -21,6 +21,7 @@ mod config;
 mod output;
 mod certificate;
 mod candidate;
+mod stun;
 mod ice;
 mod dtls;
 mod channels;

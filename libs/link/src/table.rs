@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 
-/// Length of a STUN header. [RFC 8489 §5](https://www.rfc-editor.org/rfc/rfc8489#section-5)
-const STUN_HEADER: usize = 20;
+use crate::stun::{BINDING_REQUEST, attributes};
+
 /// [RFC 8489 §14.3](https://www.rfc-editor.org/rfc/rfc8489#section-14.3)
 const USERNAME: u16 = 0x0006;
 /// Address pairs remembered per link: what its checks come in on.
@@ -139,19 +139,11 @@ impl<T> LinkTable<T> {
 /// The receiver's fragment in the USERNAME of a STUN Binding request: "receiver:sender".
 /// [RFC 8445 §7.2.2](https://www.rfc-editor.org/rfc/rfc8445#section-7.2.2)
 fn binding_request_ufrag(message: &[u8]) -> Option<&str> {
-    if !message.starts_with(&[0x00, 0x01]) {
+    if !message.starts_with(&BINDING_REQUEST) {
         return None;
     }
-    let mut attributes = message.get(STUN_HEADER..)?;
-    while let [t0, t1, l0, l1, rest @ ..] = attributes {
-        let length = usize::from(u16::from_be_bytes([*l0, *l1]));
-        let value = rest.get(..length)?;
-        if u16::from_be_bytes([*t0, *t1]) == USERNAME {
-            return std::str::from_utf8(value).ok()?.split(':').next();
-        }
-        attributes = rest.get(length.next_multiple_of(4)..)?;
-    }
-    None
+    let (_, username) = attributes(message).find(|(kind, _)| *kind == USERNAME)?;
+    std::str::from_utf8(username).ok()?.split(':').next()
 }
 
 #[cfg(test)]

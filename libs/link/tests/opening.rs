@@ -189,3 +189,43 @@ fn what_waits_to_be_sent_is_bounded() {
         "{accepted}"
     );
 }
+
+#[test]
+fn a_nomination_that_comes_before_the_own_check_succeeded_is_not_lost() {
+    const USE_CANDIDATE: [u8; 4] = [0x00, 0x25, 0x00, 0x00];
+    let one_way = Duration::from_millis(10);
+    let mut world = World::new(one_way);
+    // The offerer's answers to the answerer's checks are held back until a nomination has gone by.
+    let mut nominated = false;
+    let mut held = Vec::new();
+    world.reorder = Some(Box::new(move |side, payload| {
+        if side != OFFERER {
+            return vec![payload];
+        }
+        nominated |= payload.starts_with(&[0, 1])
+            && payload.windows(4).any(|window| window == USE_CANDIDATE);
+        let answer = payload.starts_with(&[1, 1]);
+        if answer && !nominated {
+            held.push(payload);
+            return Vec::new();
+        }
+        let mut out = vec![payload];
+        if nominated {
+            out.append(&mut held);
+        }
+        out
+    }));
+    world.signal();
+    assert!(
+        world.run_until(5 * SECOND, World::both_open),
+        "not open: {:?}",
+        world.events
+    );
+    let connected = world
+        .step_time(ANSWERER, Step::IceConnected)
+        .expect("connected");
+    assert!(
+        connected <= 4 * one_way,
+        "it waited for the next check: {connected:?}"
+    );
+}

@@ -19,7 +19,10 @@ const RUNS: usize = 5;
 
 fn main() {
     // The harness of `cargo bench` passes flags that mean nothing here.
-    println!("{:>8}  {:>12}  {:>12}  {:>6}", "frames", "link", "rtc", "ratio");
+    println!(
+        "{:>8}  {:>12}  {:>12}  {:>6}",
+        "frames", "link", "rtc", "ratio"
+    );
     for frame in [1_300, 16_000, 64_000] {
         let mut runs = [Vec::new(), Vec::new()];
         for _ in 0..RUNS {
@@ -96,12 +99,21 @@ fn open() -> (Link, Link) {
     });
     for (link, address) in made.iter_mut().zip(["10.0.0.10:4000", "10.0.0.3:7000"]) {
         let address = address.parse().expect("an address");
-        let candidate = LocalCandidate { kind: CandidateKind::Host, address, base: address };
-        link.add_local_candidate(candidate, now).expect("a candidate");
+        let candidate = LocalCandidate {
+            kind: CandidateKind::Host,
+            address,
+            base: address,
+        };
+        link.add_local_candidate(candidate, now)
+            .expect("a candidate");
     }
     let [mut offerer, mut answerer] = made;
-    answerer.set_remote_description(&offerer.local_description(), now).expect("usable");
-    offerer.set_remote_description(&answerer.local_description(), now).expect("usable");
+    answerer
+        .set_remote_description(&offerer.local_description(), now)
+        .expect("usable");
+    offerer
+        .set_remote_description(&answerer.local_description(), now)
+        .expect("usable");
     while !offerer.is_open() || !answerer.is_open() {
         exchange(&mut offerer, &mut answerer, Instant::now());
     }

@@ -24,9 +24,14 @@ const WINDOW: u64 = 1 << 20;
 
 pub(crate) fn run(frame: usize) -> f64 {
     let mut peers = [peer("10.0.0.10:4000"), peer("10.0.0.3:7000")];
-    let init = RTCDataChannelInit { ordered: false, negotiated: Some(1), ..Default::default() };
-    let channels =
-        peers.each_mut().map(|peer| open_channel(peer, init.clone()));
+    let init = RTCDataChannelInit {
+        ordered: false,
+        negotiated: Some(1),
+        ..Default::default()
+    };
+    let channels = peers
+        .each_mut()
+        .map(|peer| open_channel(peer, init.clone()));
     signal(&mut peers);
     let mut open = [false; 2];
     while open != [true; 2] {
@@ -37,7 +42,9 @@ pub(crate) fn run(frame: usize) -> f64 {
     while start.elapsed() < RUN {
         if let Some(mut channel) = peers[0].data_channel(channels[0]) {
             while sent - received < WINDOW
-                && channel.send(Instant::now(), BytesMut::from(&payload[..])).is_ok()
+                && channel
+                    .send(Instant::now(), BytesMut::from(&payload[..]))
+                    .is_ok()
             {
                 sent += frame as u64;
             }
@@ -70,23 +77,31 @@ fn peer(address: &str) -> RTCPeerConnection {
         ..CandidateHostConfig::default()
     };
     let candidate = candidate.new_candidate_host().expect("a candidate");
-    let candidate = RTCIceCandidate::from(&candidate).to_json().expect("a candidate");
+    let candidate = RTCIceCandidate::from(&candidate)
+        .to_json()
+        .expect("a candidate");
     peer.add_local_candidate(candidate).expect("accepted");
     peer
 }
 
 fn open_channel(peer: &mut RTCPeerConnection, init: RTCDataChannelInit) -> RTCDataChannelId {
-    peer.create_data_channel("ip", Some(init)).expect("a channel").id()
+    peer.create_data_channel("ip", Some(init))
+        .expect("a channel")
+        .id()
 }
 
 fn signal(peers: &mut [RTCPeerConnection; 2]) {
     let now = Instant::now();
     let [offerer, answerer] = peers;
     let offer = offerer.create_offer(None).expect("an offer");
-    offerer.set_local_description(now, offer.clone()).expect("set");
+    offerer
+        .set_local_description(now, offer.clone())
+        .expect("set");
     answerer.set_remote_description(now, offer).expect("set");
     let answer = answerer.create_answer(None).expect("an answer");
-    answerer.set_local_description(now, answer.clone()).expect("set");
+    answerer
+        .set_local_description(now, answer.clone())
+        .expect("set");
     offerer.set_remote_description(now, answer).expect("set");
 }
 
@@ -100,7 +115,11 @@ fn exchange(peers: &mut [RTCPeerConnection; 2], open: &mut [bool; 2]) -> u64 {
                 peer_addr: sent.transport.local_addr,
                 ..sent.transport
             };
-            let arrived = TaggedBytesMut { now: Instant::now(), transport, message: sent.message };
+            let arrived = TaggedBytesMut {
+                now: Instant::now(),
+                transport,
+                message: sent.message,
+            };
             let _ = peers[1 - from].handle_read(arrived);
         }
         while let Some(event) = peers[from].poll_event() {

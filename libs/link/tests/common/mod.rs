@@ -14,6 +14,7 @@ use turnpike_link::{
 pub const OFFERER: usize = 0;
 pub const ANSWERER: usize = 1;
 
+type Reorder = dyn FnMut(usize, BytesMut) -> Vec<BytesMut>;
 type OnWire = dyn FnMut(usize, &mut BytesMut) -> bool;
 
 pub struct World {
@@ -27,6 +28,8 @@ pub struct World {
     /// Sees every datagram; gives back whether it passes. May change it.
     pub on_wire: Box<OnWire>,
     pub datagrams: usize,
+    /// What goes on the wire instead of a datagram, in order.
+    pub reorder: Option<Box<Reorder>>,
 }
 
 pub fn addresses() -> [SocketAddr; 2] {
@@ -75,6 +78,7 @@ impl World {
             wire: VecDeque::new(),
             on_wire: Box::new(|_, _| true),
             datagrams: 0,
+            reorder: None,
         }
     }
 
@@ -99,11 +103,17 @@ impl World {
             while let Some(transmit) = self.links[side].poll_transmit() {
                 self.datagrams += 1;
                 let mut payload = transmit.payload;
-                if (self.on_wire)(side, &mut payload) {
+                if !(self.on_wire)(side, &mut payload) {
+                    continue;
+                }
+                let payloads = match &mut self.reorder {
+                    Some(reorder) => reorder(side, payload),
+                    None => vec![payload],
+                };
+                for payload in payloads {
                     let arrives = self.now + self.one_way;
-                    let other = 1 - side;
-                    self.wire
-                        .push_back((arrives, other, transmit.local, transmit.remote, payload));
+                    let sent = (arrives, 1 - side, transmit.local, transmit.remote, payload);
+                    self.wire.push_back(sent);
                 }
             }
         }
