@@ -260,8 +260,10 @@ fn a_dtls_certificate_that_was_not_signed_ends_the_link_aloud() {
                         .min(Duration::from_millis(50))
                 });
             tokio::select! {
-                event = stranger.events.recv() => match event.expect("the task lives") {
-                    Event::Message { document, .. } => match document.body {
+                event = stranger.events.recv() => {
+                    let event = event.expect("the task lives");
+                    let Event::Message { document, .. } = event else { continue };
+                    match document.body {
                         Some(Body::Answer(answer)) => {
                             let description = answer.description.expect("a description");
                             link.set_remote_description(&description, Instant::now()).expect("usable");
@@ -269,9 +271,8 @@ fn a_dtls_certificate_that_was_not_signed_ends_the_link_aloud() {
                         Some(Body::Bye(bye)) => return bye.reason,
                         Some(Body::Refusal(refusal)) => panic!("refused: {}", refusal.reason),
                         _ => {}
-                    },
-                    _ => {}
-                },
+                    }
+                }
                 received = socket.recv_from(&mut buffer) => {
                     if let Ok((length, from)) = received {
                         let payload = BytesMut::from(&buffer[..length]);
