@@ -1,7 +1,7 @@
 //! What the documents name exists, and what exists is named.
 //!
 //! In ARCHITECTURE.md and in docs/journeys, a code span `path/to/file.rs::symbol` is a promise: the file is there and
-//! defines the symbol. `Type::method` promises both.
+//! defines the symbol. `Type::method` promises both. Without a path, something in the workspace is called so.
 use std::path::{Component, Path};
 
 use super::{Files, Problem};
@@ -69,7 +69,13 @@ fn broken_promises(files: &Files, document: &str, text: &str) -> Vec<Problem> {
         let Some((path, symbol)) = span.split_once("::") else {
             continue;
         };
-        if !path.contains('/') || !(path.ends_with(".rs") || path.ends_with(".proto")) {
+        if !path.ends_with(".rs") && !path.ends_with(".proto") {
+            let unknown = unknown_name(files, span);
+            problems.extend(
+                unknown.map(|name| {
+                    format!("{document}:{line}: nothing is called `{name}`, of `{span}`")
+                }),
+            );
             continue;
         }
         let Some(source) = files.get(path) else {
@@ -85,6 +91,34 @@ fn broken_promises(files: &Files, document: &str, text: &str) -> Vec<Problem> {
         }
     }
     problems
+}
+
+/// Of `module::Type::method`, written without a path, the first part that nothing in the workspace is called.
+fn unknown_name<'a>(files: &Files, span: &'a str) -> Option<&'a str> {
+    const FOREIGN: [&str; 4] = ["std", "core", "tokio", "rtc"];
+    let is_name = |name: &str| {
+        !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+    };
+    let names = || span.trim_end_matches("()").split("::");
+    if !names().all(is_name) || names().next().is_some_and(|first| FOREIGN.contains(&first)) {
+        return None;
+    }
+    names().find(|name| {
+        let directory = name.replace('_', "-");
+        let mind = directory
+            .strip_suffix("-proto")
+            .map(|service| format!("{service}/proto/"));
+        !files
+            .iter()
+            .filter(|(path, _)| path.ends_with(".rs"))
+            .any(|(path, source)| {
+                let is_module = path.split('/').any(|part| {
+                    part == *name || part == directory || part.strip_suffix(".rs") == Some(*name)
+                });
+                let is_mind = mind.as_ref().is_some_and(|mind| path.starts_with(mind));
+                is_module || is_mind || defines(source, name)
+            })
+    })
 }
 
 /// Whether a source file defines a name: an item, or a variant or field at the beginning of a line.
@@ -182,7 +216,8 @@ mod tests {
         assert_eq!(check("| `a/src/b.rs::Verdict::ToPeer` | x |"), 0);
         assert_eq!(check("`a/src/b.rs::Relay::gone`"), 1);
         assert_eq!(check("`a/src/gone.rs::Relay`"), 1);
-        assert_eq!(check("`std::net::IpAddr` and `Relay::gone`"), 0);
+        assert_eq!(check("`std::net::IpAddr` and `b::Relay::handle`"), 0);
+        assert_eq!(check("`Relay::gone`"), 1);
         assert_eq!(check("```\n`a/src/b.rs::gone`\n```"), 0);
     }
 
