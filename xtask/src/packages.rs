@@ -25,6 +25,7 @@ pub(crate) const FOR_TESTS: &[Tool] = &[
     ("tcpdump", "tcpdump"),
     ("ethtool", "ethtool"),
     ("faketime", "faketime"),
+    ("turnutils_uclient", "coturn"),
 ];
 
 /// Installs what is missing; without the right to, an error with the one command that does.

@@ -1,0 +1,122 @@
+//! `turnutils_uclient`, coturn's test client, as Debian ships it, with `turnutils_peer` as the peer that sends all back.
+//!
+//! Its allocations with both families (`-Z`) are left out: it asks for them with attribute 0x8032 of an old draft, which RFC
+//! 8656 made 0x8000.
+
+use anyhow::{Context as _, Result, ensure};
+use interop::relay::{REALM, Relay, SECRET, USER};
+use std::net::{SocketAddr, UdpSocket};
+use std::process::{Child, Command, Stdio};
+use turnpike_interop as interop;
+
+/// Clients, messages of each, bytes of each.
+const CLIENTS: u64 = 4;
+const MESSAGES: u64 = 10;
+const LENGTH: u64 = 170;
+
+struct Peer(Child);
+
+impl Peer {
+    fn start(address: SocketAddr) -> Result<Self> {
+        let child = Command::new("turnutils_peer")
+            .args(["-L", &address.ip().to_string()])
+            .args(["-p", &address.port().to_string()])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .context("turnutils_peer, of Debian's package coturn")?;
+        let peer = Self(child);
+        let probe = UdpSocket::bind(SocketAddr::new(address.ip(), 0))?;
+        probe.set_read_timeout(Some(std::time::Duration::from_millis(50)))?;
+        lab::wait::until_true("the peer", std::time::Duration::from_secs(5), || {
+            probe.send_to(b"there?", address)?;
+            Ok(probe.recv(&mut [0; 16]).is_ok())
+        })?;
+        Ok(peer)
+    }
+}
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A port that was free a moment ago.
+fn free(ip: &str) -> Result<SocketAddr> {
+    let socket = UdpSocket::bind(SocketAddr::new(ip.parse()?, 0))?;
+    Ok(socket.local_addr()?)
+}
+
+/// Sends messages and wants each of them back, and the relay to have counted each.
+fn all_come_back(ip: &str, flags: &[&str]) -> Result<()> {
+    let relay = Relay::start()?;
+    let address = free(ip)?;
+    let _peer = Peer::start(address)?;
+    let server = relay
+        .listen
+        .iter()
+        .find(|listen| listen.is_ipv4() == address.is_ipv4())
+        .context("a listener of the family")?;
+    let output = Command::new("timeout")
+        .args(["60", "turnutils_uclient"])
+        .args(flags)
+        .args(["-r", &address.port().to_string(), "-e", ip])
+        .args(["-p", &server.port().to_string()])
+        .args(["-m", &CLIENTS.to_string(), "-n", &MESSAGES.to_string()])
+        .args(["-l", &LENGTH.to_string()])
+        .arg(ip)
+        .output()
+        .context("turnutils_uclient, of Debian's package coturn")?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    ensure!(output.status.success(), "{}: {text}", output.status);
+    let total = CLIENTS * MESSAGES;
+    let all = format!("tot_send_msgs={total}, tot_recv_msgs={total}");
+    ensure!(text.contains(&all), "not all came back: {text}");
+    ensure!(text.contains("Total lost packets 0 "), "{text}");
+    relay.wait_for_relayed(total, total * LENGTH)
+}
+
+fn user() -> [&'static str; 4] {
+    ["-u", USER.0, "-w", USER.1]
+}
+
+#[test]
+fn channels_with_pairs_of_ports() -> Result<()> {
+    all_come_back("127.0.0.1", &user())
+}
+
+#[test]
+fn send_and_data_indications() -> Result<()> {
+    let flags = [&user()[..], &["-s", "-c"]].concat();
+    all_come_back("127.0.0.1", &flags)
+}
+
+#[test]
+fn channels_over_ipv6() -> Result<()> {
+    let flags = [&user()[..], &["-x", "-c"]].concat();
+    all_come_back("::1", &flags)
+}
+
+#[test]
+fn a_user_minted_from_the_secret() -> Result<()> {
+    all_come_back("127.0.0.1", &["-u", "west/app", "-W", SECRET, "-c"])
+}
+
+#[test]
+fn a_wrong_password_gets_nothing() -> Result<()> {
+    let relay = Relay::start()?;
+    let server = relay.listen[0];
+    let output = Command::new("timeout")
+        .args(["20", "turnutils_uclient", "-u", USER.0, "-w", "wrong", "-c"])
+        .args(["-e", "127.0.0.1", "-p", &server.port().to_string()])
+        .args(["-m", "1", "-n", "1", "127.0.0.1"])
+        .output()
+        .context("turnutils_uclient, of Debian's package coturn")?;
+    ensure!(!output.status.success(), "realm {REALM}: it should give up");
+    ensure!(relay.metric("allocations_created_total")? == 0);
+    // The challenge, and the refusal.
+    relay.wait_for("error_responses_total{code=\"401\"}", |count| count > 1)
+}
