@@ -3,8 +3,9 @@ use std::fs;
 use std::thread;
 use std::time::Duration;
 
+use lab::plan::HTTP_PORT;
 use lab::{Lab, Network, wait};
-use scenarios::{RECOVERY, caller, lab, page_within};
+use scenarios::{RECOVERY, lab, page_within};
 
 const PROCESSES: [&str; 7] = [
     "discovery",
@@ -15,9 +16,11 @@ const PROCESSES: [&str; 7] = [
     "west/dns-signal",
     "east/dns-signal",
 ];
-/// Links of each network, of 200 in all.
-const ROUNDS: usize = 100;
-const WARM_UP: usize = 10;
+/// Of each sidecar: to the other network's service, and to its own network's.
+const LINKS_PER_ROUND: u64 = 2;
+/// 200 links in all.
+const ROUNDS: u64 = 50;
+const WARM_UP: u64 = 5;
 /// What an allocator may keep for itself, in KiB.
 const MEMORY_SLACK: u64 = 6 * 1024;
 const DESCRIPTOR_SLACK: usize = 2;
@@ -52,20 +55,28 @@ fn usage(lab: &Lab, process: &str) -> Usage {
     }
 }
 
-/// Opens links one after the other, in both directions at once, each gone before the next.
-fn open_and_close(lab: &Lab, rounds: usize) {
+fn count(lab: &Lab, network: Network, what: &str) -> u64 {
+    let metric = format!("dns_signal_links_{what}_total");
+    let value = lab.metric(&format!("{network}/dns-signal"), &metric);
+    value.expect("a count") as u64
+}
+
+/// Each sidecar opens one link to either network's service, and both are gone before the next two.
+fn open_and_close(lab: &Lab, rounds: u64) {
     thread::scope(|scope| {
         for network in Network::ALL {
             scope.spawn(move || {
-                let (host, url) = caller(network);
-                let process = format!("{network}/dns-signal");
+                let host = format!("{network}/app");
                 for _ in 0..rounds {
-                    page_within(lab, host, url, RECOVERY).expect("a page");
-                    wait::until_true("the idle link to be closed", RECOVERY, || {
-                        let status = lab.node_status(&process)?;
-                        Ok(status["links"].as_array().is_some_and(Vec::is_empty))
+                    let closed = count(lab, network, "closed");
+                    for service in Network::ALL {
+                        let url = format!("http://{}:{HTTP_PORT}/", service.service_name());
+                        page_within(lab, &host, &url, RECOVERY).expect("a page");
+                    }
+                    wait::until_true("the idle links to be closed", RECOVERY, || {
+                        Ok(count(lab, network, "closed") >= closed + LINKS_PER_ROUND)
                     })
-                    .expect("the link is closed");
+                    .expect("the links are closed");
                 }
             });
         }
@@ -86,7 +97,19 @@ fn two_hundred_links_leave_nothing_behind() {
     }
     open_and_close(&lab, WARM_UP);
     let before = PROCESSES.map(|process| usage(&lab, process));
+    let opened = || {
+        Network::ALL
+            .map(|network| count(&lab, network, "opened"))
+            .iter()
+            .sum::<u64>()
+    };
+    let opened_before = opened();
     open_and_close(&lab, ROUNDS);
+    assert!(
+        opened() - opened_before >= 200,
+        "{} links opened",
+        opened() - opened_before
+    );
     let mut grown = Vec::new();
     for (process, before) in PROCESSES.into_iter().zip(before) {
         // What a closed link leaves to a timer goes within seconds.

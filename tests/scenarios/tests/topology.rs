@@ -1,6 +1,9 @@
 //! The lab is what it claims to be: without this, nothing that the other chapters show means anything.
-use lab::{Lab, LabOptions, NatKind, ScopedLab};
-use scenarios::{bare_lab, options};
+use std::process::{Command, Stdio};
+
+use lab::process::Files;
+use lab::{Lab, LabOptions, NatKind, ScopedLab, netns, wait};
+use scenarios::{RECOVERY, bare_lab, options};
 
 /// How the upstream host sees `host`, asked at two of its addresses from one socket.
 fn observed_ports(lab: &Lab, host: &str) -> (String, String) {
@@ -187,11 +190,8 @@ fn down_removes_what_a_crashed_up_left_behind() {
     std::fs::remove_file(lab.files().root().join("lab.json")).expect("the record is removed");
     assert!(Lab::open("topo7").is_err());
     Lab::remove("topo7").expect("down");
-    assert!(lab::netns::identity(&before).is_none());
-    assert!(
-        lab::netns::of_process(pid).is_none(),
-        "east/orders still runs"
-    );
+    assert!(netns::identity(&before).is_none());
+    assert!(netns::of_process(pid).is_none(), "east/orders still runs");
     assert!(!lab.files().root().exists());
     assert!(!std::path::Path::new("/etc/netns/tp-topo7-west-app").exists());
 }
@@ -219,4 +219,54 @@ fn processes_end_and_start_one_by_one() {
     assert!(lab.status().complete());
     let again = lab.process("west/billing").expect("known").start();
     assert!(again.is_err(), "it runs already");
+}
+
+/// Kills `turnpike lab up` as soon as `reached`, and shows that `turnpike lab down` leaves nothing.
+fn killed_half_way(name: &str, reached: impl Fn() -> bool) {
+    Lab::remove(name).expect("nothing is in the way");
+    let options = options(name);
+    let turnpike = |action: &str| {
+        let mut command = Command::new(options.binaries.join("turnpike"));
+        command.args(["lab", action, "--name", name]);
+        command
+            .env("TURNPIKE_BIN_DIR", &options.binaries)
+            .stderr(Stdio::null());
+        command
+    };
+    let mut up = turnpike("up")
+        .stdout(Stdio::null())
+        .spawn()
+        .expect("it starts");
+    wait::until_true("the lab to be half way up", RECOVERY, || Ok(reached())).expect("half way");
+    up.kill().expect("it is killed");
+    assert!(
+        !up.wait().expect("it ends").success(),
+        "it was done before it was killed"
+    );
+    assert!(turnpike("down").status().expect("it runs").success());
+    assert_eq!(
+        netns::list(&netns::prefix(name)).expect("a list"),
+        Vec::<String>::new()
+    );
+    assert!(!Files::of(name).root().exists());
+    assert!(
+        turnpike("down").status().expect("it runs").success(),
+        "down twice is fine"
+    );
+}
+
+#[test]
+fn lab_down_removes_what_a_killed_lab_up_left_among_namespaces() {
+    let name = "topo11";
+    let namespaces = || netns::list(&netns::prefix(name)).map_or(0, |list| list.len());
+    killed_half_way(name, || namespaces() > 3);
+}
+
+#[test]
+fn lab_down_removes_what_a_killed_lab_up_left_running() {
+    let name = "topo12";
+    let relay = netns::name(name, "west/relay");
+    killed_half_way(name, || {
+        netns::processes(&relay).is_ok_and(|processes| !processes.is_empty())
+    });
 }
