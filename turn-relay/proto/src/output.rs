@@ -5,7 +5,7 @@ use model::PeerAddr;
 use std::net::SocketAddr;
 
 /// What becomes of a datagram. Borrows the payload from it: nothing is copied, queued or allocated.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 #[must_use]
 pub enum Verdict<'a> {
     /// Send `payload` to `peer` from the socket of `relay`.
