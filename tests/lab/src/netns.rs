@@ -56,6 +56,16 @@ pub fn list(prefix: &str) -> Result<Vec<String>> {
     Ok(names)
 }
 
+/// Whether some `ip netns add`, perhaps of a parent that was killed, is about to make a namespace of such a name.
+pub fn is_being_made(prefix: &str) -> Result<bool> {
+    let start = format!("ip\0netns\0add\0{prefix}");
+    let entries = fs::read_dir("/proc").context("reading /proc")?;
+    Ok(entries.filter_map(Result::ok).any(|entry| {
+        fs::read(entry.path().join("cmdline"))
+            .is_ok_and(|command| command.starts_with(start.as_bytes()))
+    }))
+}
+
 /// What tells two namespaces apart: device and inode.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Identity(u64, u64);

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::io;
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 
@@ -12,7 +13,9 @@ use crate::command::{run, run_with_input};
 use crate::nat::NatKind;
 use crate::netns;
 use crate::plan::{self, Host, IPV4_PREFIX, IPV6_PREFIX, Segment};
+use crate::wait;
 
+const REMOVE_DEADLINE: Duration = Duration::from_secs(5);
 const RESOLVER_DIRECTORY: &str = "/etc/netns";
 
 /// Builds everything but processes.
@@ -61,9 +64,14 @@ pub fn set_resolver(lab: &str, host: &str, nameserver: std::net::IpAddr) -> Resu
 /// Removes namespaces and resolver files of a lab, whoever made them. What is already gone is fine.
 pub fn remove(lab: &str) -> Result<()> {
     let prefix = netns::prefix(lab);
-    for namespace in netns::list(&prefix)? {
-        netns::delete(&namespace)?;
-    }
+    wait::until_true("the lab's namespaces to be gone", REMOVE_DEADLINE, || {
+        // In this order: what is made in between is in the list.
+        let more = netns::is_being_made(&prefix)?;
+        for namespace in netns::list(&prefix)? {
+            netns::delete(&namespace)?;
+        }
+        Ok(!more)
+    })?;
     let entries = match fs::read_dir(RESOLVER_DIRECTORY) {
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
