@@ -9,11 +9,17 @@ use anyhow::Context;
 use net::Clock;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use service_kit::{Admin, Readiness, SharedRegistry};
+use service_kit::{Admin, ConfigError, Readiness, SharedRegistry};
+use std::net::{IpAddr, UdpSocket};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread;
+use std::time::Duration;
 use tokio::sync::mpsc;
 use turn_relay_proto::{Limits, PeerPolicy, Server, ServerConfig, Shared};
+
+/// How long a relay address may be missing at the start.
+const ADDRESS_DEADLINE: Duration = Duration::from_secs(3);
 
 /// Runs the relay until SIGTERM or SIGINT.
 ///
@@ -25,6 +31,9 @@ pub(crate) async fn run(args: &Args) -> anyhow::Result<()> {
     let readiness = Readiness::new();
     let starting = readiness.task("event-loops");
     let per_thread = listener::bind(&settings.listen, settings.threads)?;
+    for address in &settings.relay_addresses {
+        wait_for_address(address.bind).await?;
+    }
     let own: Vec<_> = per_thread[0].iter().map(|l| l.address).collect();
     announce(&settings, &own);
 
@@ -52,7 +61,7 @@ pub(crate) async fn run(args: &Args) -> anyhow::Result<()> {
         }
         result = ended.recv() => {
             let result = result.context("all event loops are gone")?;
-            return Err(result.err().context("an event loop stopped")?);
+            return Err(result.err().context("an event loop stopped by itself")?);
         }
     }
     stop.write(1)?;
@@ -61,6 +70,21 @@ pub(crate) async fn run(args: &Args) -> anyhow::Result<()> {
         result?;
     }
     Ok(())
+}
+
+/// A new IPv6 address cannot be used for a second or two (duplicate address detection, RFC 4862 section 5.4).
+async fn wait_for_address(ip: IpAddr) -> Result<(), ConfigError> {
+    let deadline = Clock.now() + ADDRESS_DEADLINE;
+    loop {
+        match UdpSocket::bind((ip, 0)) {
+            Ok(_) => return Ok(()),
+            Err(error) if Clock.now() >= deadline => {
+                let address = (ip, 0).into();
+                return Err(ConfigError::listen("relay-addresses", address, &error));
+            }
+            Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+        }
+    }
 }
 
 type Ended = mpsc::UnboundedReceiver<anyhow::Result<()>>;
@@ -101,7 +125,12 @@ fn start(
         thread::Builder::new()
             .name(format!("relay-{shard}"))
             .spawn(move || {
-                let result = event_loop.run().context("event loop failed");
+                // A loop that is gone silently would leave its share of the clients without answer.
+                let result = catch_unwind(AssertUnwindSafe(|| event_loop.run()));
+                let result = match result {
+                    Ok(result) => result.context("an event loop failed"),
+                    Err(_) => Err(anyhow::anyhow!("an event loop panicked")),
+                };
                 // Nobody listens any more when another one failed before.
                 let _ = ending.send(result);
             })?;

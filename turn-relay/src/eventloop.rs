@@ -96,10 +96,10 @@ impl EventLoop {
                 return Ok(());
             }
             self.server.handle_timeout(now.instant);
-            self.drain_outputs(now);
+            self.drain_outputs(now, &mut plan);
             for event in ready.iter().filter(|event| event.data() < RELAYS) {
                 self.receive_from_clients(now, event.data() as usize, &mut recv, &mut plan);
-                self.drain_outputs(now);
+                self.drain_outputs(now, &mut plan);
             }
             for event in ready.iter().filter(|event| event.data() >= RELAYS) {
                 self.receive_from_peers(
@@ -177,10 +177,10 @@ impl EventLoop {
         self.account(&unsent);
     }
 
-    fn drain_outputs(&mut self, now: Now) {
+    fn drain_outputs(&mut self, now: Now, plan: &mut SendPlan) {
         while let Some(output) = self.server.poll_output() {
             match output {
-                Output::Answer { path, bytes } => self.answer(path, &bytes),
+                Output::Answer { path, bytes } => self.answer(path, &bytes, plan),
                 Output::OpenRelay { relay, address } => {
                     let opened = self.relays.open(relay, address).and_then(|open| {
                         let token = RELAYS + relay.slot() as u64;
@@ -200,12 +200,10 @@ impl EventLoop {
         }
     }
 
-    fn answer(&mut self, path: FiveTuple, bytes: &[u8]) {
+    fn answer(&mut self, path: FiveTuple, bytes: &[u8], plan: &mut SendPlan) {
         let Some(listener) = listener_of(&self.listeners, path.server) else {
             return;
         };
-        // Rare enough for a plan of its own.
-        let mut plan = SendPlan::default();
         let mut out = plan.start();
         let parts = (&[][..], bytes, 0);
         let from = listener.source(path.server);

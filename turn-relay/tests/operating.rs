@@ -149,6 +149,24 @@ fn a_port_in_use_is_one_line_and_exit_code_1() {
 }
 
 #[test]
+fn an_address_that_the_machine_does_not_have_is_named() {
+    for (field, flags) in [
+        ("listen", ["--listen", "udp://192.0.2.77:3478"]),
+        ("relay-addresses", ["--relay-address", "192.0.2.77"]),
+    ] {
+        let listen = ["--user", "a:b", "--listen", "udp://127.0.0.1:0"];
+        let all = [&listen[..], &flags].concat();
+        let (code, line) = fails(&all);
+        assert_eq!(code, 1);
+        assert!(line.contains(&format!("`{field}`")), "{line}");
+        assert!(
+            line.contains("192.0.2.77") && line.contains("does not have"),
+            "{line}"
+        );
+    }
+}
+
+#[test]
 fn a_second_relay_does_not_share_the_port_of_the_first() {
     let first = Service::start(&["--listen", "udp://127.0.0.1:0"]);
     let address = format!("udp://{}", first.listen[0]);

@@ -8,7 +8,8 @@ use std::path::PathBuf;
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub(super) struct File {
-    /// Where clients are listened for: `udp://ADDR:PORT`. Default: `udp://0.0.0.0:3478`.
+    /// Where clients are listened for: `udp://ADDR:PORT`; `udp://[::]:3478` is IPv6 only, beside `udp://0.0.0.0:3478` for
+    /// IPv4. Default: `udp://0.0.0.0:3478`.
     pub(super) listen: Vec<String>,
     /// What users log in to, at most 127 characters. Default: `turnpike`.
     pub(super) realm: Option<String>,
