@@ -223,7 +223,7 @@ fn a_wildcard_listener_answers_from_the_address_that_was_asked() {
 #[test]
 fn the_socket_of_an_allocation_goes_with_it() {
     let service = Service::start(&LOOPBACK);
-    let before = service.descriptors();
+    let before = service.udp_sockets();
     let clients: Vec<_> = (0..20)
         .map(|_| {
             let client = Client::connect(service.listen[0]);
@@ -231,12 +231,12 @@ fn the_socket_of_an_allocation_goes_with_it() {
             client
         })
         .collect();
-    assert_eq!(service.descriptors(), before + 20);
+    assert_eq!(service.udp_sockets(), before + 20);
     for client in &clients {
         client.delete().unwrap();
     }
     until("the sockets to be closed", || {
-        (service.descriptors() == before).then_some(())
+        (service.udp_sockets() == before).then_some(())
     });
     until("the counters", || {
         (service.metric("allocations_ended_total{reason=\"deleted\"}") == 20).then_some(())

@@ -110,9 +110,24 @@ impl Service {
         value.map_or(0, |value| value.trim().parse().unwrap())
     }
 
-    pub fn descriptors(&self) -> usize {
-        std::fs::read_dir(format!("/proc/{}/fd", self.child.id()))
+    /// How many UDP sockets for IPv4 the process has.
+    pub fn udp_sockets(&self) -> usize {
+        let process = format!("/proc/{}", self.child.id());
+        let table = std::fs::read_to_string(format!("{process}/net/udp")).unwrap();
+        let inodes: Vec<_> = table
+            .lines()
+            .skip(1)
+            .filter_map(|line| line.split_whitespace().nth(9))
+            .map(|inode| format!("socket:[{inode}]"))
+            .collect();
+        std::fs::read_dir(format!("{process}/fd"))
             .unwrap()
+            .filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok())
+            .filter(|link| {
+                inodes
+                    .iter()
+                    .any(|inode| link.as_os_str() == inode.as_str())
+            })
             .count()
     }
 }
