@@ -3,6 +3,7 @@
 
 mod recv;
 mod send;
+mod sendmmsg;
 mod socket;
 
 pub(crate) use recv::{Received, RecvBatch};
