@@ -1,0 +1,346 @@
+//! The activator: gateway, allocations and links, held together as the activator's event loop does it.
+
+mod links;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use activator_proto::forward::{nat::NatTable, pool::ClientPool};
+use activator_proto::reservation::RelayAccess;
+use activator_proto::{
+    Forwarder, Gateway, GatewayConfig, Input, LinkKey, LinkLimits, Output, policy::ExportTable,
+};
+use bytes::BytesMut;
+use link::{DtlsCertificate, Link, LinkTable, Path};
+use model::{NodeId, RelayName};
+use protocol::document::document::Body;
+use protocol::document::{Bound, Control, Refusal, Registration, control};
+
+use crate::allocation::{Said, Standing};
+use crate::picture::{
+    CLIENT_POOL, GATE, SERVICES, TUNNEL_MTU, gate_node, ip, relay_entry, relay_name,
+};
+use crate::random::Random;
+
+/// What the activator wants done by the world.
+#[derive(Debug)]
+pub(crate) enum Wish {
+    Send(SocketAddr, SocketAddr, Vec<u8>),
+    Post(NodeId, Body),
+    Publish(Option<Registration>),
+    FetchAccess(RelayName),
+    ToService(BytesMut),
+}
+
+/// One link, with what belongs to it.
+#[derive(Debug)]
+struct Active {
+    link: Link,
+    peer: NodeId,
+    offered_as: u64,
+    permitted: Vec<(RelayName, SocketAddr)>,
+}
+
+/// One run of an activator.
+#[derive(Debug)]
+pub(crate) struct Gate {
+    pub(crate) gateway: Gateway,
+    pub(crate) allocations: Vec<Standing>,
+    links: LinkTable<Active>,
+    certificate: Arc<DtlsCertificate>,
+    host: SocketAddr,
+    next_port: u16,
+    seeds: Random,
+    wishes: Vec<Wish>,
+    /// Why links ended.
+    pub(crate) closed: Vec<String>,
+    pub(crate) opened: u64,
+}
+
+impl Gate {
+    /// A new process: an instance, a certificate and ports of its own.
+    pub(crate) fn start(seed: u64, now: Instant) -> Self {
+        let mut seeds = Random::new(seed);
+        let [ipv4, ipv6] = CLIENT_POOL;
+        let pool = ClientPool::new(ipv4.parse().expect("IPv4"), ipv6.parse().expect("IPv6"));
+        let exports = SERVICES
+            .iter()
+            .map(crate::picture::Service::export)
+            .collect();
+        let config = GatewayConfig {
+            node: gate_node(),
+            instance: seeds.next(),
+            seed: seeds.next(),
+            exports: ExportTable::new(exports).expect("exports"),
+            limits: LinkLimits::default(),
+        };
+        let forwarder = Forwarder::new(NatTable::new(pool.expect("a pool")), TUNNEL_MTU);
+        let next_port = 20_000 + seeds.below(20_000) as u16;
+        let mut gate = Self {
+            gateway: Gateway::new(config, forwarder),
+            allocations: Vec::new(),
+            links: LinkTable::new(LinkLimits::default().total),
+            certificate: DtlsCertificate::generate().expect("a certificate"),
+            host: SocketAddr::new(ip(GATE), next_port),
+            next_port: next_port + 1,
+            seeds,
+            wishes: Vec::new(),
+            closed: Vec::new(),
+            opened: 0,
+        };
+        let relays = BTreeMap::from([(relay_name(), relay_entry())]);
+        let input = Input::View {
+            relays: &relays,
+            revoked: &BTreeSet::new(),
+        };
+        gate.gateway.handle_input(input, now);
+        gate.carry_out(now);
+        gate
+    }
+
+    pub(crate) fn wishes(&mut self) -> Vec<Wish> {
+        std::mem::take(&mut self.wishes)
+    }
+
+    pub(crate) fn handle_datagram(
+        &mut self,
+        from: SocketAddr,
+        to: SocketAddr,
+        payload: &[u8],
+        now: Instant,
+    ) {
+        let standing = self
+            .allocations
+            .iter_mut()
+            .find(|standing| standing.local == to);
+        if let Some(standing) = standing {
+            if standing.server == from
+                && let Some((local, peer, payload)) = standing.receive(payload, now)
+            {
+                self.deliver(local, peer, payload, now);
+            }
+        } else if to == self.host {
+            self.deliver(to, from, payload, now);
+        }
+        self.carry_out(now);
+    }
+
+    pub(crate) fn handle_document(&mut self, from: NodeId, body: Body, now: Instant) {
+        match body {
+            Body::Offer(offer) => {
+                let serial = "2a".parse().expect("a serial number");
+                let input = Input::Offer {
+                    from,
+                    serial,
+                    offer,
+                };
+                self.gateway.handle_input(input, now);
+            }
+            Body::Bye(bye) => self.gateway.handle_input(Input::Bye { from, bye }, now),
+            _ => {}
+        }
+        self.carry_out(now);
+    }
+
+    pub(crate) fn handle_access(
+        &mut self,
+        relay: RelayName,
+        access: Result<RelayAccess, String>,
+        now: Instant,
+    ) {
+        self.gateway
+            .handle_input(Input::Access { relay, access }, now);
+        self.carry_out(now);
+    }
+
+    /// A packet from a service, as the kernel gives it to the TUN.
+    pub(crate) fn handle_frame(&mut self, frame: &mut [u8], now: Instant) {
+        if let activator_proto::forward::FromTun::ToLink(key) =
+            self.gateway.forwarder.to_link(frame)
+            && let Some(active) = self.links.get_mut(key.0)
+        {
+            let _ = active.link.send_frame(frame, now);
+        }
+        self.carry_out(now);
+    }
+
+    pub(crate) fn poll_timeout(&mut self) -> Option<Instant> {
+        let allocations = self
+            .allocations
+            .iter()
+            .filter_map(|standing| standing.mind.poll_timeout())
+            .min();
+        let links = self
+            .links
+            .iter_mut()
+            .filter_map(|(_, active)| active.link.poll_timeout())
+            .min();
+        [self.gateway.poll_timeout(), allocations, links]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    pub(crate) fn handle_timeout(&mut self, now: Instant) {
+        for at in 0..self.allocations.len() {
+            self.allocations[at].handle_timeout(now);
+            if self.allocations[at].wants_new_port(now) {
+                let (local, seed) = (self.socket(), self.seeds.next());
+                self.allocations[at].move_to(local, seed, now);
+            }
+        }
+        for (_, active) in self.links.iter_mut() {
+            if active.link.poll_timeout().is_some_and(|due| due <= now) {
+                active.link.handle_timeout(now);
+            }
+        }
+        if self.gateway.poll_timeout().is_some_and(|due| due <= now) {
+            self.gateway.handle_timeout(now);
+        }
+        self.carry_out(now);
+    }
+
+    /// The offerers' names of the links that are open.
+    pub(crate) fn open_links(&self) -> Vec<u64> {
+        let open = self
+            .links
+            .iter()
+            .filter(|(_, active)| active.link.is_open());
+        open.map(|(_, active)| active.offered_as).collect()
+    }
+
+    /// Links that there are, open or not.
+    pub(crate) fn links(&self) -> usize {
+        self.links.len()
+    }
+
+    pub(crate) fn direct_links(&self) -> usize {
+        let direct = |active: &Active| active.link.path() == Some(Path::Direct);
+        self.links
+            .iter()
+            .filter(|(_, active)| direct(active))
+            .count()
+    }
+
+    fn socket(&mut self) -> SocketAddr {
+        self.next_port += 1;
+        SocketAddr::new(ip(GATE), self.next_port)
+    }
+
+    fn deliver(&mut self, local: SocketAddr, remote: SocketAddr, payload: &[u8], now: Instant) {
+        if let Some(key) = self.links.route(local, remote, payload)
+            && let Some(active) = self.links.get_mut(key)
+        {
+            active
+                .link
+                .handle_datagram(local, remote, BytesMut::from(payload), now);
+        }
+    }
+
+    /// Until nothing is left to do.
+    fn carry_out(&mut self, now: Instant) {
+        loop {
+            let mut idle = true;
+            while let Some(output) = self.gateway.poll_output() {
+                self.on_output(output, now);
+                idle = false;
+            }
+            for at in 0..self.allocations.len() {
+                while let Some(said) = self.allocations[at].poll_said() {
+                    let relay = self.allocations[at].name.clone();
+                    let input = match said {
+                        Said::Allocated(relayed) => Input::Allocated { relay, relayed },
+                        Said::Lost(reason) => Input::AllocationLost { relay, reason },
+                        Said::NeedCredential => Input::CredentialRefused { relay },
+                    };
+                    self.gateway.handle_input(input, now);
+                    idle = false;
+                }
+            }
+            let keys: Vec<u64> = self.links.iter().map(|(key, _)| key).collect();
+            for key in keys {
+                idle &= !self.drain(LinkKey(key), now);
+            }
+            if idle {
+                break;
+            }
+        }
+        for standing in &mut self.allocations {
+            while let Some(message) = standing.mind.poll_transmit() {
+                self.wishes
+                    .push(Wish::Send(standing.local, standing.server, message));
+            }
+        }
+        self.gateway.links().check_consistency();
+    }
+
+    fn on_output(&mut self, output: Output, now: Instant) {
+        match output {
+            Output::FetchAccess { relay, .. } => self.wishes.push(Wish::FetchAccess(relay)),
+            Output::AccessFailed { .. } | Output::RelayIgnored { .. } => {}
+            Output::Allocate { relay, access } => {
+                let (local, seed) = (self.socket(), self.seeds.next());
+                self.allocations
+                    .push(Standing::start(relay, access, local, seed, now));
+            }
+            Output::RenewCredential { relay, access } => {
+                if let Some(standing) = self.standing(&relay) {
+                    standing.renew(access, now);
+                }
+            }
+            Output::Release { relay } => {
+                let position = self
+                    .allocations
+                    .iter()
+                    .position(|standing| standing.name == relay);
+                if let Some(mut standing) = position.map(|at| self.allocations.remove(at)) {
+                    standing.mind.close(now);
+                    while let Some(message) = standing.mind.poll_transmit() {
+                        self.wishes
+                            .push(Wish::Send(standing.local, standing.server, message));
+                    }
+                }
+            }
+            Output::Publish(registration) => self.wishes.push(Wish::Publish(registration)),
+            Output::Answer {
+                link,
+                to,
+                offer,
+                relays,
+                bindings,
+            } => self.answer(link, &to, &offer, &relays, bindings, now),
+            Output::Refuse {
+                to,
+                offered_as,
+                reason,
+            } => {
+                let refusal = Refusal {
+                    link: offered_as,
+                    reason: reason.to_string(),
+                };
+                self.wishes.push(Wish::Post(to, Body::Refusal(refusal)));
+            }
+            Output::Bound { link, results } => {
+                if let Some(active) = self.links.get_mut(link.0) {
+                    let body = Some(control::Body::Bound(Bound { results }));
+                    let _ = active.link.send_control(&Control { body }, now);
+                }
+            }
+            Output::Close { link, reason } => self.close_link(link, &reason, now),
+            Output::CloseUnlessDirect { link, reason } => {
+                let path = self.links.get(link.0).and_then(|active| active.link.path());
+                if path != Some(Path::Direct) {
+                    self.close_link(link, &reason, now);
+                }
+            }
+        }
+    }
+
+    fn standing(&mut self, relay: &RelayName) -> Option<&mut Standing> {
+        self.allocations
+            .iter_mut()
+            .find(|standing| standing.name == *relay)
+    }
+}

@@ -1,0 +1,209 @@
+//! The activator's links: from an accepted offer to the end.
+
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use activator_proto::forward::FromLink;
+use activator_proto::{Input, LinkKey};
+use link::{
+    CandidateKind, CloseReason, Link, LinkConfig, LinkError, LinkEvent, LinkRole, LocalCandidate,
+    Step, Transmit,
+};
+use model::{NodeId, RelayName};
+use protocol::document::document::Body;
+use protocol::document::{Answer, BindingResult, Bye, Offer, Refusal, control};
+
+use super::{Active, Gate, Wish};
+
+impl Gate {
+    pub(super) fn answer(
+        &mut self,
+        key: LinkKey,
+        to: &NodeId,
+        offer: &Offer,
+        relays: &[RelayName],
+        bindings: Vec<BindingResult>,
+        now: Instant,
+    ) {
+        let mut link = match self.make_link(offer, relays, now) {
+            Ok(link) => link,
+            Err(error) => {
+                let refusal = Refusal {
+                    link: offer.link,
+                    reason: error.to_string(),
+                };
+                self.wishes
+                    .push(Wish::Post(to.clone(), Body::Refusal(refusal)));
+                return self
+                    .gateway
+                    .handle_input(Input::LinkClosed { link: key }, now);
+            }
+        };
+        let mut permitted = Vec::new();
+        for relay in relays {
+            for remote in link.remote_candidates().to_vec() {
+                if self
+                    .standing(relay)
+                    .is_some_and(|standing| standing.permit(remote, now))
+                {
+                    permitted.push((relay.clone(), remote));
+                }
+            }
+        }
+        let answer = Answer {
+            link: offer.link,
+            description: Some(link.local_description()),
+            bindings,
+        };
+        let ufrag = link.local_ufrag().to_owned();
+        let _ = link.poll_timeout();
+        let active = Active {
+            link,
+            peer: to.clone(),
+            offered_as: offer.link,
+            permitted,
+        };
+        assert!(
+            self.links.insert(key.0, &ufrag, active),
+            "no room for link {key}"
+        );
+        self.wishes
+            .push(Wish::Post(to.clone(), Body::Answer(answer)));
+    }
+
+    fn make_link(
+        &self,
+        offer: &Offer,
+        relays: &[RelayName],
+        now: Instant,
+    ) -> Result<Link, LinkError> {
+        let config = LinkConfig::default();
+        let mut link = Link::new(LinkRole::Answerer, self.certificate.clone(), &config, now)?;
+        let ours = self
+            .allocations
+            .iter()
+            .filter(|standing| relays.contains(&standing.name));
+        for relayed in ours.flat_map(|standing| &standing.relayed) {
+            link.add_local_candidate(candidate(CandidateKind::Relayed, relayed.0), now)?;
+        }
+        link.add_local_candidate(candidate(CandidateKind::Host, self.host), now)?;
+        let description = offer
+            .description
+            .as_ref()
+            .ok_or(LinkError::BadDescription("there is none"))?;
+        link.set_remote_description(description, now)?;
+        Ok(link)
+    }
+
+    pub(super) fn close_link(&mut self, key: LinkKey, reason: &str, now: Instant) {
+        match self.links.get_mut(key.0) {
+            Some(active) => active.link.close(reason, now),
+            None => self
+                .gateway
+                .handle_input(Input::LinkClosed { link: key }, now),
+        }
+    }
+
+    /// Takes everything a link has to say; whether that was anything.
+    pub(super) fn drain(&mut self, key: LinkKey, now: Instant) -> bool {
+        let (mut any, mut closed) = (false, None);
+        while let Some(active) = self.links.get_mut(key.0)
+            && let Some(event) = active.link.poll_event()
+        {
+            any = true;
+            match event {
+                LinkEvent::Frame(mut frame) => {
+                    match self.gateway.forwarder.to_service(key, &mut frame) {
+                        FromLink::ToService => self.wishes.push(Wish::ToService(frame)),
+                        FromLink::Refused(answer) => drop(active.link.send_frame(answer, now)),
+                        FromLink::Dropped(_) => {}
+                    }
+                }
+                LinkEvent::Control(message) => {
+                    if let Some(control::Body::Bind(bind)) = message.body {
+                        let bindings = bind.bindings;
+                        self.gateway.handle_input(
+                            Input::Bind {
+                                link: key,
+                                bindings,
+                            },
+                            now,
+                        );
+                    }
+                }
+                LinkEvent::Step(Step::Open) => self.opened += 1,
+                LinkEvent::Step(_) | LinkEvent::Path(_) => {}
+                LinkEvent::Closed(reason) => closed = Some(reason),
+            }
+        }
+        any |= self.transmit(key);
+        if let Some(reason) = closed {
+            self.on_closed(key, &reason, now);
+        }
+        any
+    }
+
+    fn transmit(&mut self, key: LinkKey) -> bool {
+        let mut pairs: Vec<(SocketAddr, SocketAddr)> = Vec::new();
+        let mut any = false;
+        while let Some(active) = self.links.get_mut(key.0)
+            && let Some(Transmit {
+                local,
+                remote,
+                payload,
+            }) = active.link.poll_transmit()
+        {
+            any = true;
+            let relayed =
+                |standing: &&mut super::Standing| standing.relayed.iter().any(|own| own.0 == local);
+            if let Some(standing) = self.allocations.iter_mut().find(relayed) {
+                if let Some(message) = standing.to_peer(remote, &payload) {
+                    self.wishes
+                        .push(Wish::Send(standing.local, standing.server, message));
+                }
+            } else if local == self.host {
+                self.wishes
+                    .push(Wish::Send(local, remote, payload.to_vec()));
+            }
+            if !pairs.contains(&(local, remote)) {
+                pairs.push((local, remote));
+            }
+        }
+        for (local, remote) in pairs {
+            self.links.learn(key.0, local, remote);
+        }
+        any
+    }
+
+    fn on_closed(&mut self, key: LinkKey, reason: &CloseReason, now: Instant) {
+        let Some(active) = self.links.remove(key.0) else {
+            return;
+        };
+        for (relay, peer) in &active.permitted {
+            if let Some(standing) = self.standing(relay) {
+                standing.release(*peer);
+            }
+        }
+        self.gateway
+            .handle_input(Input::LinkClosed { link: key }, now);
+        self.closed.push(reason.to_string());
+        if matches!(
+            reason,
+            CloseReason::FingerprintMismatch { .. } | CloseReason::DtlsFailed(_)
+        ) {
+            let bye = Bye {
+                link: active.offered_as,
+                reason: reason.to_string(),
+            };
+            self.wishes.push(Wish::Post(active.peer, Body::Bye(bye)));
+        }
+    }
+}
+
+const fn candidate(kind: CandidateKind, address: SocketAddr) -> LocalCandidate {
+    LocalCandidate {
+        kind,
+        address,
+        base: address,
+    }
+}
