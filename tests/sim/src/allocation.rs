@@ -101,7 +101,7 @@ impl Standing {
     }
 
     /// A message to the relay that carries this to a peer.
-    pub(crate) fn to_peer(&mut self, peer: SocketAddr, payload: &[u8]) -> Option<Vec<u8>> {
+    pub(crate) fn wrap(&mut self, peer: SocketAddr, payload: &[u8]) -> Option<Vec<u8>> {
         let peer = PeerAddr(peer);
         if let Some(header) = self.mind.channel_header(peer, payload.len()) {
             return Some([&header, payload].concat());

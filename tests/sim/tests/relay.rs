@@ -87,6 +87,6 @@ fn on_a_rough_network_the_relay_counts_what_left_it() {
             world.run(SECOND / 10);
         }
         assert_eq!(world.relayed()[0], world.relay_sent_inside(), "seed {seed}");
-        assert!(world.relay_sent_inside().packets > 50, "seed {seed}");
+        assert!(world.relay_sent_inside().packets > 20, "seed {seed}");
     }
 }

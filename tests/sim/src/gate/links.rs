@@ -157,7 +157,7 @@ impl Gate {
             let relayed =
                 |standing: &&mut super::Standing| standing.relayed.iter().any(|own| own.0 == local);
             if let Some(standing) = self.allocations.iter_mut().find(relayed) {
-                if let Some(message) = standing.to_peer(remote, &payload) {
+                if let Some(message) = standing.wrap(remote, &payload) {
                     self.wishes
                         .push(Wish::Send(standing.local, standing.server, message));
                 }

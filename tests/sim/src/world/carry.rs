@@ -49,7 +49,7 @@ impl World {
         while let Some(output) = self.agent.poll_output() {
             match output {
                 AgentOutput::Transmit(transmit) => {
-                    self.leave(transmit.local, transmit.remote, transmit.payload.to_vec());
+                    self.leave(transmit.local, transmit.remote, &transmit.payload);
                 }
                 AgentOutput::ToTun(frame) => {
                     assert_eq!(frame.get(..HEADER_LEN), Some(&Header::PLAIN.encode()[..]));
@@ -86,7 +86,7 @@ impl World {
                     self.nowhere += 1;
                 } else {
                     let mapped = self.nat.outbound(from, to, &mut self.random, self.now);
-                    self.leave(mapped, to, payload);
+                    self.leave(mapped, to, &payload);
                 }
             }
             Wish::Post(to, body) if !self.signaling.away => self.post(gate_node(), to, body),
@@ -147,7 +147,7 @@ impl World {
     }
 
     /// A datagram leaves somebody; the network does with it what it does.
-    fn leave(&mut self, from: SocketAddr, to: SocketAddr, payload: Vec<u8>) {
+    fn leave(&mut self, from: SocketAddr, to: SocketAddr, payload: &[u8]) {
         let conditions = self.conditions;
         if self.random.percent(conditions.loss) {
             return;
@@ -155,7 +155,7 @@ impl World {
         let copies = 1 + u64::from(self.random.percent(conditions.duplication));
         for _ in 0..copies {
             let arrives = self.now + conditions.latency + self.random.duration(conditions.jitter);
-            let payload = payload.clone();
+            let payload = payload.to_vec();
             self.timeline
                 .push(arrives, Happening::Datagram { from, to, payload });
         }
@@ -166,7 +166,7 @@ impl World {
             if RELAY_INSIDE.map(ip).contains(&from.ip()) {
                 self.relay_sent_inside.count(payload.len());
             }
-            self.leave(from, to, payload);
+            self.leave(from, to, &payload);
         }
     }
 
