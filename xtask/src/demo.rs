@@ -2,7 +2,7 @@
 use std::env;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
 use lab::plan::HTTP_PORT;
 use lab::{Lab, LabOptions, Network, wait};
 use serde_json::Value;
@@ -84,14 +84,14 @@ fn show(lab: &Lab) -> Result<()> {
         },
     )?;
     print_steps(&link, &name, timing, callee);
-    let relayed = lab.relay_bytes(CALLER)? - before;
+    let relayed = wait::until("the relay to count the bytes", STATUS_DEADLINE, || {
+        let relayed = lab.relay_bytes(CALLER)?.saturating_sub(before);
+        Ok((relayed > 0).then_some(relayed))
+    })
+    .context("the bytes took another way")?;
     let path = link["path"].as_str().unwrap_or("unknown");
     println!("\n   path: {path}");
     println!("   {CALLER}'s relay carried {relayed} bytes, by its own count");
-    ensure!(
-        relayed > 0,
-        "the relay carried nothing: the bytes took another way"
-    );
     Ok(())
 }
 

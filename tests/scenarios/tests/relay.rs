@@ -77,7 +77,10 @@ fn without_the_relay_a_transfer_stops_and_with_it_new_requests_work_again() {
         RECOVERY.saturating_sub(begin.elapsed()),
     )
     .expect("a page, with nothing else restarted");
-    assert!(lab.relay_bytes(Network::West).expect("a count") > 0);
+    wait::until_true("the relay to have counted it", RECOVERY, || {
+        Ok(lab.relay_bytes(Network::West)? > 0)
+    })
+    .expect("the relay carried it");
 }
 
 #[test]
