@@ -6,7 +6,6 @@ use activator_proto::{Forwarder, Gateway, GatewayConfig, forward::nat::NatTable}
 use anyhow::Context as _;
 use bytes::BytesMut;
 use discovery_client::{IdentityHandle, JoinError, Settings};
-use identity::NodeIdentity;
 use ipnet::IpNet;
 use link::{DtlsCertificate, LinkConfig};
 use model::Role;
@@ -131,7 +130,7 @@ pub(crate) async fn run(cli: &Cli) -> anyhow::Result<()> {
 
 /// The token is looked at only as long as it is needed: its file may be removed once the node is enrolled.
 fn settings(config: &Config) -> Result<Settings, ConfigError> {
-    let enrolled = matches!(NodeIdentity::load(&config.state_directory), Ok(Some(_)));
+    let enrolled = discovery_client::is_enrolled(&config.state_directory);
     let join_token = match &config.join_token_file {
         Some(path) if enrolled && !path.exists() => None,
         Some(path) => Some(

@@ -190,8 +190,11 @@ async fn tunnel(
     result
 }
 
+/// The token is looked at only as long as it is needed: its file may be removed once the node is enrolled.
 fn settings(config: &Config) -> anyhow::Result<Settings> {
+    let enrolled = discovery_client::is_enrolled(&config.state_directory);
     let join_token = match &config.join_token_file {
+        Some(file) if enrolled && !file.exists() => None,
         Some(file) => Some(
             read_secret_of_field("join-token-file", file)?
                 .expose()

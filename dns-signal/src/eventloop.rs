@@ -239,7 +239,7 @@ impl EventLoop {
                         self.stats.tun_refused += 1;
                     }
                 }
-                AgentOutput::Document { to, link, body } => self.signaling.post(to, link, body),
+                AgentOutput::Document { to, link, body } => self.signaling.post(&to, link, body),
                 AgentOutput::Notice(notice) => log(&notice),
             }
         }

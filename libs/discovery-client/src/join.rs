@@ -1,6 +1,7 @@
 //! Becoming a node: the kept identity, or a new one for a join token.
 
 use std::{
+    path::Path,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -21,6 +22,12 @@ use crate::{
 /// How long a first enrolment waits for discovery, which may be starting beside us.
 const PATIENCE: Duration = Duration::from_secs(15);
 const RETRY: Duration = Duration::from_millis(500);
+
+/// Whether a state directory holds an identity: a join token is not needed then, and its file may be gone.
+#[must_use]
+pub fn is_enrolled(state_directory: &Path) -> bool {
+    matches!(NodeIdentity::load(state_directory), Ok(Some(_)))
+}
 
 /// Loads the node's identity from the state directory, or enrolls it with the join token. Takes at most 15 s when
 /// discovery is away and there is no identity yet, at most 3 s otherwise; with an identity discovery may be away.

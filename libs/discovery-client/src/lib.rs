@@ -20,13 +20,15 @@ mod state;
 mod publisher;
 mod session;
 mod inspect;
+mod mailer;
 mod task;
 
 pub use directory::{Directory, TurnCredential};
 pub use error::{DirectoryError, JoinError};
 pub use handle::IdentityHandle;
 pub use inspect::{Operator, Snapshot};
-pub use join::join;
+pub use join::{is_enrolled, join};
+pub use mailer::Mailer;
 pub use settings::Settings;
 pub use task::start;
 pub use view::{Event, VerifiedRegistration, View};

@@ -1,0 +1,52 @@
+//! Signs documents and leaves them in other nodes' mailboxes, without holding up whoever has something to say.
+
+use std::{sync::Arc, time::Duration};
+
+use model::NodeId;
+use net::Clock;
+use protocol::document::document::Body;
+use tokio::sync::Semaphore;
+
+use crate::Directory;
+
+/// How long a document is valid: an offer or answer that arrives later is of no use.
+const VALIDITY: Duration = Duration::from_secs(30);
+
+/// Documents on their way at once.
+const MAX_POSTS: usize = 256;
+
+/// The way to other nodes' mailboxes.
+#[derive(Debug)]
+pub struct Mailer {
+    directory: Directory,
+    posts: Arc<Semaphore>,
+}
+
+impl Mailer {
+    /// For the documents of the directory's own node.
+    #[must_use]
+    pub fn new(directory: Directory) -> Self {
+        let posts = Arc::new(Semaphore::new(MAX_POSTS));
+        Self { directory, posts }
+    }
+
+    /// Signs `body` for `to`, valid for 30 s, and posts it in a task of its own, which takes 3 s at most. `on_failure`
+    /// is called, here or in that task, when it could not be left there, with the reason in one line.
+    pub fn post(&self, to: &NodeId, body: Body, on_failure: impl FnOnce(String) + Send + 'static) {
+        let document = identity::document(body, Some(to), VALIDITY, Clock.unix_time());
+        let signed = match self.directory.identity().sign(&document) {
+            Ok(signed) => signed,
+            Err(error) => return on_failure(format!("cannot sign: {error}")),
+        };
+        let Ok(permit) = self.posts.clone().try_acquire_owned() else {
+            return on_failure("too many documents are on their way".to_owned());
+        };
+        let (directory, to) = (self.directory.clone(), to.clone());
+        tokio::spawn(async move {
+            if let Err(error) = directory.post(&to, signed).await {
+                on_failure(error.to_string());
+            }
+            drop(permit);
+        });
+    }
+}
