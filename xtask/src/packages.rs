@@ -1,5 +1,8 @@
 //! The system's own tools that demo and tests use: what is missing is installed.
 use std::env;
+use std::fs;
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::process::Command;
 
@@ -56,11 +59,11 @@ pub(crate) fn ensure_installed(tools: &[&[Tool]]) -> Result<()> {
     shell::heading(&format!("Installing {}", missing.join(", ")));
     // The lists of a fresh machine are empty, and those of an old one name versions that are gone.
     apt(&["update", "-q"])?;
-    apt(&[
-        &["install", "-q", "-y", "--no-install-recommends"],
-        &missing[..],
-    ]
-    .concat())?;
+    let quiet = NoServices::new();
+    let install = ["install", "-q", "-y", "--no-install-recommends"];
+    let installed = apt(&[&install, &missing[..]].concat());
+    drop(quiet);
+    installed?;
     for (program, package) in tools.iter().copied().flatten() {
         ensure!(
             is_on_path(program),
@@ -80,6 +83,38 @@ pub(crate) fn ensure_root(what: &str) -> Result<()> {
     Ok(())
 }
 
+/// While it lives, packages that are installed do not start their services (`policy-rc.d`, as invoke-rc.d(8) says): of
+/// coturn, only the clients are wanted.
+struct NoServices {
+    ours: bool,
+}
+
+impl NoServices {
+    const POLICY: &str = "/usr/sbin/policy-rc.d";
+
+    fn new() -> Self {
+        let mut options = fs::OpenOptions::new();
+        // Where there is one already, someone else has decided.
+        let file = options
+            .write(true)
+            .create_new(true)
+            .mode(0o755)
+            .open(Self::POLICY);
+        let written = file.and_then(|mut file| file.write_all(b"#!/bin/sh\nexit 101\n"));
+        Self {
+            ours: written.is_ok(),
+        }
+    }
+}
+
+impl Drop for NoServices {
+    fn drop(&mut self) {
+        if self.ours {
+            let _ = fs::remove_file(Self::POLICY);
+        }
+    }
+}
+
 fn apt(args: &[&str]) -> Result<()> {
     let mut command = Command::new("apt-get");
     command.args(args).env("DEBIAN_FRONTEND", "noninteractive");
@@ -87,7 +122,7 @@ fn apt(args: &[&str]) -> Result<()> {
 }
 
 fn is_root() -> Result<bool> {
-    let status = std::fs::read_to_string("/proc/self/status").context("reading /proc/self")?;
+    let status = fs::read_to_string("/proc/self/status").context("reading /proc/self")?;
     let line = status
         .lines()
         .find(|line| line.starts_with("Uid:"))
