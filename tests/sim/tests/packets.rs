@@ -196,3 +196,42 @@ fn a_router_that_forgets_its_mappings_costs_no_more_than_a_restart_of_the_relay(
         assert!(served.is_some(), "seed {seed}: {:?}", world.notices);
     }
 }
+
+/// How many of 200 links needed more than one attempt to open with this share of datagrams lost on each leg.
+fn failed_attempts(loss: u64) -> (u64, Vec<String>) {
+    let (mut failed, mut reasons) = (0, Vec::new());
+    for seed in 1..=200 {
+        let mut world = World::ready(seed);
+        world.conditions = Conditions {
+            loss,
+            ..Conditions::CALM
+        };
+        assert!(
+            world.until_served(&ORDERS, 60 * SECOND).is_some(),
+            "seed {seed}"
+        );
+        let closed = world.closed_at_gate();
+        failed += u64::from(!closed.is_empty());
+        reasons.extend(closed);
+    }
+    (failed, reasons)
+}
+
+#[test]
+fn an_answer_to_init_that_is_lost_does_not_keep_a_link_from_opening() {
+    let (_, reasons) = failed_attempts(5);
+    let late = reasons
+        .iter()
+        .filter(|reason| reason.contains("did not open in time"))
+        .count();
+    assert!(late <= 2, "{late} of 200: {reasons:?}");
+}
+
+#[test]
+#[ignore = "DTLS stops repeating a flight when a part of the peer's, or a repeated one, comes in"]
+fn a_flight_of_dtls_that_is_lost_does_not_keep_a_link_from_opening() {
+    let (failed, reasons) = failed_attempts(1);
+    assert_eq!(failed, 0, "of 200: {reasons:?}");
+    let (failed, reasons) = failed_attempts(5);
+    assert!(failed <= 2, "{failed} of 200: {reasons:?}");
+}
