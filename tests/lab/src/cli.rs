@@ -25,7 +25,7 @@ pub enum LabCommand {
         #[arg(long)]
         no_mesh: bool,
     },
-    /// Run a command in a host, for example: lab exec west/app -- curl http://orders.east.mesh.internal:8080/
+    /// Run a command in a host, for example: lab exec west/app -- curl orders.east.mesh.internal:8080
     Exec {
         #[command(flatten)]
         which: Which,
