@@ -74,7 +74,7 @@ fn links_that_a_restart_cut_off_leave_all_tables_as_they_were() {
     for seed in 1..=3 {
         let mut world = World::with_idle_timeout(seed, 5 * SECOND).settled();
         let before = baseline(&mut world);
-        for n in 0..9 {
+        for n in 0..11 {
             assert!(
                 world.until_served(&ORDERS, 15 * SECOND).is_some(),
                 "seed {seed}, restart {n}"
