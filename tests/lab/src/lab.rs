@@ -66,7 +66,7 @@ struct Record {
     mesh: bool,
 }
 
-/// A lab that is up. Dropping it leaves it up; see [`Lab::down`] and [`ScopedLab`].
+/// A lab that is up. Dropping it leaves it up; see [`Lab::down`] and [`crate::ScopedLab`].
 #[derive(Debug)]
 pub struct Lab {
     name: String,
