@@ -1,9 +1,10 @@
 //! DTLS between exactly the two certificates that were signed: a thin face over `rtc-dtls`.
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, OnceLock};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use rtc_dtls::config::{ClientAuthType, ConfigBuilder, ExtendedMasterSecretType, HandshakeConfig};
@@ -18,6 +19,9 @@ use crate::output::{CloseReason, LinkError};
 /// The path may change under a session, so the session itself knows its peer by this stand-in.
 pub(crate) const PEER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 0, 8)), 1);
 
+/// Longer than any handshake may take.
+const NEVER: Duration = Duration::from_secs(3_600);
+
 pub(crate) enum DtlsEvent {
     Connected,
     Data(BytesMut),
@@ -29,6 +33,14 @@ pub(crate) struct Dtls {
     config: Arc<HandshakeConfig>,
     role: LinkRole,
     started: bool,
+    /// What the last datagram led to, repeated as it is until it is answered: the endpoint's own repetition ends for
+    /// good as soon as a part of a flight, or a repeated one, comes in.
+    flight: Vec<BytesMut>,
+    repeat_at: Option<Instant>,
+    repeats: u32,
+    /// The handshake is over at both ends: nothing has to be repeated any more.
+    answered: bool,
+    outgoing: VecDeque<BytesMut>,
     expected: [u8; 32],
     seen: Arc<OnceLock<[u8; 32]>>,
     /// Datagrams that were no valid DTLS of this session.
@@ -50,7 +62,8 @@ impl Dtls {
             .with_certificates(vec![certificate.certificate.clone()])
             .with_client_auth(ClientAuthType::RequireAnyClientCert)
             .with_extended_master_secret(ExtendedMasterSecretType::Require)
-            .with_flight_interval(DTLS_FLIGHT_INTERVAL)
+            // Flights are repeated here, see `flight`.
+            .with_flight_interval(NEVER)
             // No CA vouches for these certificates: the signed fingerprint does, right below.
             .with_insecure_skip_verify(true)
             .with_verify_peer_certificate(Some(Arc::new(move |raw, _| {
@@ -74,6 +87,11 @@ impl Dtls {
             config,
             role,
             started: false,
+            flight: Vec::new(),
+            repeat_at: None,
+            repeats: 0,
+            answered: false,
+            outgoing: VecDeque::new(),
             expected,
             seen,
             dropped: 0,
@@ -89,7 +107,9 @@ impl Dtls {
         self.started = true;
         self.endpoint
             .connect(now, PEER, self.config.clone(), None)
-            .map_err(|error| self.failure(&error))
+            .map_err(|error| self.failure(&error))?;
+        self.take_flight(now);
+        Ok(())
     }
 
     pub(crate) fn handle_datagram(
@@ -110,16 +130,22 @@ impl Dtls {
                 };
             }
         };
+        self.take_flight(now);
         for event in events {
             match event {
                 EndpointEvent::HandshakeComplete => {
+                    // The server's last flight is answered by the first data.
+                    self.answered |= self.role == LinkRole::Offerer;
                     // The callback above ran, or the handshake could not have completed; asked again all the same.
                     if self.seen.get() != Some(&self.expected) {
                         return Err(self.mismatch());
                     }
                     on_event(DtlsEvent::Connected);
                 }
-                EndpointEvent::ApplicationData(data) => on_event(DtlsEvent::Data(data)),
+                EndpointEvent::ApplicationData(data) => {
+                    self.answered = true;
+                    on_event(DtlsEvent::Data(data));
+                }
                 EndpointEvent::PeerClosed => on_event(DtlsEvent::PeerClosed),
                 _ => {}
             }
@@ -133,21 +159,39 @@ impl Dtls {
             .map_err(|error| self.failure(&error))
     }
 
-    pub(crate) fn handle_timeout(&mut self, now: Instant) -> Result<(), CloseReason> {
-        if self.endpoint.poll_timeout(&PEER).is_none() {
-            return Ok(());
+    /// Sends the last flight again when it was not answered in time.
+    pub(crate) fn handle_timeout(&mut self, now: Instant) {
+        if self.poll_timeout().is_some_and(|due| due <= now) {
+            self.outgoing.extend(self.flight.iter().cloned());
+            self.repeats += 1;
+            self.repeat_at = Some(now + DTLS_FLIGHT_INTERVAL * (1 << self.repeats.min(2)));
         }
-        self.endpoint
-            .handle_timeout(PEER, now)
-            .map_err(|error| self.failure(&error))
     }
 
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
-        self.endpoint.poll_timeout(&PEER)
+        self.repeat_at.filter(|_| !self.answered)
     }
 
     pub(crate) fn poll_transmit(&mut self) -> Option<BytesMut> {
-        self.endpoint.poll_transmit().map(|message| message.message)
+        self.outgoing
+            .pop_front()
+            .or_else(|| self.endpoint.poll_transmit().map(|message| message.message))
+    }
+
+    /// Takes what the endpoint wants sent, and keeps it to be repeated.
+    fn take_flight(&mut self, now: Instant) {
+        let flight: Vec<BytesMut> =
+            std::iter::from_fn(|| self.endpoint.poll_transmit().map(|message| message.message))
+                .collect();
+        if flight.is_empty() {
+            return;
+        }
+        self.outgoing.extend(flight.iter().cloned());
+        if !self.answered {
+            self.flight = flight;
+            self.repeats = 0;
+            self.repeat_at = Some(now + DTLS_FLIGHT_INTERVAL);
+        }
     }
 
     pub(crate) fn close(&mut self, now: Instant) {

@@ -194,10 +194,8 @@ impl Link {
             return;
         }
         self.ice.handle_timeout(now);
-        if let Some(dtls) = &mut self.dtls
-            && let Err(reason) = dtls.handle_timeout(now)
-        {
-            self.on_closed(reason);
+        if let Some(dtls) = &mut self.dtls {
+            dtls.handle_timeout(now);
         }
         self.channels.handle_timeout(now);
         self.drive(now);

@@ -228,7 +228,6 @@ fn an_answer_to_init_that_is_lost_does_not_keep_a_link_from_opening() {
 }
 
 #[test]
-#[ignore = "DTLS stops repeating a flight when a part of the peer's, or a repeated one, comes in"]
 fn a_flight_of_dtls_that_is_lost_does_not_keep_a_link_from_opening() {
     let (failed, reasons) = failed_attempts(1);
     assert_eq!(failed, 0, "of 200: {reasons:?}");
