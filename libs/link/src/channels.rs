@@ -9,6 +9,7 @@
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -37,6 +38,9 @@ use crate::output::{CloseReason, SendRefused};
 /// [RFC 8832 §6](https://www.rfc-editor.org/rfc/rfc8832#section-6)
 const CONTROL_STREAM: u16 = 0;
 const IP_STREAM: u16 = 2;
+/// [RFC 8832 §8.2.1](https://www.rfc-editor.org/rfc/rfc8832#section-8.2.1)
+const DATA_CHANNEL_ACK: u8 = 0x02;
+const DATA_CHANNEL_OPEN: u8 = 0x03;
 const CONTROL_LABEL: &str = "control";
 const IP_LABEL: &str = "ip";
 const SUBPROTOCOL: &str = "turnpike";
@@ -115,6 +119,27 @@ impl Channels {
 
     /// One SCTP packet.
     pub(crate) fn handle_packet(&mut self, packet: Bytes, now: Instant) {
+        self.survive(|channels| channels.on_packet(packet, now));
+    }
+
+    /// The codec of SCTP panics on some chunks that a peer with a good certificate may send: such a peer loses its
+    /// link, and nobody else anything.
+    fn survive<T>(&mut self, act: impl FnOnce(&mut Self) -> T) -> Option<T> {
+        let done = catch_unwind(AssertUnwindSafe(|| act(&mut *self)));
+        if done.is_err() {
+            // Whatever state the association is in, nobody looks at it again.
+            self.association = None;
+            self.open = false;
+            self.dropped += 1;
+            self.events.clear();
+            self.events.push_back(ChannelEvent::Lost(
+                "the peer sent a packet that cannot be processed".to_owned(),
+            ));
+        }
+        done.ok()
+    }
+
+    fn on_packet(&mut self, packet: Bytes, now: Instant) {
         match self.endpoint.handle(now, PEER, None, packet) {
             Some((handle, DatagramEvent::NewAssociation(association))) => {
                 // An INIT that is repeated, because our answer to it was lost, is a new association to the endpoint.
@@ -134,10 +159,12 @@ impl Channels {
     }
 
     pub(crate) fn handle_timeout(&mut self, now: Instant) {
-        if let Some((_, association)) = &mut self.association {
-            association.handle_timeout(now);
-            self.on_association_events(now);
-        }
+        self.survive(|channels| {
+            if let Some((_, association)) = &mut channels.association {
+                association.handle_timeout(now);
+                channels.on_association_events(now);
+            }
+        });
     }
 
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
@@ -152,11 +179,13 @@ impl Channels {
 
     /// The SCTP packets that are due, each to be one DTLS record.
     pub(crate) fn poll_packets(&mut self, now: Instant) -> Option<Vec<Bytes>> {
-        let (_, association) = self.association.as_mut()?;
-        match association.poll_transmit(now)?.message {
-            Payload::RawEncode(packets) => Some(packets),
-            _ => None,
-        }
+        self.survive(|channels| {
+            let (_, association) = channels.association.as_mut()?;
+            match association.poll_transmit(now)?.message {
+                Payload::RawEncode(packets) => Some(packets),
+                _ => None,
+            }
+        })?
     }
 
     /// Bytes accepted on `ip` but not yet acknowledged by the peer.
@@ -333,6 +362,14 @@ impl Channels {
     }
 
     fn on_dcep(&mut self, id: u16, mut message: &[u8], now: Instant) {
+        // The codec has messages of its own beside these two, and panics on short ones.
+        if !matches!(
+            message.first(),
+            Some(&DATA_CHANNEL_ACK | &DATA_CHANNEL_OPEN)
+        ) {
+            self.dropped += 1;
+            return;
+        }
         match Dcep::unmarshal(&mut message) {
             Ok(Dcep::DataChannelOpen(open)) if self.role == LinkRole::Answerer => {
                 self.on_channel_open(id, &open, now);
@@ -382,3 +419,6 @@ impl fmt::Debug for Channels {
             .finish()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -171,6 +172,25 @@ impl Link {
         if self.closed {
             return;
         }
+        let survived = catch_unwind(AssertUnwindSafe(|| {
+            self.on_datagram(local, remote, payload, now);
+        }));
+        if survived.is_err() {
+            // A parser below panicked: one link is lost to it, not the process.
+            self.stats.datagrams_dropped += 1;
+            self.on_closed(CloseReason::Protocol(
+                "a datagram cannot be processed".to_owned(),
+            ));
+        }
+    }
+
+    fn on_datagram(
+        &mut self,
+        local: SocketAddr,
+        remote: SocketAddr,
+        payload: BytesMut,
+        now: Instant,
+    ) {
         // RFC 7983 §7: STUN is 0 to 3, DTLS is 20 to 63.
         match payload.first() {
             Some(0..=3) => self.ice.handle_stun(local, remote, payload, now),

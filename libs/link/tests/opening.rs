@@ -229,3 +229,36 @@ fn a_nomination_that_comes_before_the_own_check_succeeded_is_not_lost() {
         "it waited for the next check: {connected:?}"
     );
 }
+
+#[test]
+fn bits_that_flip_on_the_wire_end_in_a_drop() {
+    for seed in 1..=60_u64 {
+        let mut world = World::new(Duration::from_millis(1));
+        let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let mut random = move || {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state as usize
+        };
+        world.on_wire = Box::new(move |_, payload| {
+            if random().is_multiple_of(8) {
+                for _ in 0..=random() % 3 {
+                    let at = random() % payload.len();
+                    payload[at] ^= 1 << (random() % 8);
+                }
+                if random().is_multiple_of(4) {
+                    payload.truncate(1 + random() % payload.len());
+                }
+            }
+            true
+        });
+        world.signal();
+        world.run_until(4 * SECOND, World::both_open);
+        // Whatever was made of it, the ends agree that it is open, or it is still opening, or it is over.
+        for side in [OFFERER, ANSWERER] {
+            let link = &world.links[side];
+            assert!(!(link.is_open() && link.is_closed()));
+        }
+    }
+}

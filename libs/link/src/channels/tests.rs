@@ -1,0 +1,178 @@
+use super::*;
+
+/// Two ends, open, with nothing between them.
+fn open() -> ([Channels; 2], Instant) {
+    let (config, now) = (LinkConfig::default(), Instant::now());
+    let mut ends = [LinkRole::Offerer, LinkRole::Answerer].map(|role| Channels::new(role, &config));
+    ends[0].start(now).expect("started");
+    exchange(&mut ends, now);
+    assert!(ends.iter().all(Channels::is_open));
+    for end in &mut ends {
+        while end.poll_event().is_some() {}
+    }
+    (ends, now)
+}
+
+fn exchange(ends: &mut [Channels; 2], now: Instant) {
+    let mut moved = true;
+    while moved {
+        moved = false;
+        for from in [0, 1] {
+            while let Some(packets) = ends[from].poll_packets(now) {
+                moved = true;
+                for packet in packets {
+                    ends[1 - from].handle_packet(packet, now);
+                }
+            }
+        }
+    }
+}
+
+fn say(ends: &mut [Channels; 2], stream: u16, message: &[u8], now: Instant) {
+    let message = Bytes::copy_from_slice(message);
+    ends[0]
+        .write(stream, &message, PayloadProtocolIdentifier::Binary, now)
+        .expect("room");
+    exchange(ends, now);
+}
+
+#[test]
+fn control_messages_that_cannot_be_read_are_dropped_and_counted() {
+    let (mut ends, now) = open();
+    say(&mut ends, CONTROL_STREAM, &[0xff; 9], now);
+    say(&mut ends, CONTROL_STREAM, &vec![0; MAX_CONTROL + 1], now);
+    assert_eq!(ends[1].dropped, 2);
+    assert!(ends[1].poll_event().is_none());
+    let ping = Control {
+        body: Some(protocol::document::control::Body::Ping(
+            protocol::document::Ping { id: 7 },
+        )),
+    };
+    ends[0].send_control(&ping, now).expect("room");
+    exchange(&mut ends, now);
+    assert!(matches!(ends[1].poll_event(), Some(ChannelEvent::Control(said)) if said == ping));
+}
+
+#[test]
+fn a_channel_that_is_none_of_ours_is_heard_by_nobody() {
+    let (mut ends, now) = open();
+    let (_, association) = ends[0].association.as_mut().expect("an association");
+    association
+        .open_stream(4, PayloadProtocolIdentifier::Binary)
+        .expect("a stream");
+    let hello = Dcep::DataChannelOpen(DataChannelOpen {
+        channel_type: ChannelType::Reliable,
+        priority: CHANNEL_PRIORITY_NORMAL,
+        reliability_parameter: 0,
+        label: b"ip".to_vec(),
+        protocol: Vec::new(),
+    });
+    assert!(ends[0].send_dcep(4, &hello, now));
+    say(&mut ends, 4, b"a second channel of the same name", now);
+    assert_eq!(ends[1].dropped, 1);
+    assert!(ends[1].poll_event().is_none());
+    assert!(ends[1].is_open());
+}
+
+#[test]
+fn openings_that_cannot_be_read_are_dropped_and_counted() {
+    let (mut ends, now) = open();
+    let mut sent = 0;
+    for kind in 0..=255 {
+        for length in [1, 2, 5, 11, 12, 40] {
+            let mut message = vec![0xff; length];
+            message[0] = kind;
+            let message = Bytes::from(message);
+            // An acknowledgement is one byte; what follows is not looked at.
+            sent += u64::from(kind != DATA_CHANNEL_ACK);
+            ends[0]
+                .write(
+                    CONTROL_STREAM,
+                    &message,
+                    PayloadProtocolIdentifier::Dcep,
+                    now,
+                )
+                .expect("room");
+            exchange(&mut ends, now);
+        }
+    }
+    assert_eq!(ends[1].dropped, sent);
+    assert!(ends[1].is_open());
+}
+
+#[test]
+fn packets_that_are_not_sctp_are_dropped_and_counted() {
+    let (mut ends, now) = open();
+    for length in 0..64 {
+        ends[1].handle_packet(Bytes::from(vec![0x5a; length]), now);
+    }
+    assert_eq!(ends[1].dropped, 64);
+    assert!(ends[1].is_open());
+}
+
+/// SCTP's checksum, CRC32c. [RFC 9260 appendix A](https://www.rfc-editor.org/rfc/rfc9260#appendix-A)
+fn checksum(packet: &mut [u8]) {
+    packet[8..12].fill(0);
+    let mut crc = u32::MAX;
+    for byte in packet.iter() {
+        crc ^= u32::from(*byte);
+        for _ in 0..8 {
+            crc = if crc & 1 == 1 {
+                (crc >> 1) ^ 0x82f6_3b78
+            } else {
+                crc >> 1
+            };
+        }
+    }
+    packet[8..12].copy_from_slice(&(!crc).to_le_bytes());
+}
+
+#[test]
+fn packets_of_a_peer_that_means_harm_do_not_panic() {
+    let mut state = 0x1234_5678_9abc_def1_u64;
+    let mut random = move || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state as usize
+    };
+    let mut ended = 0;
+    for _ in 0..400 {
+        let (mut ends, mut now) = open();
+        for step in 0..25 {
+            now += Duration::from_millis(20);
+            let frame = Bytes::from(vec![step as u8; 1 + random() % 4_000]);
+            let _ = ends[0].send_frame(&frame, now);
+            let _ = ends[1].send_frame(&frame, now);
+            for from in [0, 1] {
+                let Some(packets) = ends[from].poll_packets(now) else {
+                    continue;
+                };
+                for packet in packets {
+                    let mut packet = packet.to_vec();
+                    for _ in 0..random() % 4 {
+                        let at = 12 + random() % (packet.len() - 12);
+                        // Small numbers are types, flags and lengths: the ones that matter.
+                        packet[at] = if random() % 2 == 0 {
+                            random() as u8
+                        } else {
+                            (random() % 16) as u8
+                        };
+                    }
+                    if random() % 8 == 0 {
+                        packet.truncate(12 + random() % (packet.len() - 11));
+                    }
+                    checksum(&mut packet);
+                    ends[1 - from].handle_packet(packet.into(), now);
+                }
+            }
+            for end in &mut ends {
+                end.handle_timeout(now);
+                while let Some(event) = end.poll_event() {
+                    ended += u32::from(matches!(event, ChannelEvent::Lost(_)));
+                }
+            }
+        }
+    }
+    assert!(ended > 0, "no packet was bad enough to show anything");
+}
