@@ -4,6 +4,8 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::ValueEnum;
 
+mod dns;
+
 use crate::shell;
 use crate::workspace::cargo;
 
@@ -12,11 +14,14 @@ use crate::workspace::cargo;
 pub(crate) enum Subject {
     /// One session in memory, beside the `rtc` crate's own peer connection
     Link,
+    /// Names of the mesh and names outside of it, beside unbound and dnsmasq
+    Dns,
 }
 
 pub(crate) fn run(subject: Subject) -> Result<ExitCode> {
     match subject {
         Subject::Link => link()?,
+        Subject::Dns => dns::run()?,
     }
     Ok(ExitCode::SUCCESS)
 }

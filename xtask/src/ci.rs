@@ -29,6 +29,9 @@ pub(crate) fn run() -> Result<ExitCode> {
     testing::run(None, &failed)
 }
 
+/// The documentation is for those who change the code: it shows private items, and may link to them.
+const DOC_FLAGS: &str = "-D warnings -A rustdoc::private_intra_doc_links";
+
 fn format() -> Result<()> {
     shell::heading("Format");
     shell::run(cargo().args(["fmt", "--all", "--check"]))
@@ -42,6 +45,12 @@ fn lint() -> Result<()> {
 
 fn document() -> Result<()> {
     shell::heading("Documentation");
-    let what = ["doc", "--workspace", "--no-deps", "--locked"];
-    shell::run(cargo().args(what).env("RUSTDOCFLAGS", "-D warnings"))
+    let what = [
+        "doc",
+        "--workspace",
+        "--no-deps",
+        "--document-private-items",
+        "--locked",
+    ];
+    shell::run(cargo().args(what).env("RUSTDOCFLAGS", DOC_FLAGS))
 }

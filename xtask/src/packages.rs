@@ -31,6 +31,13 @@ pub(crate) const FOR_TESTS: &[Tool] = &[
     ("turnutils_uclient", "coturn"),
 ];
 
+/// What `bench dns` needs beyond the lab: rivals and the load.
+pub(crate) const FOR_BENCH_DNS: &[Tool] = &[
+    ("dnsperf", "dnsperf"),
+    ("unbound", "unbound"),
+    ("dig", "bind9-dnsutils"),
+];
+
 /// Installs what is missing; without the right to, an error with the one command that does.
 pub(crate) fn ensure_installed(tools: &[&[Tool]]) -> Result<()> {
     let missing: Vec<&str> = tools
