@@ -29,7 +29,7 @@ pub(crate) fn run() -> Result<ExitCode> {
     testing::run(None, &failed)
 }
 
-/// The documentation is for those who change the code: it shows private items, and may link to them.
+/// The documentation is for those who read the code beside it: it may name private items.
 const DOC_FLAGS: &str = "-D warnings -A rustdoc::private_intra_doc_links";
 
 fn format() -> Result<()> {
@@ -45,12 +45,6 @@ fn lint() -> Result<()> {
 
 fn document() -> Result<()> {
     shell::heading("Documentation");
-    let what = [
-        "doc",
-        "--workspace",
-        "--no-deps",
-        "--document-private-items",
-        "--locked",
-    ];
+    let what = ["doc", "--workspace", "--no-deps", "--locked"];
     shell::run(cargo().args(what).env("RUSTDOCFLAGS", DOC_FLAGS))
 }

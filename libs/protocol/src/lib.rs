@@ -13,6 +13,7 @@ pub use generated::turnpike::document::v1 as document;
     unused_qualifications,
     clippy::all
 )]
+#[allow(rustdoc::invalid_html_tags)]
 mod generated {
     pub mod turnpike {
         pub mod directory {
