@@ -13,9 +13,6 @@ use lab::process::Files;
 use crate::workspace::cargo;
 use crate::{build, packages, shell};
 
-/// Those that need the lab, or programs that are not ours; they run one test at a time.
-const IN_THE_LAB: [&str; 2] = ["turnpike-scenarios", "turnpike-interop"];
-
 /// How one part went.
 #[derive(Debug, Default)]
 struct Outcome {
@@ -53,25 +50,13 @@ fn prepare() -> Result<PathBuf> {
 fn run_prepared(filter: Option<&str>, failed_before: &[&str], binaries: &Path) -> Result<ExitCode> {
     let before = labs()?;
 
-    let mut crates = vec!["--workspace"];
-    for package in IN_THE_LAB {
-        crates.extend(["--exclude", package]);
-    }
-    let parts: [(&'static str, Vec<&str>, bool); 3] = [
-        ("crates", crates, false),
-        ("scenarios", vec!["--package", IN_THE_LAB[0]], true),
-        ("interop", vec!["--package", IN_THE_LAB[1]], true),
-    ];
-    let outcomes = parts.into_iter().map(|(name, packages, one_by_one)| {
-        shell::heading(&format!("Tests: {name}"));
-        cargo_test(name, &packages, binaries, one_by_one, filter)
-    });
-    let outcomes: Result<Vec<Outcome>> = outcomes.collect();
+    shell::heading("Tests");
+    let outcome = cargo_test("tests", binaries, filter);
     for name in labs()?.difference(&before) {
         eprintln!("lab `{name}` was left behind; removing it");
         Lab::remove(name)?;
     }
-    Ok(summarize(&outcomes?, failed_before))
+    Ok(summarize(&[outcome?], failed_before))
 }
 
 fn labs() -> Result<BTreeSet<String>> {
@@ -83,24 +68,16 @@ fn labs() -> Result<BTreeSet<String>> {
         .collect()
 }
 
-fn cargo_test(
-    name: &'static str,
-    packages: &[&str],
-    binaries: &Path,
-    one_by_one: bool,
-    filter: Option<&str>,
-) -> Result<Outcome> {
+/// All packages in one go, so that their dependencies are built once; one test at a time, for those in the lab share the
+/// machine's two cores with the processes they test.
+fn cargo_test(name: &'static str, binaries: &Path, filter: Option<&str>) -> Result<Outcome> {
     let mut command = cargo();
     command
-        .args(["test", "--locked", "--no-fail-fast"])
-        .args(packages);
-    command
+        .args(["test", "--workspace", "--locked", "--no-fail-fast"])
         .args(filter)
         .env("TURNPIKE_BIN_DIR", binaries)
-        .env("RUST_LIB_BACKTRACE", "0");
-    if one_by_one {
-        command.env("RUST_TEST_THREADS", "1");
-    }
+        .env("RUST_LIB_BACKTRACE", "0")
+        .env("RUST_TEST_THREADS", "1");
     let begin = Instant::now();
     let mut outcome = Outcome {
         name,
