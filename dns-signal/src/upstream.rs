@@ -110,6 +110,24 @@ impl Upstreams {
         let mut next_at = Instant::now();
         let mut refusal: Option<Vec<u8>> = None;
         loop {
+            let now = Instant::now();
+            if now >= give_up {
+                break;
+            }
+            // Without a timer when it is due at once: the runtime's are a millisecond late.
+            if next_at <= now {
+                if !waiting.is_empty() {
+                    self.resolver.stats().upstream_timeouts.count();
+                }
+                if let Some(index) = to_try.next() {
+                    waiting.push(self.attempt(index, message, query, transport));
+                    next_at = now + step;
+                } else if waiting.is_empty() {
+                    break;
+                } else {
+                    next_at = give_up;
+                }
+            }
             tokio::select! {
                 biased;
                 Some(ended) = waiting.next(), if !waiting.is_empty() => match Ended::from(ended) {
@@ -126,22 +144,7 @@ impl Upstreams {
                         next_at = Instant::now();
                     }
                 },
-                () = sleep_until(next_at.min(give_up)) => {
-                    if Instant::now() >= give_up {
-                        break;
-                    }
-                    if !waiting.is_empty() {
-                        self.resolver.stats().upstream_timeouts.count();
-                    }
-                    if let Some(index) = to_try.next() {
-                        waiting.push(self.attempt(index, message, query, transport));
-                        next_at = Instant::now() + step;
-                    } else if waiting.is_empty() {
-                        break;
-                    } else {
-                        next_at = give_up;
-                    }
-                }
+                () = sleep_until(next_at.min(give_up)) => {}
             }
         }
         refusal.ok_or(ForwardError::NoAnswer)
