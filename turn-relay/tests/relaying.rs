@@ -123,6 +123,24 @@ fn a_burst_of_any_sizes_arrives_whole_and_in_order_both_ways() {
     }
 }
 
+#[test]
+fn empty_datagrams_among_others_of_a_burst_are_not_lost() {
+    let service = Service::start(&LOOPBACK);
+    let client = Client::connect(service.listen[0]);
+    client.allocate(AddressFamily::IPV4).unwrap();
+    let (peer, address) = peer("127.0.0.1:0");
+    client.bind(0x4000, address).unwrap();
+    for round in 0..50 {
+        for size in [900, 900, 0, 900, 0, 0] {
+            let bytes = channel_data(0x4000, &payload(round, size));
+            client.socket.send(&bytes).unwrap();
+        }
+        for size in [900, 900, 0, 900, 0, 0] {
+            assert_eq!(receive(&peer).0, payload(round, size));
+        }
+    }
+}
+
 fn send_joined(socket: &UdpSocket, to: Option<SocketAddr>, datagrams: &[Vec<u8>]) {
     let size = datagrams[0].len() as u16;
     let all = datagrams.concat();

@@ -120,6 +120,8 @@ impl<'b> Outgoing<'_, 'b> {
                 && group.to == to
                 && group.from == from
                 && !group.closed
+                // An empty datagram adds no bytes, so the kernel would not make one of it.
+                && size > 0
                 && size <= group.size
                 && group.bytes + size <= MAX_BYTES
         });
