@@ -1,8 +1,8 @@
 //! The one loop of dns-signal: sockets, device, directory and timers meet the agent here.
 //!
-//! Priorities of a turn: 1. stop; 2. what the directory, the DNS side and the mailer say; 3. datagrams, then frames
+//! Priorities of a turn: 1. stop; 2. what the directory, the DNS side and the mailer say, and questions; 3. datagrams, then frames
 //! from the device, a bounded batch of each, so that neither starves the other; 4. timers; 5. what the agent wants
-//! done; 6. the picture for `/status`.
+//! done; 6. the picture for `/metrics`.
 
 use std::future::{Future, poll_fn};
 use std::io;
@@ -16,6 +16,7 @@ use bytes::BytesMut;
 use discovery_client::{Directory, Event, View};
 use dns_signal_proto::agent::{Agent, AgentOutput, Destination, FrameDrop, LinkNotice, Peers};
 use net::{Clock, HostSockets};
+use service_kit::status::{Question, Questions};
 use tokio::sync::mpsc;
 use tun::Device;
 use wire::frame::HEADER_LEN;
@@ -23,7 +24,7 @@ use wire::ip::Packet;
 
 use crate::dns_resolver::Wanted;
 use crate::signaling::{PostFailed, Signaling};
-use crate::status::{Board, Link, ShellStats, Status};
+use crate::status::{self, Board, Picture, ShellStats, Status};
 
 /// Frames read from the device in one turn.
 const TUN_BATCH: usize = 32;
@@ -49,6 +50,7 @@ pub(crate) struct EventLoop {
     pub(crate) wanted: mpsc::Receiver<Wanted>,
     pub(crate) signaling: Signaling,
     pub(crate) failed: mpsc::Receiver<PostFailed>,
+    pub(crate) questions: Questions<Status>,
     pub(crate) lookup: Lookup,
     pub(crate) on_view: OnView,
     pub(crate) board: Board,
@@ -61,6 +63,7 @@ enum Wake {
     Event(Option<Event>),
     Wanted(Wanted),
     PostFailed(PostFailed),
+    Question(Question<Status>),
     Packets,
     Timeout,
 }
@@ -88,6 +91,7 @@ impl EventLoop {
                     self.agent
                         .handle_post_failed(failed.link, &failed.reason, Clock.now());
                 }
+                Wake::Question(question) => drop(question.send(self.status())),
                 Wake::Packets | Wake::Timeout => {}
             }
             self.receive_datagrams();
@@ -120,6 +124,7 @@ impl EventLoop {
             events,
             wanted,
             failed,
+            questions,
             ..
         } = self;
         let packets = poll_fn(|context| {
@@ -143,6 +148,7 @@ impl EventLoop {
             event = events.recv() => Wake::Event(event),
             Some(wanted) = wanted.recv() => Wake::Wanted(wanted),
             Some(failed) = failed.recv() => Wake::PostFailed(failed),
+            Some(question) = questions.recv() => Wake::Question(question),
             () = packets => Wake::Packets,
             () = timeout => Wake::Timeout,
         }
@@ -227,11 +233,10 @@ impl EventLoop {
         while let Some(output) = self.agent.poll_output() {
             match output {
                 AgentOutput::Transmit(transmit) => {
-                    if !self
-                        .sockets
-                        .push(transmit.local, transmit.remote, &transmit.payload)
-                    {
-                        self.stats.datagrams_refused += 1;
+                    for payload in transmit.datagrams() {
+                        if !self.sockets.push(transmit.local, transmit.remote, payload) {
+                            self.stats.datagrams_refused += 1;
+                        }
                     }
                 }
                 AgentOutput::ToTun(frame) => {
@@ -246,15 +251,22 @@ impl EventLoop {
         self.stats.datagrams_refused += self.sockets.flush().refused as u64;
     }
 
-    fn publish(&self) {
-        let status = Status {
+    fn status(&self) -> Status {
+        Status {
             node: self.directory.identity().node_id().to_string(),
             discovery_connected: self.directory.view().connected,
-            links: self.agent.status().into_iter().map(Link::from).collect(),
+            links: self.agent.status().iter().map(status::link).collect(),
+        }
+    }
+
+    fn publish(&self) {
+        let links = self.agent.status();
+        self.board.store(Arc::new(Picture {
+            links_open: links.iter().filter(|link| link.open).count(),
+            discovery_connected: self.directory.view().connected,
             agent: self.agent.stats().clone(),
             shell: self.stats,
-        };
-        self.board.store(Arc::new(status));
+        }));
     }
 }
 

@@ -217,6 +217,9 @@ impl EventLoop {
                 LinkEvent::Path(path) => {
                     tracing::debug!(link = %key, %path, "path");
                 }
+                LinkEvent::Carrier(carrier) => {
+                    tracing::debug!(link = %key, %carrier, "carrier");
+                }
                 LinkEvent::Closed(reason) => closed = Some(reason),
             }
         }
@@ -242,14 +245,17 @@ impl EventLoop {
                 local,
                 remote,
                 payload,
+                segment,
             }) = active.link.poll_transmit()
             {
-                if allocations.push(local, remote, &payload) {
-                    stats.relayed_bytes_sent += payload.len() as u64;
-                } else if !sockets.push(local, remote, &payload) {
-                    stats.datagrams_refused += sockets.flush().refused as u64;
-                    let sent = sockets.push(local, remote, &payload);
-                    stats.datagrams_refused += u64::from(!sent);
+                for payload in payload.chunks(segment) {
+                    if allocations.push(local, remote, payload) {
+                        stats.relayed_bytes_sent += payload.len() as u64;
+                    } else if !sockets.push(local, remote, payload) {
+                        stats.datagrams_refused += sockets.flush().refused as u64;
+                        let sent = sockets.push(local, remote, payload);
+                        stats.datagrams_refused += u64::from(!sent);
+                    }
                 }
                 if known != Some((local, remote)) {
                     learned = Some((local, remote));

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::output::Carrier;
+
 /// Which end of the link this is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LinkRole {
@@ -29,6 +31,8 @@ pub struct LinkConfig {
     pub keepalive: Duration,
     /// From ICE connected to the data channels open: more than this ends the link.
     pub open_timeout: Duration,
+    /// What shall carry frames.
+    pub carrier: Carrier,
 }
 
 impl Default for LinkConfig {
@@ -40,6 +44,7 @@ impl Default for LinkConfig {
             ice_timeout: Duration::from_secs(6),
             keepalive: Duration::from_secs(1),
             open_timeout: Duration::from_secs(8),
+            carrier: Carrier::Auto,
         }
     }
 }

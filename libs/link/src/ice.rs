@@ -194,11 +194,11 @@ impl Ice {
 
     pub(crate) fn poll_transmit(&mut self) -> Option<Transmit> {
         let message = self.agent.poll_write()?;
-        Some(Transmit {
-            local: message.transport.local_addr,
-            remote: message.transport.peer_addr,
-            payload: message.message,
-        })
+        Some(Transmit::one(
+            message.transport.local_addr,
+            message.transport.peer_addr,
+            message.message,
+        ))
     }
 
     pub(crate) fn poll_event(&mut self) -> Option<IceEvent> {

@@ -32,5 +32,5 @@ pub use candidate::{CandidateKind, LocalCandidate};
 pub use certificate::DtlsCertificate;
 pub use config::{LinkConfig, LinkRole};
 pub use link::{Link, LinkStats};
-pub use output::{CloseReason, LinkError, LinkEvent, Path, SendRefused, Step, Transmit};
+pub use output::{Carrier, CloseReason, LinkError, LinkEvent, Path, SendRefused, Step, Transmit};
 pub use table::LinkTable;

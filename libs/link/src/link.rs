@@ -16,7 +16,9 @@ use crate::channels::{ChannelEvent, Channels};
 use crate::config::{LINK_VERSION, LinkConfig, LinkRole};
 use crate::dtls::{Dtls, DtlsEvent};
 use crate::ice::{Ice, IceEvent};
-use crate::output::{CloseReason, LinkError, LinkEvent, Path, SendRefused, Step, Transmit};
+use crate::output::{
+    Carrier, CloseReason, LinkError, LinkEvent, Path, SendRefused, Step, Transmit,
+};
 
 /// One WebRTC session, without I/O. See the crate's documentation for the drain law.
 pub struct Link {
@@ -184,6 +186,22 @@ impl Link {
         }
     }
 
+    /// Datagrams that arrived together from one peer, of `segment` bytes each, the last may be shorter: what
+    /// UDP_GRO gives. The same as [`Link::handle_datagram`] for each, but for less.
+    pub fn handle_datagrams(
+        &mut self,
+        local: SocketAddr,
+        remote: SocketAddr,
+        mut payload: BytesMut,
+        segment: usize,
+        now: Instant,
+    ) {
+        while !payload.is_empty() {
+            let one = payload.split_to(segment.max(1).min(payload.len()));
+            self.handle_datagram(local, remote, one, now);
+        }
+    }
+
     fn on_datagram(
         &mut self,
         local: SocketAddr,
@@ -329,6 +347,12 @@ impl Link {
     #[must_use]
     pub const fn path(&self) -> Option<Path> {
         self.path
+    }
+
+    /// What carries the frames that are sent now: `Datagram` or `DataChannel`.
+    #[must_use]
+    pub const fn carrier(&self) -> Carrier {
+        Carrier::DataChannel
     }
 
     /// The base and the peer's address of the nominated pair.
@@ -493,11 +517,8 @@ impl Link {
             return;
         };
         while let Some(payload) = dtls.poll_transmit() {
-            self.transmits.push_back(Transmit {
-                local,
-                remote,
-                payload,
-            });
+            self.transmits
+                .push_back(Transmit::one(local, remote, payload));
         }
     }
 

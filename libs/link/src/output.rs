@@ -2,19 +2,42 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::str::FromStr;
 
 use bytes::BytesMut;
 use protocol::document::Control;
 
-/// A datagram to send.
+/// One or more datagrams to send, in order.
 #[derive(Debug)]
 pub struct Transmit {
     /// The base it is sent from: a host socket's address, or a relayed address of an allocation.
     pub local: SocketAddr,
     /// The peer's address on this path.
     pub remote: SocketAddr,
-    /// The UDP payload.
+    /// The UDP payloads, one after the other; never empty.
     pub payload: BytesMut,
+    /// Bytes of each payload but the last, which may be shorter: what UDP_SEGMENT wants to know. Never 0; no less
+    /// than the whole means that it is one datagram.
+    pub segment: usize,
+}
+
+impl Transmit {
+    /// One datagram.
+    #[must_use]
+    pub fn one(local: SocketAddr, remote: SocketAddr, payload: BytesMut) -> Self {
+        let segment = payload.len().max(1);
+        Self {
+            local,
+            remote,
+            payload,
+            segment,
+        }
+    }
+
+    /// The datagrams' payloads, in order.
+    pub fn datagrams(&self) -> impl Iterator<Item = &[u8]> {
+        self.payload.chunks(self.segment.max(1))
+    }
 }
 
 /// What happened on a link.
@@ -24,6 +47,9 @@ pub enum LinkEvent {
     Step(Step),
     /// Packets travel this way from now on.
     Path(Path),
+    /// Frames sent from now on travel by this carrier: `Datagram` once the lane is confirmed, `DataChannel` when
+    /// it turned out to be dead.
+    Carrier(Carrier),
     /// A message on the `control` channel (`Hello` and `Ping` are dealt with inside).
     Control(Control),
     /// One message of the `ip` channel: a tunnel frame, not yet validated.
@@ -58,6 +84,44 @@ impl fmt::Display for Path {
             Self::Direct => "direct",
             Self::RelayUdp => "relay/udp",
         })
+    }
+}
+
+/// What carries a link's frames.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Carrier {
+    /// A choice, not a state: the lane when the peer speaks it and it gets through, else the data channel.
+    #[default]
+    Auto,
+    /// The datagram lane (docs/protocol/datagram-lane.md). As a choice: like `Auto`, but a lane that fell silent is
+    /// not given up for the data channel.
+    Datagram,
+    /// The `ip` data channel, which every WebRTC peer has.
+    DataChannel,
+}
+
+impl fmt::Display for Carrier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Auto => "auto",
+            Self::Datagram => "datagram",
+            Self::DataChannel => "data-channel",
+        })
+    }
+}
+
+impl FromStr for Carrier {
+    type Err = LinkError;
+
+    fn from_str(text: &str) -> Result<Self, LinkError> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "datagram" => Ok(Self::Datagram),
+            "data-channel" => Ok(Self::DataChannel),
+            _ => Err(LinkError::Setup(
+                "a carrier is `auto`, `datagram` or `data-channel`".to_owned(),
+            )),
+        }
     }
 }
 

@@ -245,7 +245,9 @@ fn a_dtls_certificate_that_was_not_signed_ends_the_link_aloud() {
         let mut buffer = vec![0; 65_536];
         loop {
             while let Some(sent) = link.poll_transmit() {
-                let _ = socket.send_to(&sent.payload, sent.remote).await;
+                for payload in sent.datagrams() {
+                    let _ = socket.send_to(payload, sent.remote).await;
+                }
             }
             while link.poll_event().is_some() {}
             assert!(

@@ -41,7 +41,7 @@ impl Agent {
                             }));
                     }
                 }
-                LinkEvent::Path(_) => {}
+                LinkEvent::Path(_) | LinkEvent::Carrier(_) => {}
                 LinkEvent::Frame(frame) => {
                     session.record("first_byte", now);
                     match admit(&self.config, &self.routes, session, &frame) {

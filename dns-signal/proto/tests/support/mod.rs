@@ -209,8 +209,14 @@ impl World {
         while let Some(output) = self.agent.poll_output() {
             match output {
                 AgentOutput::Transmit(transmit) => {
-                    self.wire
-                        .push_back((false, transmit.remote, transmit.local, transmit.payload));
+                    for payload in transmit.datagrams() {
+                        self.wire.push_back((
+                            false,
+                            transmit.remote,
+                            transmit.local,
+                            BytesMut::from(payload),
+                        ));
+                    }
                 }
                 AgentOutput::ToTun(frame) => self.to_tun.push(frame),
                 AgentOutput::Notice(notice) => self.notices.push(notice),
@@ -309,8 +315,14 @@ impl World {
             }
         }
         while let Some(transmit) = link.poll_transmit() {
-            self.wire
-                .push_back((true, transmit.remote, transmit.local, transmit.payload));
+            for payload in transmit.datagrams() {
+                self.wire.push_back((
+                    true,
+                    transmit.remote,
+                    transmit.local,
+                    BytesMut::from(payload),
+                ));
+            }
         }
     }
 

@@ -69,7 +69,7 @@ fn exchange(offerer: &mut Link, answerer: &mut Link, now: Instant) -> usize {
         moved = false;
         while let Some(sent) = offerer.poll_transmit() {
             moved = true;
-            answerer.handle_datagram(sent.remote, sent.local, sent.payload, now);
+            answerer.handle_datagrams(sent.remote, sent.local, sent.payload, sent.segment, now);
             while let Some(event) = answerer.poll_event() {
                 if let LinkEvent::Frame(frame) = event {
                     received += black_box(frame).len();
@@ -78,7 +78,7 @@ fn exchange(offerer: &mut Link, answerer: &mut Link, now: Instant) -> usize {
         }
         while let Some(sent) = answerer.poll_transmit() {
             moved = true;
-            offerer.handle_datagram(sent.remote, sent.local, sent.payload, now);
+            offerer.handle_datagrams(sent.remote, sent.local, sent.payload, sent.segment, now);
         }
         while offerer.poll_event().is_some() {}
     }

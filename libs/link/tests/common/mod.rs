@@ -101,19 +101,21 @@ impl World {
                 self.events[side].push((self.now - self.start, event));
             }
             while let Some(transmit) = self.links[side].poll_transmit() {
-                self.datagrams += 1;
-                let mut payload = transmit.payload;
-                if !(self.on_wire)(side, &mut payload) {
-                    continue;
-                }
-                let payloads = match &mut self.reorder {
-                    Some(reorder) => reorder(side, payload),
-                    None => vec![payload],
-                };
-                for payload in payloads {
-                    let arrives = self.now + self.one_way;
-                    let sent = (arrives, 1 - side, transmit.local, transmit.remote, payload);
-                    self.wire.push_back(sent);
+                for payload in transmit.datagrams() {
+                    self.datagrams += 1;
+                    let mut payload = BytesMut::from(payload);
+                    if !(self.on_wire)(side, &mut payload) {
+                        continue;
+                    }
+                    let payloads = match &mut self.reorder {
+                        Some(reorder) => reorder(side, payload),
+                        None => vec![payload],
+                    };
+                    for payload in payloads {
+                        let arrives = self.now + self.one_way;
+                        let sent = (arrives, 1 - side, transmit.local, transmit.remote, payload);
+                        self.wire.push_back(sent);
+                    }
                 }
             }
         }

@@ -132,7 +132,7 @@ impl Gate {
                     }
                 }
                 LinkEvent::Step(Step::Open) => self.opened += 1,
-                LinkEvent::Step(_) | LinkEvent::Path(_) => {}
+                LinkEvent::Step(_) | LinkEvent::Path(_) | LinkEvent::Carrier(_) => {}
                 LinkEvent::Closed(reason) => closed = Some(reason),
             }
         }
@@ -151,19 +151,23 @@ impl Gate {
                 local,
                 remote,
                 payload,
+                segment,
             }) = active.link.poll_transmit()
         {
             any = true;
             let relayed =
                 |standing: &&mut super::Standing| standing.relayed.iter().any(|own| own.0 == local);
-            if let Some(standing) = self.allocations.iter_mut().find(relayed) {
-                if let Some(message) = standing.wrap(remote, &payload) {
+            let mut standing = self.allocations.iter_mut().find(relayed);
+            for payload in payload.chunks(segment) {
+                if let Some(standing) = &mut standing {
+                    if let Some(message) = standing.wrap(remote, payload) {
+                        self.wishes
+                            .push(Wish::Send(standing.local, standing.server, message));
+                    }
+                } else if local == self.host {
                     self.wishes
-                        .push(Wish::Send(standing.local, standing.server, message));
+                        .push(Wish::Send(local, remote, payload.to_vec()));
                 }
-            } else if local == self.host {
-                self.wishes
-                    .push(Wish::Send(local, remote, payload.to_vec()));
             }
             if !pairs.contains(&(local, remote)) {
                 pairs.push((local, remote));

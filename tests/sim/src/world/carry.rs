@@ -49,7 +49,9 @@ impl World {
         while let Some(output) = self.agent.poll_output() {
             match output {
                 AgentOutput::Transmit(transmit) => {
-                    self.leave(transmit.local, transmit.remote, &transmit.payload);
+                    for payload in transmit.datagrams() {
+                        self.leave(transmit.local, transmit.remote, payload);
+                    }
                 }
                 AgentOutput::ToTun(frame) => {
                     assert_eq!(frame.get(..HEADER_LEN), Some(&Header::PLAIN.encode()[..]));
