@@ -31,13 +31,13 @@ use wire::channel_data::FIRST_CHANNEL;
 
 use crate::credential::Authenticator;
 use crate::input::{AllocationConfig, Credential, Families};
-use crate::message::Writer;
 use crate::output::{Event, LostReason, State};
 use crate::peers::Peers;
 use crate::random::Random;
 use crate::stats::Stats;
 use crate::timer::{Due, Timers};
 use crate::transaction::{Request, Transactions};
+use wire::stun::write::Writer;
 
 /// Wanted, in seconds. Short, so that the relay soon forgets an allocation whose owner died.
 const LIFETIME: u32 = 600;

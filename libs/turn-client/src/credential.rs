@@ -9,7 +9,7 @@ use stun_types::attribute::{
 use wire::stun::{IntegrityKind, Message};
 
 use crate::input::Credential;
-use crate::message::{Key, Writer};
+use wire::stun::write::{Key, Writer};
 
 /// Longer realms and nonces are refused: 127 characters of UTF-8 (RFC 8489 sections 14.9 and 14.10).
 const MAX_TEXT: usize = 763;

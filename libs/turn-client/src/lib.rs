@@ -29,7 +29,6 @@
 mod allocation;
 mod credential;
 mod input;
-mod message;
 mod output;
 mod peers;
 mod random;

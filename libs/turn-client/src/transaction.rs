@@ -12,7 +12,7 @@ use model::PeerAddr;
 use stun_types::message::{Method, TransactionId};
 use turn_types::message::{ALLOCATE, CHANNEL_BIND, CREATE_PERMISSION, REFRESH};
 
-use crate::message::Key;
+use wire::stun::write::Key;
 
 const RTO: Duration = Duration::from_millis(500);
 

@@ -17,6 +17,8 @@
 //! of attributes and the writer are those of `stun-types` and `turn-types`; its reader is not used because it logs a
 //! warning for each malformed message, which whoever sends them would then be in charge of.
 
+pub mod write;
+
 use stun_types::attribute::{
     AttributeStaticType, AttributeType, Fingerprint, MessageIntegrity, MessageIntegritySha256,
     RawAttribute,

@@ -10,10 +10,10 @@ use turn_types::attribute::{Lifetime, XorRelayedAddress};
 use wire::stun::Message;
 
 use super::{Allocation, Grant, LIFETIME, Phase};
-use crate::message::read_address;
 use crate::output::{DropReason, Event, LostReason, Received};
 use crate::timer::Due;
 use crate::transaction::{Request, Transaction};
+use wire::stun::write::read_address;
 
 /// How often one request is signed anew, lest a relay keep us busy with nonces.
 const MAX_CHALLENGES: u8 = 3;

@@ -11,9 +11,9 @@ use wire::stun::Message;
 use wire::{Class, channel_data, classify};
 
 use super::{Allocation, Phase};
-use crate::message::{Writer, read_address};
 use crate::output::{DropReason, Received};
 use crate::peers::Route;
+use wire::stun::write::{Writer, read_address};
 
 impl Allocation {
     /// Takes a datagram that the relay sent. The shell has checked that it came from the relay's address.

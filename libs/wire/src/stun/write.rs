@@ -1,26 +1,28 @@
-//! Writing STUN messages. Reading them is [`wire::stun`].
-//!
-//! A request is written in this order: header, attributes, USERNAME, REALM, NONCE and the integrity attribute when
-//! there is a key, FINGERPRINT. The length in the header grows with each, as both checksums want it.
+//! Writing STUN messages: header, attributes, the integrity attribute when there is a key, FINGERPRINT. The length in
+//! the header grows with each, as both checksums want it.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use hmac::{Hmac, Mac};
-use sha1::Sha1;
+use sha1::{Digest as _, Sha1};
 use sha2::Sha256;
 use stun_types::attribute::{
     AttributeStaticType, AttributeType, Fingerprint, MessageIntegrity, MessageIntegritySha256,
 };
 use stun_types::message::{MessageClass, MessageType, Method, TransactionId};
-use wire::stun::{HEADER_LEN, Integrity, IntegrityKind, MAGIC_COOKIE};
 
-/// A long-term key: 16 bytes of MD5 or 32 of SHA-256.
+use super::{HEADER_LEN, Integrity, IntegrityKind, MAGIC_COOKIE};
+
+/// The block of both hashes: a longer key is hashed first (RFC 2104 section 2).
+const BLOCK: usize = 64;
+
+/// What an integrity attribute is made with: a long-term key (16 bytes of MD5 or 32 of SHA-256, RFC 8489 section
+/// 9.2.2) or a short-term password as it is (section 9.1.1).
 #[derive(Clone, Copy)]
-pub(crate) struct Key {
-    bytes: [u8; 32],
+pub struct Key {
+    bytes: [u8; BLOCK],
     len: usize,
-    /// Which integrity attribute is made with it.
-    pub(crate) kind: IntegrityKind,
+    kind: IntegrityKind,
 }
 
 impl std::fmt::Debug for Key {
@@ -30,19 +32,34 @@ impl std::fmt::Debug for Key {
 }
 
 impl Key {
-    pub(crate) fn new(digest: &[u8], kind: IntegrityKind) -> Self {
-        let mut bytes = [0; 32];
-        let len = digest.len().min(bytes.len());
-        bytes[..len].copy_from_slice(&digest[..len]);
-        Self { bytes, len, kind }
+    /// A key for attributes of this kind.
+    pub fn new(secret: &[u8], kind: IntegrityKind) -> Self {
+        if secret.len() > BLOCK {
+            return match kind {
+                IntegrityKind::Sha1 => Self::new(&Sha1::digest(secret), kind),
+                IntegrityKind::Sha256 => Self::new(&Sha256::digest(secret), kind),
+            };
+        }
+        let mut bytes = [0; BLOCK];
+        bytes[..secret.len()].copy_from_slice(secret);
+        Self {
+            bytes,
+            len: secret.len(),
+            kind,
+        }
+    }
+
+    /// Which integrity attribute is made with it.
+    pub const fn kind(&self) -> IntegrityKind {
+        self.kind
     }
 
     fn mac<M: Mac + hmac::digest::KeyInit>(&self) -> M {
         <M as Mac>::new_from_slice(&self.bytes[..self.len]).expect("HMAC takes keys of any length")
     }
 
-    /// In constant time. An answer that is signed more weakly than the request was not made by the relay.
-    pub(crate) fn verifies(&self, integrity: &Integrity<'_>) -> bool {
+    /// In constant time. What is signed with another kind than this key's was not made by who knows the key.
+    pub fn verifies(&self, integrity: &Integrity<'_>) -> bool {
         if integrity.kind != self.kind {
             return false;
         }
@@ -65,13 +82,14 @@ impl Key {
 
 /// Appends to a buffer.
 #[derive(Debug)]
-pub(crate) struct Writer<'a> {
+pub struct Writer<'a> {
     bytes: &'a mut Vec<u8>,
     start: usize,
 }
 
 impl<'a> Writer<'a> {
-    pub(crate) fn new(
+    /// Begins a message at the end of `bytes`.
+    pub fn new(
         bytes: &'a mut Vec<u8>,
         class: MessageClass,
         method: Method,
@@ -86,7 +104,8 @@ impl<'a> Writer<'a> {
         Self { bytes, start }
     }
 
-    pub(crate) fn add(&mut self, kind: AttributeType, value: &[u8]) {
+    /// Appends an attribute of at most 65 535 bytes.
+    pub fn add(&mut self, kind: AttributeType, value: &[u8]) {
         self.bytes.extend_from_slice(&kind.value().to_be_bytes());
         self.bytes
             .extend_from_slice(&(value.len() as u16).to_be_bytes());
@@ -97,7 +116,7 @@ impl<'a> Writer<'a> {
     }
 
     /// An address as in XOR-MAPPED-ADDRESS, RFC 8489 section 14.2.
-    pub(crate) fn add_address(&mut self, kind: AttributeType, address: SocketAddr) {
+    pub fn add_address(&mut self, kind: AttributeType, address: SocketAddr) {
         let mut value = [0; 20];
         let mask: [u8; 16] = self.mask();
         value[2..4].copy_from_slice(&address.port().to_be_bytes());
@@ -122,7 +141,8 @@ impl<'a> Writer<'a> {
         self.add(kind, &value[..len]);
     }
 
-    pub(crate) fn sign(&mut self, key: &Key) {
+    /// Appends the integrity attribute; only [`Writer::finish`] may follow.
+    pub fn sign(&mut self, key: &Key) {
         match key.kind {
             IntegrityKind::Sha1 => {
                 self.set_len(24);
@@ -141,7 +161,8 @@ impl<'a> Writer<'a> {
         }
     }
 
-    pub(crate) fn finish(mut self) {
+    /// Appends FINGERPRINT.
+    pub fn finish(mut self) {
         self.set_len(8);
         let mut crc = Fingerprint::compute(&[&self.bytes[self.start..]]);
         crc.iter_mut()
@@ -164,7 +185,7 @@ impl<'a> Writer<'a> {
 }
 
 /// Reads an address as in XOR-MAPPED-ADDRESS.
-pub(crate) fn read_address(value: &[u8], id: TransactionId) -> Option<SocketAddr> {
+pub fn read_address(value: &[u8], id: TransactionId) -> Option<SocketAddr> {
     let mut mask = [0; 16];
     mask[..4].copy_from_slice(&MAGIC_COOKIE);
     mask[4..].copy_from_slice(&u128::from(id).to_be_bytes()[4..]);
@@ -187,9 +208,9 @@ pub(crate) fn read_address(value: &[u8], id: TransactionId) -> Option<SocketAddr
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use super::super::Message;
     use super::*;
     use stun_types::attribute::XorMappedAddress;
-    use wire::stun::Message;
 
     #[test]
     fn what_is_written_is_what_others_read() {
@@ -214,6 +235,23 @@ mod tests {
             let theirs: XorMappedAddress = message.attribute().unwrap().unwrap();
             assert_eq!(theirs.addr(id), address);
         }
+    }
+
+    #[test]
+    fn a_long_password_is_hashed_as_hmac_wants_it() {
+        let id = TransactionId::from(7);
+        let password = [b'p'; 200];
+        let mut bytes = Vec::new();
+        let mut writer = Writer::new(&mut bytes, MessageClass::Request, Method::new(1), id);
+        writer.sign(&Key::new(&password, IntegrityKind::Sha1));
+        writer.finish();
+        let text: [&[u8]; 2] = [&[0, 1, 0, 24], &bytes[4..20]];
+        let expected = <Hmac<Sha1> as Mac>::new_from_slice(&password)
+            .unwrap()
+            .chain_update(text.concat())
+            .finalize()
+            .into_bytes();
+        assert_eq!(bytes[24..44], expected[..]);
     }
 
     #[test]
