@@ -9,7 +9,7 @@ use discovery_client::{IdentityHandle, JoinError, Settings};
 use ipnet::IpNet;
 use link::{DtlsCertificate, LinkConfig};
 use model::Role;
-use net::{Clock, HostSockets};
+use net::HostSockets;
 use service_kit::{
     Admin, ConfigError, Readiness, read_secret_of_field, shared_registry, shutdown_signal,
 };
@@ -26,14 +26,10 @@ use crate::{
     metrics::{Board, Metrics, ShellStats},
     registration::Publisher,
     signaling::Signaling,
-    status,
 };
 
 /// Services are started together: discovery may take a moment longer than we do.
 const JOIN_PATIENCE: Duration = Duration::from_secs(30);
-
-/// How often joining is tried again meanwhile.
-const JOIN_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The interface takes what services send, whatever their own network's MTU: over IPv6 the first long datagram of each
 /// service would else be lost to path MTU discovery. A link carries it as one message; TCP is kept smaller by its MSS.
@@ -62,7 +58,7 @@ pub(crate) async fn run(cli: &Cli) -> anyhow::Result<()> {
     if let Ok(mut registry) = registry.lock() {
         registry.register_collector(Box::new(Metrics(board.clone())));
     }
-    let (router, questions) = status::router();
+    let (router, questions) = service_kit::status::route();
     Admin::bind(config.admin, registry, readiness, router)
         .await?
         .spawn();
@@ -128,22 +124,15 @@ pub(crate) async fn run(cli: &Cli) -> anyhow::Result<()> {
     ran.and(removed)
 }
 
-/// The token is looked at only as long as it is needed: its file may be removed once the node is enrolled.
 fn settings(config: &Config) -> Result<Settings, ConfigError> {
-    let enrolled = discovery_client::is_enrolled(&config.state_directory);
-    let join_token = match &config.join_token_file {
-        Some(path) if enrolled && !path.exists() => None,
-        Some(path) => Some(
-            read_secret_of_field("join-token-file", path)?
-                .expose()
-                .to_owned(),
-        ),
-        None => None,
-    };
+    let state_directory = config.state_directory.clone();
+    let token = discovery_client::token_file(&state_directory, config.join_token_file.as_deref())
+        .map(|path| read_secret_of_field("join-token-file", path))
+        .transpose()?;
     Ok(Settings {
         discovery: config.discovery.clone(),
-        state_directory: config.state_directory.clone(),
-        join_token,
+        state_directory,
+        join_token: token.map(|token| token.expose().to_owned()),
         node_name: config.node_name.as_ref().map(ToString::to_string),
         network: config.network.clone(),
         role: Role::Activator,
@@ -151,22 +140,13 @@ fn settings(config: &Config) -> Result<Settings, ConfigError> {
 }
 
 async fn join(settings: &Settings) -> anyhow::Result<Arc<IdentityHandle>> {
-    let deadline = Clock.now() + JOIN_PATIENCE;
-    loop {
-        match discovery_client::join(settings).await {
-            Ok(identity) => return Ok(identity),
-            Err(error @ JoinError::Unreachable { .. }) if Clock.now() < deadline => {
-                tracing::warn!(%error, "not joined yet; trying again");
-                tokio::time::sleep(JOIN_INTERVAL).await;
-            }
-            Err(JoinError::Setting {
-                field,
-                value,
-                problem,
-            }) => {
-                return Err(ConfigError::of_field(field, value, problem, "").into());
-            }
-            Err(error) => return Err(error.into()),
-        }
-    }
+    let joined = discovery_client::join_patiently(settings, Some(JOIN_PATIENCE)).await;
+    joined.map_err(|error| match error {
+        JoinError::Setting {
+            field,
+            value,
+            problem,
+        } => ConfigError::of_field(field, value, problem, "").into(),
+        error => error.into(),
+    })
 }

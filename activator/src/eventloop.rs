@@ -28,7 +28,10 @@ use bytes::BytesMut;
 use discovery_client::{Directory, Event};
 use link::{DtlsCertificate, LinkConfig};
 use net::{Clock, HostSockets};
-use service_kit::Task;
+use service_kit::{
+    Task,
+    status::{Question, Questions},
+};
 use tokio::sync::mpsc;
 use tun::Device;
 use wire::frame::MAX_FRAME_LEN;
@@ -40,7 +43,7 @@ use crate::{
     metrics::{Board, ShellStats},
     registration::Publisher,
     signaling::Signaling,
-    status::Question,
+    status::Status,
 };
 
 /// Frames read from the device in one turn.
@@ -67,7 +70,7 @@ pub(crate) struct EventLoop {
     pub(crate) access: mpsc::Receiver<AccessResult>,
     pub(crate) signaling: Signaling,
     pub(crate) publisher: Publisher,
-    pub(crate) questions: mpsc::Receiver<Question>,
+    pub(crate) questions: Questions<Status>,
     pub(crate) certificate: Arc<DtlsCertificate>,
     pub(crate) link_config: LinkConfig,
     pub(crate) board: Board,
@@ -85,7 +88,7 @@ enum Wake {
     Stop,
     Event(Option<Event>),
     Access(AccessResult),
-    Question(Question),
+    Question(Question<Status>),
     Packets,
     Timeout,
 }

@@ -6,15 +6,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use axum::Router;
-use axum::http::header::CONTENT_TYPE;
-use axum::routing::get;
-use discovery_client::{IdentityHandle, JoinError, Settings, View};
+use discovery_client::{Settings, View};
 use dns_signal_proto::agent::{Agent, AgentConfig};
 use dns_signal_proto::services::Services;
 use link::DtlsCertificate;
 use model::Role;
 use net::HostSockets;
+use service_kit::status::Questions;
 use service_kit::{Admin, Readiness, Task, read_secret_of_field, shared_registry, shutdown_signal};
 use tokio::sync::{mpsc, watch};
 use tun::{Device, TunConfig};
@@ -27,10 +25,8 @@ use crate::dns_state;
 use crate::eventloop::EventLoop;
 use crate::metrics::LinkMetrics;
 use crate::signaling::Signaling;
-use crate::status::{Board, ShellStats};
+use crate::status::{Board, ShellStats, Status};
 
-/// Pause before discovery is asked again to enroll this node.
-const JOIN_RETRY: Duration = Duration::from_secs(1);
 /// How long an answer to an offer is waited for.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
 /// What a workload's packet may measure. A frame may be larger than a datagram: SCTP cuts it.
@@ -53,7 +49,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         directory: Some(readiness.task("first view of the directory")),
         device: Some(readiness.task("TUN device")),
     };
-    serve_admin(&config, &resolver, &listener, &board, readiness).await?;
+    let questions = serve_admin(&config, &resolver, &listener, &board, readiness).await?;
     tokio::spawn(dns_state::keep(
         Arc::clone(&resolver),
         config.state_directory.clone(),
@@ -65,7 +61,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let stop = stop_signal();
     tokio::select! {
         ended = listener.run() => ended.context("DNS failed"),
-        ended = tunnel(&config, resolver, wanted, board, ready, stop) => ended,
+        ended = tunnel(&config, resolver, wanted, (board, questions), ready, stop) => ended,
     }
 }
 
@@ -104,24 +100,19 @@ async fn serve_admin(
     listener: &DnsListener,
     board: &Board,
     readiness: Readiness,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<Questions<Status>> {
     let registry = shared_registry("dns_signal");
     if let Ok(mut registry) = registry.lock() {
         let dns = DnsMetrics::new(Arc::clone(resolver), listener.upstreams());
         registry.register_collector(Box::new(dns));
         registry.register_collector(Box::new(LinkMetrics(board.clone())));
     }
-    let shown = board.clone();
-    let status = get(|| async move {
-        let text = serde_json::to_string(&**shown.load()).unwrap_or_default();
-        ([(CONTENT_TYPE, "application/json")], text)
-    });
-    let extra = Router::new().route("/status", status);
-    Admin::bind(config.admin, registry, readiness, extra)
+    let (router, questions) = service_kit::status::route();
+    Admin::bind(config.admin, registry, readiness, router)
         .await
         .map_err(|error| error.in_file(&config.file))?
         .spawn();
-    Ok(())
+    Ok(questions)
 }
 
 /// Everything but DNS.
@@ -129,13 +120,13 @@ async fn tunnel(
     config: &Config,
     resolver: Arc<Resolver>,
     wanted: mpsc::Receiver<Wanted>,
-    board: Board,
+    (board, questions): (Board, Questions<Status>),
     mut ready: Ready,
     mut stop: watch::Receiver<bool>,
 ) -> anyhow::Result<()> {
     let settings = settings(config)?;
     let identity = tokio::select! {
-        joined = join(&settings) => joined?,
+        joined = discovery_client::join_patiently(&settings, None) => joined?,
         () = stopped(&mut stop) => return Ok(()),
     };
     tracing::info!(node = %identity.current().node_id(), "enrolled");
@@ -175,6 +166,7 @@ async fn tunnel(
         wanted,
         signaling,
         failed,
+        questions,
         lookup: Box::new(move |address| lookup.destination_of(address)),
         on_view: Box::new(move |view| {
             publish_services(&resolver, view);
@@ -190,42 +182,19 @@ async fn tunnel(
     result
 }
 
-/// The token is looked at only as long as it is needed: its file may be removed once the node is enrolled.
 fn settings(config: &Config) -> anyhow::Result<Settings> {
-    let enrolled = discovery_client::is_enrolled(&config.state_directory);
-    let join_token = match &config.join_token_file {
-        Some(file) if enrolled && !file.exists() => None,
-        Some(file) => Some(
-            read_secret_of_field("join-token-file", file)?
-                .expose()
-                .to_owned(),
-        ),
-        None => None,
-    };
+    let state_directory = config.state_directory.clone();
+    let token = discovery_client::token_file(&state_directory, config.join_token_file.as_deref())
+        .map(|file| read_secret_of_field("join-token-file", file))
+        .transpose()?;
     Ok(Settings {
         discovery: config.discovery.clone(),
-        state_directory: config.state_directory.clone(),
-        join_token,
+        state_directory,
+        join_token: token.map(|token| token.expose().to_owned()),
         node_name: config.node_name.as_ref().map(ToString::to_string),
         network: config.network.clone(),
         role: Role::Workload,
     })
-}
-
-/// Enrolls, waiting for discovery as long as it takes; a token that is no good ends the service.
-async fn join(settings: &Settings) -> Result<Arc<IdentityHandle>, JoinError> {
-    let mut told = false;
-    loop {
-        match discovery_client::join(settings).await {
-            Err(error @ JoinError::Unreachable { .. }) => {
-                if !std::mem::replace(&mut told, true) {
-                    tracing::warn!(%error, "not enrolled yet; trying again until discovery answers");
-                }
-                tokio::time::sleep(JOIN_RETRY).await;
-            }
-            ended => return ended,
-        }
-    }
 }
 
 fn open_device(config: &Config) -> anyhow::Result<Device> {

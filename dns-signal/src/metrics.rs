@@ -7,7 +7,7 @@ use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric as _};
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 
-use crate::status::{Board, Status};
+use crate::status::{Board, Picture};
 
 /// Reads the published picture at each scrape.
 #[derive(Debug)]
@@ -15,19 +15,15 @@ pub(crate) struct LinkMetrics(pub(crate) Board);
 
 impl Collector for LinkMetrics {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
-        let status: Arc<Status> = self.0.load_full();
-        let agent = &status.agent;
-        let open = status
-            .links
-            .iter()
-            .filter(|link| link.state == "open")
-            .count();
+        let picture: Arc<Picture> = self.0.load_full();
+        let agent = &picture.agent;
+        let open = i64::try_from(picture.links_open).unwrap_or(i64::MAX);
         for (name, help, value) in [
-            ("links", "Links that are open", open as i64),
+            ("links", "Links that are open", open),
             (
                 "discovery_connected",
                 "1 while discovery is reachable",
-                i64::from(status.discovery_connected),
+                i64::from(picture.discovery_connected),
             ),
         ] {
             let gauge = ConstGauge::new(value);
@@ -69,12 +65,12 @@ impl Collector for LinkMetrics {
             (
                 "datagrams_refused",
                 "Datagrams that the kernel did not take",
-                status.shell.datagrams_refused,
+                picture.shell.datagrams_refused,
             ),
             (
                 "tun_frames_refused",
                 "Frames that the device did not take",
-                status.shell.tun_refused,
+                picture.shell.tun_refused,
             ),
         ] {
             let counter = ConstCounter::new(value);

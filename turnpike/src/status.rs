@@ -167,6 +167,9 @@ fn service_status(address: SocketAddr) -> Result<Value> {
     let answer = ask().with_context(about)?;
     let (head, body) = answer.split_once("\r\n\r\n").with_context(about)?;
     let status = head.split(' ').nth(1).unwrap_or_default();
+    if status == "503" {
+        bail!("{}: {}", about(), body.trim_end());
+    }
     if status != "200" {
         bail!(
             "{}: it has no /status (HTTP {status}); name that of an activator or dns-signal",

@@ -2,10 +2,12 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use service_kit::status::{LinkStatus, StepStatus, milliseconds};
+
 use super::EventLoop;
 use crate::{
     metrics::Picture,
-    status::{AllocationStatus, LinkStatus, Status, StepStatus},
+    status::{AllocationStatus, Status},
 };
 
 impl EventLoop {
@@ -46,20 +48,13 @@ impl EventLoop {
                 LinkStatus {
                     link: active.key.0,
                     peer: active.peer.to_string(),
-                    state: if active.link.is_open() {
-                        "open"
-                    } else {
-                        "opening"
-                    },
+                    state: LinkStatus::state(active.link.is_open()),
                     path: active.link.path().map(|path| path.to_string()),
-                    rtt_ms: active.link.rtt().map(|rtt| rtt.as_secs_f64() * 1000.0),
+                    rtt_ms: active.link.rtt().map(milliseconds),
                     steps: active
                         .steps
                         .iter()
-                        .map(|(step, after)| StepStatus {
-                            step,
-                            ms: after.as_secs_f64() * 1000.0,
-                        })
+                        .map(|(step, after)| StepStatus::new(step, *after))
                         .collect(),
                     frames_sent: stats.frames_sent,
                     bytes_sent: stats.bytes_sent,

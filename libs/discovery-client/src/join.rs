@@ -22,11 +22,44 @@ use crate::{
 /// How long a first enrolment waits for discovery, which may be starting beside us.
 const PATIENCE: Duration = Duration::from_secs(15);
 const RETRY: Duration = Duration::from_millis(500);
+/// Pause before discovery is asked again by [`join_patiently`].
+const JOIN_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Whether a state directory holds an identity: a join token is not needed then, and its file may be gone.
 #[must_use]
 pub fn is_enrolled(state_directory: &Path) -> bool {
     matches!(NodeIdentity::load(state_directory), Ok(Some(_)))
+}
+
+/// The file of the join token, if it has to be read: it may be removed once the node is enrolled.
+#[must_use]
+pub fn token_file<'a>(state_directory: &Path, configured: Option<&'a Path>) -> Option<&'a Path> {
+    configured.filter(|file| file.exists() || !is_enrolled(state_directory))
+}
+
+/// As [`join`], again and again while discovery cannot be reached: for `patience` at most, or as long as it takes.
+///
+/// # Errors
+/// See [`JoinError`]; [`JoinError::Unreachable`] only after `patience`.
+pub async fn join_patiently(
+    settings: &Settings,
+    patience: Option<Duration>,
+) -> Result<Arc<IdentityHandle>, JoinError> {
+    let deadline = patience.map(|patience| Clock.now() + patience);
+    let mut told = false;
+    loop {
+        match join(settings).await {
+            Err(error @ JoinError::Unreachable { .. })
+                if deadline.is_none_or(|deadline| Clock.now() < deadline) =>
+            {
+                if !std::mem::replace(&mut told, true) {
+                    tracing::warn!(%error, "not enrolled yet; trying again until discovery answers");
+                }
+                tokio::time::sleep(JOIN_INTERVAL).await;
+            }
+            ended => return ended,
+        }
+    }
 }
 
 /// Loads the node's identity from the state directory, or enrolls it with the join token. Takes at most 15 s when

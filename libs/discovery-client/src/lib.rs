@@ -27,7 +27,7 @@ pub use directory::{Directory, TurnCredential};
 pub use error::{DirectoryError, JoinError};
 pub use handle::IdentityHandle;
 pub use inspect::{Operator, Snapshot};
-pub use join::{is_enrolled, join};
+pub use join::{is_enrolled, join, join_patiently, token_file};
 pub use mailer::Mailer;
 pub use settings::Settings;
 pub use task::start;

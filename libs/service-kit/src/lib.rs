@@ -2,7 +2,7 @@
 //!
 //! The life of a process, in the order of the modules: flags and environment ([`CommonArgs`]), the config file
 //! ([`load_config`]), log output, fewer privileges ([`drop_capabilities`]), the work itself inside
-//! [`main`], the admin port ([`Admin`]: `/healthz`, `/readyz`, `/metrics`), and the end ([`shutdown_signal`], [`drain`]).
+//! [`main`], the admin port ([`Admin`]: `/healthz`, `/readyz`, `/metrics`; [`status`]: `/status`), and the end ([`shutdown_signal`], [`drain`]).
 //!
 //! A failure reaches the operator as one line on standard error, `error: …`, and as an exit code: 64 when the
 //! configuration is at fault and a restart will not help (`EX_USAGE` of sysexits.h), 1 otherwise.
@@ -20,6 +20,7 @@ mod run;
 mod admin;
 mod readiness;
 mod shutdown;
+pub mod status;
 pub mod drain;
 
 pub use admin::{Admin, SharedRegistry, shared_registry};

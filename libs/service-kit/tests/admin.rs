@@ -11,7 +11,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use turnpike_service_kit::{Admin, ConfigError, Readiness, drain, shared_registry};
 
-async fn http_get(address: SocketAddr, path: &str) -> String {
+async fn http_get(address: SocketAddr, path: &'static str) -> String {
     let mut stream = TcpStream::connect(address).await.unwrap();
     let request = format!("GET {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await.unwrap();
@@ -129,4 +129,32 @@ async fn a_drain_waits_for_those_at_work_but_not_forever() {
 
     let (trigger, _stuck) = drain::channel();
     assert!(!trigger.drain(Duration::from_millis(1)).await);
+}
+
+#[tokio::test]
+async fn a_status_is_asked_of_whoever_answers_questions() {
+    let (router, mut questions) = turnpike_service_kit::status::route::<[u32; 1]>();
+    let admin = Admin::bind(
+        any_port(),
+        shared_registry("demo"),
+        Readiness::new(),
+        router,
+    )
+    .await
+    .unwrap();
+    let address = admin.local_addr().unwrap();
+    let served = admin.spawn();
+
+    // Each answer is made for its question: it says what is so at that moment.
+    for now in [1, 2] {
+        let asked = tokio::spawn(http_get(address, "/status"));
+        questions.recv().await.unwrap().send([now]).unwrap();
+        let said = asked.await.unwrap();
+        assert!(said.starts_with("HTTP/1.1 200"), "{said}");
+        assert!(said.ends_with(&format!("[{now}]\n")), "{said}");
+    }
+    drop(questions);
+    let said = http_get(address, "/status").await;
+    assert!(said.starts_with("HTTP/1.1 503"), "{said}");
+    served.abort();
 }

@@ -1,0 +1,115 @@
+//! `GET /status` of the admin port: asked of the event loop, so that nothing is prepared that nobody wants, and nobody
+//! is told what was true a moment ago.
+
+use std::time::Duration;
+
+use axum::{
+    Router,
+    extract::State,
+    http::{StatusCode, header},
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use serde::Serialize;
+use tokio::sync::{mpsc, oneshot};
+
+/// The loop answers within a turn; this is for one that is stuck.
+const DEADLINE: Duration = Duration::from_secs(1);
+
+/// Who asks at once; more are turned away.
+const MAX_ASKING: usize = 16;
+
+/// Somebody wants to know: send the status, as it is now.
+pub type Question<T> = oneshot::Sender<T>;
+
+/// Where the questions come out. Who drops it no longer answers: 503 from then on.
+pub type Questions<T> = mpsc::Receiver<Question<T>>;
+
+/// The route, and where its questions come out. Unless one is answered within a second, who asked gets 503.
+pub fn route<T: Serialize + Send + 'static>() -> (Router, Questions<T>) {
+    let (questions, receiver) = mpsc::channel(MAX_ASKING);
+    let router = Router::new().route("/status", get(status::<T>).with_state(questions));
+    (router, receiver)
+}
+
+async fn status<T: Serialize + Send + 'static>(
+    State(questions): State<mpsc::Sender<Question<T>>>,
+) -> Response {
+    let (question, answer) = oneshot::channel();
+    let answer = match questions.try_send(question) {
+        Ok(()) => tokio::time::timeout(DEADLINE, answer).await,
+        Err(_) => return unanswered(),
+    };
+    let json = answer
+        .ok()
+        .and_then(Result::ok)
+        .and_then(|status| serde_json::to_string(&status).ok());
+    match json {
+        Some(json) => ([(header::CONTENT_TYPE, "application/json")], json + "\n").into_response(),
+        None => unanswered(),
+    }
+}
+
+fn unanswered() -> Response {
+    let problem = "the event loop does not answer: it is not running yet, or it is stuck\n";
+    (StatusCode::SERVICE_UNAVAILABLE, problem).into_response()
+}
+
+/// A link in a status, at either end of it.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct LinkStatus {
+    /// This end's number for it.
+    pub link: u64,
+    /// `network/role/name` of the other end.
+    pub peer: String,
+    /// `opening`, `open`.
+    pub state: &'static str,
+    /// `direct`, `relay/udp`; absent until a pair is nominated.
+    pub path: Option<String>,
+    /// Round trip in milliseconds, once measured.
+    pub rtt_ms: Option<f64>,
+    /// The steps of opening, in their order.
+    pub steps: Vec<StepStatus>,
+    /// Frames and their bytes that the link took.
+    pub frames_sent: u64,
+    /// See `frames_sent`.
+    pub bytes_sent: u64,
+    /// Frames and their bytes that the link gave.
+    pub frames_received: u64,
+    /// See `frames_received`.
+    pub bytes_received: u64,
+    /// Frames that the link did not take: its queue was full.
+    pub frames_refused: u64,
+}
+
+/// A step of opening a link.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct StepStatus {
+    /// Its name.
+    pub step: &'static str,
+    /// Milliseconds since this end first knew that there should be a link.
+    pub ms: f64,
+}
+
+impl StepStatus {
+    /// A step that was reached after so long.
+    #[must_use]
+    pub fn new(step: &'static str, after: Duration) -> Self {
+        let ms = milliseconds(after);
+        Self { step, ms }
+    }
+}
+
+impl LinkStatus {
+    /// What `state` says of a link that can carry frames, or cannot yet.
+    #[must_use]
+    pub const fn state(open: bool) -> &'static str {
+        if open { "open" } else { "opening" }
+    }
+}
+
+/// As statuses show times.
+#[must_use]
+pub fn milliseconds(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1_000.0
+}
