@@ -23,16 +23,21 @@ pub struct LinkConfig {
     pub receive_window: u32,
     /// Bytes that may wait to be sent on the `ip` channel; frames beyond are refused.
     pub send_limit: usize,
-    /// Without an answer for this long while checking, or without a sign of life after, the link ends. It is
-    /// split evenly between ICE's "disconnected" and "failed".
-    pub ice_timeout: Duration,
-    /// How often consent is refreshed on the nominated pair.
-    /// [RFC 7675 §5.1](https://www.rfc-editor.org/rfc/rfc7675#section-5.1)
+    /// Without a path for this long, the link ends.
+    pub check_timeout: Duration,
+    /// What is sent and not answered for this long (or six round trips), checks included, was sent on a dead path.
+    pub silence_timeout: Duration,
+    /// How often the offerer checks a path that is not used: a NAT keeps a mapping for two minutes
+    /// ([RFC 4787 §4.3](https://www.rfc-editor.org/rfc/rfc4787#section-4.3)), the hastiest for half a one. The
+    /// answerer ends the link after three of these without a sign of life.
     pub keepalive: Duration,
     /// From ICE connected to the data channels open: more than this ends the link.
     pub open_timeout: Duration,
     /// What shall carry frames.
     pub carrier: Carrier,
+    /// Largest datagram of the lane, in bytes of UDP payload, that is tried; at most [`MAX_DATAGRAM`]. 1472 fills an
+    /// Ethernet path over IPv4. It begins with as much as the data channel uses, and probes find out what gets through.
+    pub datagram_ceiling: usize,
 }
 
 impl Default for LinkConfig {
@@ -41,20 +46,22 @@ impl Default for LinkConfig {
             sctp_mtu: 1400,
             receive_window: 8 << 20,
             send_limit: 4 << 20,
-            ice_timeout: Duration::from_secs(6),
-            keepalive: Duration::from_secs(1),
+            check_timeout: Duration::from_secs(6),
+            silence_timeout: Duration::from_secs(2),
+            keepalive: Duration::from_secs(30),
             open_timeout: Duration::from_secs(8),
             carrier: Carrier::Auto,
+            datagram_ceiling: 1472,
         }
     }
 }
 
-/// How often unanswered checks are repeated while connecting.
-/// [RFC 8445 §14.2](https://www.rfc-editor.org/rfc/rfc8445#section-14.2)
-pub(crate) const CHECK_INTERVAL: Duration = Duration::from_millis(50);
+/// The most that [`LinkConfig::datagram_ceiling`] can be: as many of these as one key may seal are 2³⁴·² blocks of AES,
+/// below the 2³⁴·⁵ that [RFC 8446 §5.5](https://www.rfc-editor.org/rfc/rfc8446#section-5.5) allows.
+pub const MAX_DATAGRAM: usize = 9216;
 
-/// Checks per pair before it is given up: `ice_timeout` decides instead.
-pub(crate) const MAX_CHECKS: u16 = 500;
+/// What DTLS 1.2 with AES-GCM adds to an SCTP packet.
+pub(crate) const DTLS_OVERHEAD: usize = 37;
 
 /// First retransmission of a DTLS flight. RFC 6347 §4.2.4.1 advises 1 s, tuned down where round trips are known
 /// to be shorter: a relayed path in one region.

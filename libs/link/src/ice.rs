@@ -1,4 +1,14 @@
-//! Finding a path: a thin face over `rtc-ice`'s agent, without its fixed timers on the way.
+//! Finding a path and keeping it: an ICE agent for one component. [RFC 8445](https://www.rfc-editor.org/rfc/rfc8445)
+//!
+//! Checks go out on all pairs at once (a burst of [`BURST`], then one each [`PACE`]) and, from the controlling end,
+//! nominate: the first answered check selects its pair, one round trip after the descriptions are known. A pair that
+//! needs no relay takes over from one that does. What was selected is watched ([`liveness`]): what is sent and not
+//! answered leads to a check within moments, and to another pair or the end of the link soon after; a link that is
+//! not used costs one check in [`LinkConfig::keepalive`].
+//!
+//! Done: RFC 8445 as a full agent, peer-reflexive candidates, triggered checks, role conflicts, consent by checks and
+//! by authentic traffic ([RFC 7675](https://www.rfc-editor.org/rfc/rfc7675)). Not done: restarts, several components,
+//! freezing (there is one check list with one component: nothing to freeze).
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -7,22 +17,32 @@ use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use protocol::document::{Candidate as WireCandidate, SessionDescription};
-use rtc_ice::agent::agent_config::AgentConfig;
-use rtc_ice::agent::{Agent, Event};
-use rtc_ice::candidate::CandidateType;
-use rtc_ice::mdns::MulticastDnsMode;
-use rtc_ice::state::ConnectionState;
-use rtc_shared::{TransportContext, TransportMessage, TransportProtocol};
-use sansio::Protocol as _;
+use stun_types::message::TransactionId;
+
+mod liveness;
+mod message;
+mod pair;
+#[cfg(test)]
+mod tests;
 
 use crate::candidate::{CandidateKind, LocalCandidate, from_wire};
 use crate::certificate::DtlsCertificate;
-use crate::config::{CHECK_INTERVAL, LinkConfig, LinkRole, MAX_CHECKS, MAX_REMOTE_CANDIDATES};
+use crate::config::{LinkConfig, LinkRole, MAX_REMOTE_CANDIDATES};
 use crate::output::{LinkError, Path, Transmit};
-use crate::stun::{BINDING_REQUEST, BINDING_SUCCESS, attributes};
+use liveness::Liveness;
+use message::{Check, Credentials, Incoming};
+pub(crate) use pair::candidate_priority;
+use pair::{Base, Pair, PairState, Remote};
 
-/// [RFC 8445 §16.1](https://www.rfc-editor.org/rfc/rfc8445#section-16.1)
-const USE_CANDIDATE: u16 = 0x0025;
+/// Checks that may go out at once, and how often one more after that.
+/// [RFC 8445 §14.2](https://www.rfc-editor.org/rfc/rfc8445#section-14.2)
+const BURST: u32 = 8;
+const PACE: Duration = Duration::from_millis(5);
+/// Pairs of one link. [RFC 8445 §6.1.2.5](https://www.rfc-editor.org/rfc/rfc8445#section-6.1.2.5)
+const MAX_PAIRS: usize = 64;
+/// Bounds of credentials. [RFC 8839 §5.4](https://www.rfc-editor.org/rfc/rfc8839#section-5.4)
+const UFRAG_LEN: std::ops::RangeInclusive<usize> = 4..=256;
+const PWD_LEN: std::ops::RangeInclusive<usize> = 22..=256;
 
 pub(crate) enum IceEvent {
     Selected {
@@ -34,220 +54,458 @@ pub(crate) enum IceEvent {
 }
 
 pub(crate) struct Ice {
-    agent: Agent,
     controlling: bool,
+    tie_breaker: u64,
+    local: Credentials,
+    /// There once checks have begun.
+    remote: Option<Credentials>,
     locals: Vec<LocalCandidate>,
-    remotes: Vec<SocketAddr>,
-    connected: bool,
-    /// A nomination that came before our own check on its pair succeeded.
-    nomination: Option<(SocketAddr, SocketAddr, BytesMut)>,
-    /// The pair last told to the agent as alive, and when: it is told again only after a while.
-    seen: Option<(SocketAddr, SocketAddr, Instant)>,
+    bases: Vec<Base>,
+    remotes: Vec<Remote>,
+    /// What the peer said of itself, for those who have to let it through.
+    described: Vec<SocketAddr>,
+    /// By priority, the highest first.
+    pairs: Vec<Pair>,
+    selected: Option<(SocketAddr, SocketAddr)>,
+    liveness: Liveness,
+    give_up_at: Option<Instant>,
+    check_timeout: Duration,
+    /// Checks that may be sent now, and since when that is counted.
+    budget: (u32, Instant),
+    certificate: Arc<DtlsCertificate>,
+    transmits: Vec<Transmit>,
+    events: Vec<IceEvent>,
+    over: bool,
 }
 
 impl Ice {
     pub(crate) fn new(
         role: LinkRole,
-        certificate: &DtlsCertificate,
+        certificate: &Arc<DtlsCertificate>,
         config: &LinkConfig,
         now: Instant,
     ) -> Result<Self, LinkError> {
-        let half = Some(config.ice_timeout / 2);
         let controlling = role == LinkRole::Offerer;
-        let agent_config = AgentConfig {
-            multicast_dns_mode: MulticastDnsMode::Disabled,
-            disconnected_timeout: half,
-            failed_timeout: half,
-            keepalive_interval: Some(config.keepalive),
-            check_interval: CHECK_INTERVAL,
-            max_binding_requests: Some(MAX_CHECKS),
-            is_controlling: controlling,
-            host_acceptance_min_wait: Some(Duration::ZERO),
-            srflx_acceptance_min_wait: Some(Duration::ZERO),
-            prflx_acceptance_min_wait: Some(Duration::ZERO),
-            relay_acceptance_min_wait: Some(Duration::ZERO),
-            ..AgentConfig::default()
-        };
-        let agent = Agent::new(now, Arc::new(agent_config), certificate.provider.clone())
-            .map_err(|error| LinkError::Setup(error.to_string()))?;
         Ok(Self {
-            agent,
             controlling,
+            tie_breaker: u64::from_be_bytes(random(certificate)?),
+            local: Credentials {
+                ufrag: text(&random::<8>(certificate)?),
+                pwd: text(&random::<24>(certificate)?),
+            },
+            remote: None,
             locals: Vec::new(),
+            bases: Vec::new(),
             remotes: Vec::new(),
-            connected: false,
-            nomination: None,
-            seen: None,
+            described: Vec::new(),
+            pairs: Vec::new(),
+            selected: None,
+            liveness: Liveness::new(config, now),
+            give_up_at: None,
+            check_timeout: config.check_timeout,
+            budget: (BURST, now),
+            certificate: Arc::clone(certificate),
+            transmits: Vec::new(),
+            events: Vec::new(),
+            over: false,
         })
     }
 
     pub(crate) fn ufrag(&self) -> &str {
-        &self.agent.get_local_credentials().ufrag
+        &self.local.ufrag
     }
 
     pub(crate) fn describe(&self, description: &mut SessionDescription) {
-        let credentials = self.agent.get_local_credentials();
-        description.ice_ufrag.clone_from(&credentials.ufrag);
-        description.ice_pwd.clone_from(&credentials.pwd);
+        description.ice_ufrag.clone_from(&self.local.ufrag);
+        description.ice_pwd.clone_from(&self.local.pwd);
         description.candidates = self.locals.iter().map(|local| local.to_wire()).collect();
     }
 
-    pub(crate) fn add_local(&mut self, candidate: LocalCandidate) -> Result<(), LinkError> {
+    pub(crate) fn add_local(&mut self, candidate: LocalCandidate) {
         if self.locals.contains(&candidate) {
-            return Ok(());
-        }
-        // A reflexive address is for the peer to know; checks go out from its base, which is a host
-        // candidate already (RFC 8445 §6.1.2.4 prunes the pair).
-        if candidate.kind != CandidateKind::ServerReflexive {
-            self.agent
-                .add_local_candidate(candidate.to_ice()?)
-                .map_err(|error| LinkError::Setup(error.to_string()))?;
+            return;
         }
         self.locals.push(candidate);
-        Ok(())
+        // A reflexive address is for the peer to know; checks go out from its base, which is a host candidate
+        // already (RFC 8445 §6.1.2.4 prunes the pair).
+        let base = Base {
+            kind: candidate.kind,
+            address: candidate.base,
+        };
+        if candidate.kind != CandidateKind::ServerReflexive && !self.bases.contains(&base) {
+            self.bases.push(base);
+            self.pair_up();
+        }
     }
 
     /// Takes in a remote candidate; one too many is ignored.
     pub(crate) fn add_remote(&mut self, wire: &WireCandidate) -> Result<(), LinkError> {
-        let (candidate, address) = from_wire(wire)?;
-        if self.remotes.len() >= MAX_REMOTE_CANDIDATES || self.remotes.contains(&address) {
-            return Ok(());
+        let (kind, address) = from_wire(wire)?;
+        let priority = match wire.priority {
+            0 => candidate_priority(kind, address.ip()),
+            given => given,
+        };
+        if self.described.len() < MAX_REMOTE_CANDIDATES && !self.described.contains(&address) {
+            self.described.push(address);
         }
-        self.agent
-            .add_remote_candidate(candidate)
-            .map_err(|_| LinkError::BadCandidate(address.to_string()))?;
-        self.remotes.push(address);
+        self.learn(Remote {
+            address,
+            priority,
+            relayed: kind == CandidateKind::Relayed,
+        });
         Ok(())
     }
 
+    /// The addresses the peer gave.
     pub(crate) fn remotes(&self) -> &[SocketAddr] {
-        &self.remotes
+        &self.described
     }
 
     pub(crate) fn start(&mut self, ufrag: &str, pwd: &str, now: Instant) -> Result<(), LinkError> {
-        self.agent
-            .start_connectivity_checks(now, self.controlling, ufrag.to_owned(), pwd.to_owned())
-            .map_err(|_| LinkError::BadDescription("ICE credentials are missing"))?;
+        if !UFRAG_LEN.contains(&ufrag.len()) || !PWD_LEN.contains(&pwd.len()) {
+            return Err(LinkError::BadDescription("ICE credentials are missing"));
+        }
+        self.remote = Some(Credentials {
+            ufrag: ufrag.to_owned(),
+            pwd: pwd.to_owned(),
+        });
+        self.give_up_at = Some(now + self.check_timeout);
         self.handle_timeout(now);
         Ok(())
     }
 
+    /// Whether it was a message of this session.
     pub(crate) fn handle_stun(
         &mut self,
         local: SocketAddr,
         remote: SocketAddr,
-        payload: BytesMut,
+        payload: &[u8],
         now: Instant,
-    ) {
-        let succeeded = payload.starts_with(&BINDING_SUCCESS);
-        let nomination = !self.controlling && !self.connected && is_nomination(&payload);
-        let kept = nomination.then(|| payload.clone());
-        self.read(local, remote, payload, now);
-        if self.connected || self.agent.get_selected_candidate_pair().is_some() {
-            self.nomination = None;
-        } else if let Some(payload) = kept {
-            // The pair is nominated once our own check on it succeeds (RFC 8445 section 7.3.1.5); the agent forgets
-            // that it was asked to.
-            self.nomination = Some((local, remote, payload));
-        } else if succeeded && self.controlling {
-            // A check succeeded: nominate now, not when the check interval comes round.
-            let _ = self.agent.handle_timeout(now + CHECK_INTERVAL);
-        } else if succeeded && let Some((local, remote, payload)) = self.nomination.take() {
-            self.read(local, remote, payload, now);
+    ) -> bool {
+        match message::decode(payload, &self.local, self.remote.as_ref()) {
+            Some(Incoming::Check(check)) => self.on_check((local, remote), &check, now),
+            Some(Incoming::Success(id)) => self.on_success((local, remote), id, now),
+            Some(Incoming::RoleConflict(id)) => self.on_role_conflict((local, remote), id),
+            None => false,
         }
     }
 
-    fn read(&mut self, local: SocketAddr, remote: SocketAddr, payload: BytesMut, now: Instant) {
-        let message = TransportMessage {
-            now,
-            transport: context(local, remote),
-            message: payload,
-        };
-        // What does not fit this session (stray, forged, late) is dropped by the agent; nothing is to be done.
-        let _ = self.agent.handle_read(message);
+    /// Whether a datagram that is not STUN may be looked at: the peer showed itself on this path.
+    pub(crate) fn accepts(&self, local: SocketAddr, remote: SocketAddr) -> bool {
+        self.pair((local, remote)).is_some_and(Pair::is_trusted)
     }
 
-    /// Whether a datagram that is not STUN came over a path that passed a check; it then counts as a sign of life.
-    pub(crate) fn accepts(&mut self, local: SocketAddr, remote: SocketAddr, now: Instant) -> bool {
-        if let Some((seen_local, seen_remote, at)) = self.seen
-            && (seen_local, seen_remote) == (local, remote)
-            && now.saturating_duration_since(at) < CHECK_INTERVAL
-        {
-            return true;
+    /// Something authentic that is not STUN came in.
+    pub(crate) fn heard(&mut self, local: SocketAddr, remote: SocketAddr, now: Instant) {
+        if let Some(pair) = self.pair_mut((local, remote)) {
+            pair.on_heard(now);
         }
-        let valid = self
-            .agent
-            .is_valid_non_stun_traffic(now, context(local, remote));
-        if valid {
-            self.seen = Some((local, remote, now));
+        if self.selected == Some((local, remote)) {
+            self.liveness.on_heard(now);
         }
-        valid
+    }
+
+    /// Something that wants an answer sooner or later went out on the selected pair.
+    pub(crate) fn sent(&mut self, now: Instant) {
+        if self.selected.is_some() {
+            self.liveness.on_sent(now);
+        }
     }
 
     pub(crate) fn handle_timeout(&mut self, now: Instant) {
-        let _ = self.agent.handle_timeout(now);
+        if self.over || self.remote.is_none() {
+            return;
+        }
+        self.watch_selected(now);
+        for at in 0..self.pairs.len() {
+            if self.pairs[at].check_due(now).is_some_and(|due| due <= now)
+                && !self.pairs[at].give_up()
+            {
+                if !self.spend(now) {
+                    break;
+                }
+                self.check(at, now);
+            }
+        }
+        if self.selected.is_none() && self.give_up_at.is_some_and(|at| at <= now) {
+            self.fail();
+        }
     }
 
-    pub(crate) fn poll_timeout(&mut self) -> Option<Instant> {
-        self.agent.poll_timeout()
+    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
+        if self.over || self.remote.is_none() {
+            return None;
+        }
+        let (left, since) = self.budget;
+        let earliest = if left == 0 { since + PACE } else { since };
+        let checks = self.pairs.iter().filter_map(|pair| pair.check_due(since));
+        let checks = checks.min().map(|due| due.max(earliest));
+        let watch = match self.selected.and_then(|selected| self.pair(selected)) {
+            Some(pair) => Some(self.liveness.due(pair, self.controlling)),
+            None => self.give_up_at,
+        };
+        [checks, watch].into_iter().flatten().min()
     }
 
     pub(crate) fn poll_transmit(&mut self) -> Option<Transmit> {
-        let message = self.agent.poll_write()?;
-        Some(Transmit::one(
-            message.transport.local_addr,
-            message.transport.peer_addr,
-            message.message,
-        ))
+        (!self.transmits.is_empty()).then(|| self.transmits.remove(0))
     }
 
     pub(crate) fn poll_event(&mut self) -> Option<IceEvent> {
-        loop {
-            match self.agent.poll_event()?.event {
-                Event::SelectedCandidatePairChange(local, remote) => {
-                    self.connected = true;
-                    let relayed = local.candidate_type() == CandidateType::Relay
-                        || remote.candidate_type() == CandidateType::Relay;
-                    let path = if relayed {
-                        Path::RelayUdp
-                    } else {
-                        Path::Direct
-                    };
-                    return Some(IceEvent::Selected {
-                        local: local.addr(),
-                        remote: remote.addr(),
-                        path,
-                    });
+        (!self.events.is_empty()).then(|| self.events.remove(0))
+    }
+
+    /// Round trip of the selected pair, by its checks.
+    pub(crate) fn rtt(&self) -> Option<Duration> {
+        self.pair(self.selected?)?.rtt
+    }
+
+    fn on_check(&mut self, path: (SocketAddr, SocketAddr), check: &Check, now: Instant) -> bool {
+        let (local, remote) = path;
+        if !self.bases.iter().any(|base| base.address == local) {
+            return false;
+        }
+        if check.controlling == self.controlling {
+            // RFC 8445 §7.3.1.1: the larger tie-breaker controls.
+            if (self.tie_breaker >= check.tie_breaker) == self.controlling {
+                let answer = message::encode_role_conflict(check.id, &self.local);
+                self.transmit(path, answer);
+                return true;
+            }
+            self.switch_role();
+        }
+        let answer = message::encode_success(check.id, remote, &self.local);
+        self.transmit(path, answer);
+        self.learn(Remote {
+            address: remote,
+            priority: check.priority,
+            relayed: false,
+        });
+        let (started, controlled) = (self.remote.is_some(), !self.controlling);
+        let Some(at) = self.position(path) else {
+            return true;
+        };
+        let pair = &mut self.pairs[at];
+        pair.nominated |= check.nominate && controlled;
+        pair.revive();
+        pair.on_heard(now);
+        let valid = pair.is_valid();
+        if self.selected == Some(path) {
+            self.liveness.on_heard(now);
+        }
+        if valid {
+            self.consider(at, now);
+        } else if started {
+            // RFC 8445 §7.3.1.4: a triggered check.
+            self.check(at, now);
+        }
+        true
+    }
+
+    fn on_success(
+        &mut self,
+        path: (SocketAddr, SocketAddr),
+        id: TransactionId,
+        now: Instant,
+    ) -> bool {
+        // RFC 8445 §7.2.5.2.1: an answer that comes another way than the check went is none.
+        let Some(at) = self.position(path) else {
+            return false;
+        };
+        if !self.pairs[at].on_success(id, now) {
+            return false;
+        }
+        self.pairs[at].nominated |= self.controlling;
+        if self.selected == Some(path) {
+            self.liveness.on_heard(now);
+        }
+        self.consider(at, now);
+        true
+    }
+
+    fn on_role_conflict(&mut self, path: (SocketAddr, SocketAddr), id: TransactionId) -> bool {
+        let ours = self.pair(path).is_some_and(|pair| pair.is_checking(id));
+        if ours {
+            self.switch_role();
+        }
+        ours
+    }
+
+    /// RFC 8445 §7.2.5.1: checks begin anew in the other role.
+    fn switch_role(&mut self) {
+        self.controlling = !self.controlling;
+        for pair in &mut self.pairs {
+            pair.restart_check();
+        }
+    }
+
+    /// Selects a pair that is valid and nominated if none is, or if it does without the relay that the selected needs.
+    fn consider(&mut self, at: usize, now: Instant) {
+        let pair = &self.pairs[at];
+        let better = match self.selected.and_then(|selected| self.pair(selected)) {
+            Some(selected) => {
+                selected.state == PairState::Failed || (selected.relayed && !pair.relayed)
+            }
+            None => true,
+        };
+        if pair.nominated && better && !self.over {
+            self.select(at, now);
+        }
+    }
+
+    fn select(&mut self, at: usize, now: Instant) {
+        let pair = &self.pairs[at];
+        let path = if pair.relayed {
+            Path::RelayUdp
+        } else {
+            Path::Direct
+        };
+        self.selected = Some((pair.base, pair.remote));
+        self.liveness.on_heard(now);
+        self.events.push(IceEvent::Selected {
+            local: pair.base,
+            remote: pair.remote,
+            path,
+        });
+    }
+
+    /// Looks after the selected pair: a check when it is needed, another pair when there is no answer.
+    fn watch_selected(&mut self, now: Instant) {
+        let Some(at) = self.selected.and_then(|selected| self.position(selected)) else {
+            return;
+        };
+        match self
+            .liveness
+            .verdict(&self.pairs[at], self.controlling, now)
+        {
+            liveness::Verdict::Fine => {}
+            liveness::Verdict::Check => {
+                self.liveness.on_sent(now);
+                self.check(at, now);
+            }
+            liveness::Verdict::Dead => {
+                self.pairs[at].fail();
+                // It was good once; whether it still is shows within the same time.
+                match self
+                    .pairs
+                    .iter()
+                    .position(|pair| pair.is_valid() && pair.nominated)
+                {
+                    Some(other) => {
+                        self.select(other, now);
+                        self.liveness.on_sent(now);
+                        self.check(other, now);
+                    }
+                    None => self.fail(),
                 }
-                Event::ConnectionStateChange(ConnectionState::Failed) => {
-                    return Some(IceEvent::Failed);
-                }
-                _ => {}
             }
         }
+    }
+
+    fn check(&mut self, at: usize, now: Instant) {
+        let (Some(remote), Ok(fresh)) = (&self.remote, random::<12>(&self.certificate)) else {
+            return;
+        };
+        let mut id = [0; 16];
+        id[4..].copy_from_slice(&fresh);
+        let pair = &mut self.pairs[at];
+        let check = Check {
+            id: pair.check_now(u128::from_be_bytes(id).into(), now),
+            priority: pair.reflexive_priority,
+            controlling: self.controlling,
+            tie_breaker: self.tie_breaker,
+            nominate: self.controlling,
+        };
+        let path = (pair.base, pair.remote);
+        let payload = message::encode_check(&check, &self.local, remote);
+        self.transmit(path, payload);
+    }
+
+    /// Whether one more check may go out.
+    fn spend(&mut self, now: Instant) -> bool {
+        let (left, since) = self.budget;
+        let earned = now.saturating_duration_since(since).as_micros() / PACE.as_micros();
+        let left = u32::try_from(earned)
+            .unwrap_or(BURST)
+            .saturating_add(left)
+            .min(BURST);
+        let since = if earned > 0 { now } else { since };
+        self.budget = (left.saturating_sub(1), since);
+        left > 0
+    }
+
+    fn learn(&mut self, remote: Remote) {
+        let known = |known: &Remote| known.address == remote.address;
+        if self.remotes.len() < 2 * MAX_REMOTE_CANDIDATES && !self.remotes.iter().any(known) {
+            self.remotes.push(remote);
+            self.pair_up();
+        }
+    }
+
+    /// Forms the pairs there are not yet.
+    fn pair_up(&mut self) {
+        for base in &self.bases {
+            for remote in &self.remotes {
+                let path = (base.address, remote.address);
+                let same_family = base.address.is_ipv4() == remote.address.is_ipv4();
+                let known = self.pairs.iter().any(|pair| pair.path() == path);
+                if same_family && !known && self.pairs.len() < MAX_PAIRS {
+                    self.pairs.push(Pair::new(base, remote, self.controlling));
+                }
+            }
+        }
+        self.pairs
+            .sort_by_key(|pair| std::cmp::Reverse(pair.priority));
+    }
+
+    fn position(&self, path: (SocketAddr, SocketAddr)) -> Option<usize> {
+        self.pairs.iter().position(|pair| pair.path() == path)
+    }
+
+    fn pair(&self, path: (SocketAddr, SocketAddr)) -> Option<&Pair> {
+        self.pairs.iter().find(|pair| pair.path() == path)
+    }
+
+    fn pair_mut(&mut self, path: (SocketAddr, SocketAddr)) -> Option<&mut Pair> {
+        self.pairs.iter_mut().find(|pair| pair.path() == path)
+    }
+
+    fn transmit(&mut self, (local, remote): (SocketAddr, SocketAddr), payload: BytesMut) {
+        self.transmits.push(Transmit::one(local, remote, payload));
+    }
+
+    fn fail(&mut self) {
+        self.over = true;
+        self.events.push(IceEvent::Failed);
     }
 }
 
 impl fmt::Debug for Ice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Ice")
-            .field("locals", &self.locals)
-            .field("remotes", &self.remotes)
-            .finish()
+            .field("controlling", &self.controlling)
+            .field("pairs", &self.pairs)
+            .field("selected", &self.selected)
+            .finish_non_exhaustive()
     }
 }
 
-/// Whether a message is a Binding request with USE-CANDIDATE.
-fn is_nomination(message: &[u8]) -> bool {
-    message.starts_with(&BINDING_REQUEST)
-        && attributes(message).any(|(kind, _)| kind == USE_CANDIDATE)
+fn random<const N: usize>(certificate: &DtlsCertificate) -> Result<[u8; N], LinkError> {
+    let mut bytes = [0; N];
+    certificate
+        .provider
+        .random()
+        .fill(&mut bytes)
+        .map_err(|error| LinkError::Setup(error.to_string()))?;
+    Ok(bytes)
 }
 
-fn context(local: SocketAddr, remote: SocketAddr) -> TransportContext {
-    TransportContext {
-        local_addr: local,
-        peer_addr: remote,
-        transport_protocol: TransportProtocol::UDP,
-        ecn: None,
-    }
+/// Six random bits a character. [RFC 8839 §5.4](https://www.rfc-editor.org/rfc/rfc8839#section-5.4)
+fn text(random: &[u8]) -> String {
+    const ICE_CHARS: &[u8; 64] =
+        b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    random
+        .iter()
+        .map(|byte| char::from(ICE_CHARS[usize::from(byte & 63)]))
+        .collect()
 }

@@ -101,7 +101,11 @@ impl Link {
         candidate: LocalCandidate,
         _now: Instant,
     ) -> Result<(), LinkError> {
-        self.ice.add_local(candidate)
+        if candidate.base.port() == 0 {
+            return Err(LinkError::BadCandidate(candidate.base.to_string()));
+        }
+        self.ice.add_local(candidate);
+        Ok(())
     }
 
     /// What the peer must know of this end.
@@ -211,10 +215,12 @@ impl Link {
     ) {
         // RFC 7983 §7: STUN is 0 to 3, DTLS is 20 to 63.
         match payload.first() {
-            Some(0..=3) => self.ice.handle_stun(local, remote, payload, now),
-            Some(20..=63) if self.dtls.is_some() && self.ice.accepts(local, remote, now) => {
+            Some(0..=3) if self.ice.handle_stun(local, remote, &payload, now) => {}
+            Some(20..=63) if self.dtls.is_some() && self.ice.accepts(local, remote) => {
                 self.pair.get_or_insert((local, remote));
-                self.on_dtls(payload, now);
+                if self.on_dtls(payload, now) {
+                    self.ice.heard(local, remote, now);
+                }
             }
             _ => self.stats.datagrams_dropped += 1,
         }
@@ -370,7 +376,7 @@ impl Link {
     /// Round trip of the session, once measured.
     #[must_use]
     pub fn rtt(&self) -> Option<Duration> {
-        self.channels.rtt()
+        self.channels.rtt().or_else(|| self.ice.rtt())
     }
 
     /// The link's counters.
@@ -383,8 +389,11 @@ impl Link {
         }
     }
 
-    fn on_dtls(&mut self, payload: BytesMut, now: Instant) {
-        let Some(dtls) = &mut self.dtls else { return };
+    /// Whether the datagram was the peer's beyond doubt.
+    fn on_dtls(&mut self, payload: BytesMut, now: Instant) -> bool {
+        let Some(dtls) = &mut self.dtls else {
+            return false;
+        };
         let mut connected = false;
         let mut peer_closed = false;
         let mut packets = Vec::new();
@@ -395,12 +404,14 @@ impl Link {
         });
         if let Err(reason) = read {
             self.flush_dtls();
-            return self.on_closed(reason);
+            self.on_closed(reason);
+            return false;
         }
+        let authentic = connected || !packets.is_empty();
         if connected {
             self.events.push_back(LinkEvent::Step(Step::DtlsConnected));
             if let Err(reason) = self.channels.start(now) {
-                return self.on_closed(reason);
+                self.on_closed(reason);
             }
         }
         for packet in packets {
@@ -410,6 +421,7 @@ impl Link {
             self.drain_channels(now);
             self.on_closed(CloseReason::PeerClosed("without a word".to_owned()));
         }
+        authentic
     }
 
     /// Moves what one layer has for the next, until nothing is left to move.
@@ -504,6 +516,7 @@ impl Link {
     fn flush_sctp(&mut self, now: Instant) {
         let Some(dtls) = &mut self.dtls else { return };
         while let Some(packets) = self.channels.poll_packets(now) {
+            self.ice.sent(now);
             for packet in packets {
                 if dtls.send(&packet, now).is_err() {
                     self.stats.datagrams_dropped += 1;

@@ -1,12 +1,10 @@
-//! As much of STUN as it takes to tell what a check is about; `rtc-ice` reads and verifies the rest.
+//! As much of STUN as it takes to tell whom a check is for; [`crate::ice`] verifies the rest.
 
 /// Length of a header. [RFC 8489 §5](https://www.rfc-editor.org/rfc/rfc8489#section-5)
 const HEADER_LEN: usize = 20;
 
 /// The first two bytes of a Binding request.
 pub(crate) const BINDING_REQUEST: [u8; 2] = [0x00, 0x01];
-/// The first two bytes of a Binding success response.
-pub(crate) const BINDING_SUCCESS: [u8; 2] = [0x01, 0x01];
 
 /// The attributes of a message, type and value, as far as they are whole.
 pub(crate) fn attributes(message: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {

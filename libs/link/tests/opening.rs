@@ -107,19 +107,42 @@ fn another_certificate_than_the_signed_one_ends_the_link() {
 }
 
 #[test]
-fn silence_ends_the_link_in_bounded_time() {
+fn silence_ends_a_link_in_use_soon_and_an_idle_one_in_bounded_time() {
+    let config = LinkConfig::default();
+    let idle = 3 * config.keepalive + 2 * config.silence_timeout;
+    for (in_use, limit) in [(true, config.silence_timeout + SECOND), (false, idle)] {
+        let mut world = World::new(Duration::from_millis(1));
+        world.signal();
+        assert!(world.run_until(5 * SECOND, World::both_open));
+        world.on_wire = Box::new(|_, _| false);
+        let cut = world.now;
+        if in_use {
+            for side in [OFFERER, ANSWERER] {
+                world.links[side].send_frame(&[7; 100], cut).expect("room");
+            }
+            world.drain();
+        }
+        let ended = world.run_until(2 * idle, |world| {
+            [OFFERER, ANSWERER]
+                .iter()
+                .all(|side| world.close_reason(*side).is_some())
+        });
+        assert!(ended);
+        assert!(world.now - cut <= limit, "{:?}", world.now - cut);
+    }
+}
+
+#[test]
+fn an_idle_link_costs_at_most_a_packet_in_fifteen_seconds() {
     let mut world = World::new(Duration::from_millis(1));
     world.signal();
     assert!(world.run_until(5 * SECOND, World::both_open));
-    world.on_wire = Box::new(|_, _| false);
-    let cut = world.now;
-    let ended = world.run_until(60 * SECOND, |world| {
-        [OFFERER, ANSWERER]
-            .iter()
-            .all(|side| world.close_reason(*side).is_some())
-    });
-    assert!(ended);
-    assert!(world.now - cut <= 8 * SECOND, "{:?}", world.now - cut);
+    world.run_until(60 * SECOND, |_| false);
+    let before = world.datagrams;
+    world.run_until(3_600 * SECOND, |_| false);
+    let sent = world.datagrams - before;
+    assert!(sent <= 3_600 / 15, "{sent} datagrams in an hour");
+    assert!(world.both_open());
 }
 
 #[test]
