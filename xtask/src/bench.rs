@@ -2,26 +2,32 @@
 use std::process::ExitCode;
 
 use anyhow::Result;
-use clap::ValueEnum;
+use clap::Subcommand;
 
 mod dns;
+mod report;
+mod svg;
+mod tunnel;
 
 use crate::shell;
 use crate::workspace::cargo;
 
 /// What can be measured.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Subcommand)]
 pub(crate) enum Subject {
     /// One session in memory, beside the `rtc` crate's own peer connection
     Link,
     /// Names of the mesh and names outside of it, beside unbound and dnsmasq
     Dns,
+    /// Two networks joined, beside no tunnel, nebula, wireguard-go and boringtun
+    Tunnel(tunnel::Options),
 }
 
 pub(crate) fn run(subject: Subject) -> Result<ExitCode> {
     match subject {
         Subject::Link => link()?,
         Subject::Dns => dns::run()?,
+        Subject::Tunnel(options) => return tunnel::run(&options),
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 
 use crate::shell;
-use crate::workspace::{cargo, release_directory};
+use crate::workspace::{cargo, target_directory};
 
 /// Every package that has a binary the lab runs.
 const PACKAGES: [&str; 6] = [
@@ -18,12 +18,22 @@ const PACKAGES: [&str; 6] = [
 
 /// Builds them, with cargo's own progress shown, and says where they are.
 pub(crate) fn release_binaries() -> Result<PathBuf> {
-    shell::heading("Building release binaries");
+    binaries("release")
+}
+
+/// The same with another of the workspace's profiles.
+pub(crate) fn binaries(profile: &str) -> Result<PathBuf> {
+    shell::heading(&format!("Building {profile} binaries"));
     let mut command = cargo();
-    command.args(["build", "--release", "--locked", "--bins"]);
+    command.args(["build", "--profile", profile, "--locked", "--bins"]);
     for package in PACKAGES {
         command.args(["--package", package]);
     }
     shell::run(&mut command)?;
-    release_directory()
+    directory_of(profile)
+}
+
+/// Where the binaries of a profile are.
+pub(crate) fn directory_of(profile: &str) -> Result<PathBuf> {
+    Ok(target_directory()?.join(profile))
 }

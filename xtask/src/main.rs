@@ -51,7 +51,7 @@ enum Command {
     },
     /// Measure us and a rival in turns, and print the ratio
     Bench {
-        /// What to measure
+        #[command(subcommand)]
         subject: bench::Subject,
     },
     /// Check the house rules: file sizes, layers, what the documents name

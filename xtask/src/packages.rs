@@ -29,6 +29,7 @@ pub(crate) const FOR_TESTS: &[Tool] = &[
     ("ethtool", "ethtool"),
     ("faketime", "faketime"),
     ("turnutils_uclient", "coturn"),
+    ("chromium", "chromium"),
 ];
 
 /// What `bench dns` needs beyond the lab: rivals and the load.
@@ -36,6 +37,16 @@ pub(crate) const FOR_BENCH_DNS: &[Tool] = &[
     ("dnsperf", "dnsperf"),
     ("unbound", "unbound"),
     ("dig", "bind9-dnsutils"),
+];
+
+/// What `bench tunnel` needs beyond the lab: rivals, their configuration, and the load.
+pub(crate) const FOR_BENCH_TUNNEL: &[Tool] = &[
+    ("iperf3", "iperf3"),
+    ("nebula", "nebula"),
+    ("wireguard-go", "wireguard-go"),
+    ("wg", "wireguard-tools"),
+    ("turnserver", "coturn"),
+    ("ethtool", "ethtool"),
 ];
 
 /// Installs what is missing; without the right to, an error with the one command that does.

@@ -25,11 +25,6 @@ pub(crate) fn target_directory() -> Result<PathBuf> {
     Ok(metadata(&["--no-deps"])?.target_directory)
 }
 
-/// Where the release binaries are.
-pub(crate) fn release_directory() -> Result<PathBuf> {
-    Ok(target_directory()?.join("release"))
-}
-
 /// What `cargo metadata` says, as far as it is used here.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Metadata {

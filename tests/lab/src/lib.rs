@@ -3,7 +3,7 @@
 //! The picture is always the same ([`plan`]): a public segment in TEST-NET addresses, and two private networks,
 //! `west` and `east`, which use the same addresses inside. Each has a router that translates addresses ([`nat`]) and
 //! drops what nobody asked for, a relay at its edge, an activator, a service, and a workload host `app`. There is no
-//! route between the two: what gets from one to the other went through a relay.
+//! route between the two: what gets from one to the other went through a relay, until [`Lab::join`] lays a cable of its own.
 //!
 //! The journey of `Lab::up`: [`topology`] makes namespaces, bridges, and addresses; [`mesh`] makes the certificate
 //! authority, tokens, and configuration files; [`process`] starts the real binaries, each in its host's namespace, and
@@ -32,9 +32,11 @@ pub mod probe;
 pub mod status;
 mod lab;
 mod admin;
+mod cable;
 mod scoped;
 pub mod cli;
 
+pub use cable::Cable;
 pub use lab::{Lab, LabOptions};
 pub use nat::NatKind;
 pub use plan::Network;

@@ -1,0 +1,46 @@
+//! What every published benchmark says about where and when it was run.
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context as _, Result};
+use serde_json::{Value, json};
+
+/// The machine and the moment.
+pub(crate) fn circumstances() -> Value {
+    let cpus = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = cpus
+        .lines()
+        .find(|line| line.starts_with("model name"))
+        .and_then(|line| line.split(": ").nth(1))
+        .unwrap_or("unknown");
+    let count = cpus
+        .lines()
+        .filter(|line| line.starts_with("processor"))
+        .count();
+    json!({
+        "date": said_by("date", &["-u", "+%F"]),
+        "cpu": model,
+        "cpus": count,
+        "kernel": fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim(),
+        "commit": said_by("git", &["rev-parse", "--short=12", "HEAD"]),
+    })
+}
+
+fn said_by(program: &str, args: &[&str]) -> String {
+    let output = Command::new(program)
+        .args(args)
+        .current_dir(crate::workspace::root())
+        .output();
+    output.map_or_else(
+        |_| "unknown".to_owned(),
+        |output| String::from_utf8_lossy(&output.stdout).trim().to_owned(),
+    )
+}
+
+/// Writes a file and says so.
+pub(crate) fn write(path: &Path, text: &str) -> Result<()> {
+    fs::write(path, text).with_context(|| format!("writing {}", path.display()))?;
+    eprintln!("   wrote {}", path.display());
+    Ok(())
+}
