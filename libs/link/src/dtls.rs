@@ -11,9 +11,11 @@ use rtc_dtls::config::{ClientAuthType, ConfigBuilder, ExtendedMasterSecretType, 
 use rtc_dtls::endpoint::{Endpoint, EndpointEvent};
 use rtc_shared::TransportProtocol;
 use rtc_shared::error::Error;
+use zeroize::Zeroizing;
 
 use crate::certificate::{DtlsCertificate, fingerprint, hex};
 use crate::config::{DTLS_FLIGHT_INTERVAL, LinkRole};
+use crate::lane::{EXPORTER_LABEL, SECRET_LEN};
 use crate::output::{CloseReason, LinkError};
 
 /// The path may change under a session, so the session itself knows its peer by this stand-in.
@@ -166,6 +168,27 @@ impl Dtls {
             self.repeats += 1;
             self.repeat_at = Some(now + DTLS_FLIGHT_INTERVAL * (1 << self.repeats.min(2)));
         }
+    }
+
+    /// The path is another: what may have been lost on the old one goes out again.
+    pub(crate) fn on_path(&mut self, now: Instant) {
+        if self.repeat_at.is_some() && !self.answered {
+            self.repeat_at = Some(now);
+            self.handle_timeout(now);
+        }
+    }
+
+    /// What both ends of this session know and nobody else: the root of the lane's keys.
+    /// [RFC 5705](https://www.rfc-editor.org/rfc/rfc5705)
+    pub(crate) fn export(&self) -> Option<Zeroizing<[u8; SECRET_LEN]>> {
+        let exported = self
+            .endpoint
+            .get_connection_state(PEER)?
+            .export_keying_material(EXPORTER_LABEL, &[], SECRET_LEN)
+            .ok()?;
+        let mut secret = Zeroizing::new([0; SECRET_LEN]);
+        secret.copy_from_slice(exported.as_ref().get(..SECRET_LEN)?);
+        Some(secret)
     }
 
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {

@@ -25,12 +25,16 @@ mod stun;
 mod ice;
 mod dtls;
 mod channels;
+mod mtu;
+mod lane;
+mod stats;
 mod link;
 mod table;
 
 pub use candidate::{CandidateKind, LocalCandidate};
 pub use certificate::DtlsCertificate;
-pub use config::{LinkConfig, LinkRole};
-pub use link::{Link, LinkStats};
+pub use config::{LinkConfig, LinkRole, MAX_DATAGRAM};
+pub use link::Link;
 pub use output::{Carrier, CloseReason, LinkError, LinkEvent, Path, SendRefused, Step, Transmit};
+pub use stats::{LaneStats, LinkStats};
 pub use table::LinkTable;

@@ -3,12 +3,11 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::net::SocketAddr;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::{Bytes, BytesMut};
-use protocol::document::{Bye, Candidate, Control, Hello, SessionDescription, control::Body};
+use bytes::BytesMut;
+use protocol::document::{Bye, Candidate, Control, SessionDescription, control::Body};
 
 use crate::candidate::LocalCandidate;
 use crate::certificate::DtlsCertificate;
@@ -16,9 +15,11 @@ use crate::channels::{ChannelEvent, Channels};
 use crate::config::{LINK_VERSION, LinkConfig, LinkRole};
 use crate::dtls::{Dtls, DtlsEvent};
 use crate::ice::{Ice, IceEvent};
-use crate::output::{
-    Carrier, CloseReason, LinkError, LinkEvent, Path, SendRefused, Step, Transmit,
-};
+use crate::lane::Lane;
+use crate::output::{CloseReason, LinkError, LinkEvent, Path, SendRefused, Step, Transmit};
+use crate::stats::LinkStats;
+
+mod carriers;
 
 /// One WebRTC session, without I/O. See the crate's documentation for the drain law.
 pub struct Link {
@@ -29,6 +30,7 @@ pub struct Link {
     /// There once the remote description is: only then is it known whom to expect.
     dtls: Option<Dtls>,
     channels: Channels,
+    lane: Lane,
     /// Where packets go: the nominated pair, or before that the pair DTLS came in on.
     pair: Option<(SocketAddr, SocketAddr)>,
     path: Option<Path>,
@@ -37,24 +39,9 @@ pub struct Link {
     closed: bool,
     events: VecDeque<LinkEvent>,
     transmits: VecDeque<Transmit>,
+    /// Bytes in `transmits` that are the lane's.
+    queued: usize,
     stats: LinkStats,
-}
-
-/// Plain counters of a link.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct LinkStats {
-    /// Frames and their bytes accepted for sending.
-    pub frames_sent: u64,
-    /// See `frames_sent`.
-    pub bytes_sent: u64,
-    /// Frames and their bytes that came in.
-    pub frames_received: u64,
-    /// See `frames_received`.
-    pub bytes_received: u64,
-    /// Frames refused because the queue was full.
-    pub frames_refused: u64,
-    /// Datagrams that belonged to no layer or to no valid path.
-    pub datagrams_dropped: u64,
 }
 
 impl Link {
@@ -75,6 +62,7 @@ impl Link {
             certificate,
             dtls: None,
             channels: Channels::new(role, config),
+            lane: Lane::new(role, config),
             pair: None,
             path: None,
             open_deadline: None,
@@ -82,6 +70,7 @@ impl Link {
             closed: false,
             events: VecDeque::new(),
             transmits: VecDeque::new(),
+            queued: 0,
             stats: LinkStats::default(),
         })
     }
@@ -167,45 +156,6 @@ impl Link {
         self.ice.remotes()
     }
 
-    /// A datagram that arrived on `local`, a host socket's address or a relayed address, from `remote`.
-    pub fn handle_datagram(
-        &mut self,
-        local: SocketAddr,
-        remote: SocketAddr,
-        payload: BytesMut,
-        now: Instant,
-    ) {
-        if self.closed {
-            return;
-        }
-        let survived = catch_unwind(AssertUnwindSafe(|| {
-            self.on_datagram(local, remote, payload, now);
-        }));
-        if survived.is_err() {
-            // A parser below panicked: one link is lost to it, not the process.
-            self.stats.datagrams_dropped += 1;
-            self.on_closed(CloseReason::Protocol(
-                "a datagram cannot be processed".to_owned(),
-            ));
-        }
-    }
-
-    /// Datagrams that arrived together from one peer, of `segment` bytes each, the last may be shorter: what
-    /// UDP_GRO gives. The same as [`Link::handle_datagram`] for each, but for less.
-    pub fn handle_datagrams(
-        &mut self,
-        local: SocketAddr,
-        remote: SocketAddr,
-        mut payload: BytesMut,
-        segment: usize,
-        now: Instant,
-    ) {
-        while !payload.is_empty() {
-            let one = payload.split_to(segment.max(1).min(payload.len()));
-            self.handle_datagram(local, remote, one, now);
-        }
-    }
-
     fn on_datagram(
         &mut self,
         local: SocketAddr,
@@ -242,6 +192,7 @@ impl Link {
             dtls.handle_timeout(now);
         }
         self.channels.handle_timeout(now);
+        self.lane.handle_timeout(now);
         self.drive(now);
     }
 
@@ -257,44 +208,12 @@ impl Link {
             self.ice.poll_timeout(),
             dtls,
             self.channels.poll_timeout(),
+            self.lane.poll_timeout(),
             opening,
         ]
         .into_iter()
         .flatten()
         .min()
-    }
-
-    /// The next datagram to send.
-    #[must_use]
-    pub fn poll_transmit(&mut self) -> Option<Transmit> {
-        self.transmits.pop_front()
-    }
-
-    /// The next thing that happened.
-    #[must_use]
-    pub fn poll_event(&mut self) -> Option<LinkEvent> {
-        self.events.pop_front()
-    }
-
-    /// Sends one tunnel frame on the `ip` channel.
-    ///
-    /// # Errors
-    /// When the link is not open, the queue is full (the frame is dropped, as a full interface would), or the
-    /// frame is longer than 64 KiB and its header.
-    pub fn send_frame(&mut self, frame: &[u8], now: Instant) -> Result<(), SendRefused> {
-        let sent = self
-            .channels
-            .send_frame(&Bytes::copy_from_slice(frame), now);
-        match sent {
-            Ok(()) => {
-                self.stats.frames_sent += 1;
-                self.stats.bytes_sent += frame.len() as u64;
-                self.last_traffic = now;
-                self.drive(now);
-            }
-            Err(_) => self.stats.frames_refused += 1,
-        }
-        sent
     }
 
     /// Sends a control message.
@@ -355,12 +274,6 @@ impl Link {
         self.path
     }
 
-    /// What carries the frames that are sent now: `Datagram` or `DataChannel`.
-    #[must_use]
-    pub const fn carrier(&self) -> Carrier {
-        Carrier::DataChannel
-    }
-
     /// The base and the peer's address of the nominated pair.
     #[must_use]
     pub const fn pair(&self) -> Option<(SocketAddr, SocketAddr)> {
@@ -384,7 +297,8 @@ impl Link {
     pub fn stats(&self) -> LinkStats {
         let inside = self.dtls.as_ref().map_or(0, |dtls| dtls.dropped) + self.channels.dropped;
         LinkStats {
-            datagrams_dropped: self.stats.datagrams_dropped + inside,
+            datagrams_dropped: self.stats.datagrams_dropped + inside + self.lane.stats.dropped(),
+            lane: self.lane.stats,
             ..self.stats
         }
     }
@@ -428,6 +342,10 @@ impl Link {
     fn drive(&mut self, now: Instant) {
         while let Some(event) = self.ice.poll_event() {
             match event {
+                IceEvent::Promising { local, remote } => {
+                    self.pair.get_or_insert((local, remote));
+                    self.start_dtls(now);
+                }
                 IceEvent::Selected {
                     local,
                     remote,
@@ -439,27 +357,38 @@ impl Link {
             }
         }
         self.drain_channels(now);
-        self.flush_sctp(now);
-        self.flush_dtls();
+        // Checks first: what they show of a path, what comes after them may rely on.
         while let Some(transmit) = self.ice.poll_transmit() {
             self.transmits.push_back(transmit);
         }
+        self.flush_sctp(now);
+        self.flush_dtls();
+        self.flush_lane(now);
     }
 
     fn on_selected(&mut self, pair: (SocketAddr, SocketAddr), path: Path, now: Instant) {
         let first = self.path.is_none();
-        self.pair = Some(pair);
+        if self.pair.replace(pair) != Some(pair) {
+            self.lane.on_path_change(now);
+            if let Some(dtls) = &mut self.dtls {
+                dtls.on_path(now);
+            }
+        }
         if self.path.replace(path) != Some(path) {
             self.events.push_back(LinkEvent::Path(path));
         }
         if first {
             self.events.push_back(LinkEvent::Step(Step::IceConnected));
             self.open_deadline = Some(now + self.config.open_timeout);
-            if let Some(dtls) = &mut self.dtls
-                && let Err(reason) = dtls.start(now)
-            {
-                self.on_closed(reason);
-            }
+            self.start_dtls(now);
+        }
+    }
+
+    fn start_dtls(&mut self, now: Instant) {
+        if let Some(dtls) = &mut self.dtls
+            && let Err(reason) = dtls.start(now)
+        {
+            self.on_closed(reason);
         }
     }
 
@@ -468,21 +397,15 @@ impl Link {
             match event {
                 ChannelEvent::Open => {
                     self.last_traffic = now;
-                    let hello = Hello {
-                        version: LINK_VERSION,
-                        mtu: 0,
-                    };
                     let hello = Control {
-                        body: Some(Body::Hello(hello)),
+                        body: Some(Body::Hello(self.hello())),
                     };
                     let _ = self.channels.send_control(&hello, now);
                     self.events.push_back(LinkEvent::Step(Step::Open));
                 }
                 ChannelEvent::Frame(frame) => {
-                    self.stats.frames_received += 1;
-                    self.stats.bytes_received += frame.len() as u64;
                     self.last_traffic = now;
-                    self.events.push_back(LinkEvent::Frame(frame));
+                    self.on_frame(frame);
                 }
                 ChannelEvent::Control(control) => self.on_control(control, now),
                 ChannelEvent::Lost(why) => self.on_closed(CloseReason::Protocol(why)),
@@ -497,7 +420,7 @@ impl Link {
                     "the peer speaks no known version".to_owned(),
                 ));
             }
-            Some(Body::Hello(_)) => {}
+            Some(Body::Hello(hello)) => self.on_hello(&hello, now),
             Some(Body::Ping(ping)) => {
                 let pong = Control {
                     body: Some(Body::Pong(ping)),
@@ -538,6 +461,11 @@ impl Link {
     fn on_closed(&mut self, reason: CloseReason) {
         if !self.closed {
             self.closed = true;
+            while let Some(frame) = self.lane.finish() {
+                self.on_frame(frame);
+            }
+            // And with it, its keys.
+            self.lane.close();
             self.events.push_back(LinkEvent::Closed(reason));
         }
     }

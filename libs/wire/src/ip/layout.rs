@@ -168,7 +168,8 @@ impl Layout {
     }
 
     /// Where the transport checksum is, when the packet (or the quoted part of it) has one.
-    pub(crate) fn checksum_field(&self) -> Option<usize> {
+    #[must_use]
+    pub fn checksum_field(&self) -> Option<usize> {
         let field = self.l4 + self.protocol.checksum_offset()?;
         (self.fragment != Fragment::Later && field + 2 <= self.end).then_some(field)
     }

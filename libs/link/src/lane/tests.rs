@@ -1,0 +1,1 @@
+//! Two lanes face to face.

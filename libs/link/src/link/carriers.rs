@@ -1,0 +1,212 @@
+//! Frames in and out: the datagram lane where it is up and the frame fits, else the data channel.
+
+use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Instant;
+
+use bytes::{Bytes, BytesMut};
+use protocol::document::Hello;
+
+use super::Link;
+use crate::lane::{Carried, is_lane};
+use crate::output::{Carrier, CloseReason, LinkEvent, SendRefused, Transmit};
+
+impl Link {
+    /// A datagram that arrived on `local`, a host socket's address or a relayed address, from `remote`.
+    pub fn handle_datagram(
+        &mut self,
+        local: SocketAddr,
+        remote: SocketAddr,
+        payload: BytesMut,
+        now: Instant,
+    ) {
+        let segment = payload.len();
+        self.handle_datagrams(local, remote, payload, segment, now);
+    }
+
+    /// Datagrams that arrived together from one peer, of `segment` bytes each, the last may be shorter: what
+    /// UDP_GRO gives. The same as [`Link::handle_datagram`] for each, but for less; and what was one frame at the
+    /// peer is joined to one again, also over several calls before the next [`Link::poll_event`].
+    pub fn handle_datagrams(
+        &mut self,
+        local: SocketAddr,
+        remote: SocketAddr,
+        payload: BytesMut,
+        segment: usize,
+        now: Instant,
+    ) {
+        if self.closed {
+            return;
+        }
+        let survived = catch_unwind(AssertUnwindSafe(|| {
+            self.on_burst((local, remote), payload, segment.max(1), now);
+        }));
+        if survived.is_err() {
+            // A parser below panicked: one link is lost to it, not the process.
+            self.stats.datagrams_dropped += 1;
+            self.on_closed(CloseReason::Protocol(
+                "a datagram cannot be processed".to_owned(),
+            ));
+        }
+    }
+
+    fn on_burst(
+        &mut self,
+        pair: (SocketAddr, SocketAddr),
+        mut payload: BytesMut,
+        segment: usize,
+        now: Instant,
+    ) {
+        let mut heard = false;
+        while !payload.is_empty() && !self.closed {
+            // Mostly all of them are the lane's: these are opened where they are.
+            let lane = payload
+                .chunks(segment)
+                .take_while(|datagram| is_lane(datagram[0]))
+                .count();
+            if lane == 0 {
+                let one = payload.split_to(segment.min(payload.len()));
+                self.on_datagram(pair.0, pair.1, one, now);
+                continue;
+            }
+            let mut datagrams = payload.split_to((lane * segment).min(payload.len()));
+            if !self.ice.accepts(pair.0, pair.1) {
+                self.stats.datagrams_dropped += lane as u64;
+                continue;
+            }
+            for datagram in datagrams.chunks_mut(segment) {
+                heard |= self.lane.handle_datagram(datagram, now);
+            }
+        }
+        if heard && !self.closed {
+            self.ice.heard(pair.0, pair.1, now);
+            self.lane.on_heard(now);
+            self.flush_lane(now);
+        }
+    }
+
+    /// Sends one tunnel frame: by the lane, or as one message on the `ip` channel.
+    ///
+    /// # Errors
+    /// When the link is not open, the queue is full (the frame is dropped, as a full interface would), or the
+    /// frame is longer than 64 KiB and its header.
+    pub fn send_frame(&mut self, frame: &[u8], now: Instant) -> Result<(), SendRefused> {
+        let sent = if self.is_open() {
+            self.carry(frame, now)
+        } else {
+            Err(SendRefused::NotOpen)
+        };
+        match sent {
+            Ok(()) => {
+                self.stats.frames_sent += 1;
+                self.stats.bytes_sent += frame.len() as u64;
+                self.last_traffic = now;
+            }
+            Err(_) => self.stats.frames_refused += 1,
+        }
+        sent
+    }
+
+    fn carry(&mut self, frame: &[u8], now: Instant) -> Result<(), SendRefused> {
+        if self.queued > self.config.send_limit {
+            return Err(SendRefused::QueueFull);
+        }
+        match self.lane.send_frame(frame, now) {
+            Carried::Yes => {
+                self.ice.sent(now);
+                self.flush_lane(now);
+            }
+            Carried::Refused(reason) => return Err(reason),
+            Carried::No => {
+                self.channels
+                    .send_frame(&Bytes::copy_from_slice(frame), now)?;
+                self.drive(now);
+            }
+        }
+        Ok(())
+    }
+
+    /// The next datagrams to send.
+    #[must_use]
+    pub fn poll_transmit(&mut self) -> Option<Transmit> {
+        let transmit = self.transmits.pop_front()?;
+        self.queued = self.queued.saturating_sub(transmit.payload.len());
+        Some(transmit)
+    }
+
+    /// The next thing that happened.
+    #[must_use]
+    pub fn poll_event(&mut self) -> Option<LinkEvent> {
+        if let Some(event) = self.events.pop_front() {
+            return Some(event);
+        }
+        // Whoever asks has handed over what arrived together.
+        let frame = self.lane.finish()?;
+        self.on_frame(frame);
+        self.events.pop_front()
+    }
+
+    /// What carries the frames that are sent now: `Datagram` or `DataChannel`.
+    #[must_use]
+    pub fn carrier(&self) -> Carrier {
+        self.lane.carrier()
+    }
+
+    /// The longest IP packet, in bytes, that the lane carries in one datagram on this path, or is expected to. What is
+    /// longer goes over the data channel, and slower on a long path: TCP should be told to keep its segments, IP and
+    /// TCP header included, at or below it (`wire::ip::mss`). Changes as the path is probed.
+    #[must_use]
+    pub fn frame_mtu(&self) -> usize {
+        self.lane.packet_limit()
+    }
+
+    /// The path is known to take no UDP payload longer than `bytes` (EMSGSIZE, or a route's MTU). Probing goes on
+    /// below; values under 1200 count as that.
+    pub fn set_datagram_limit(&mut self, bytes: usize) {
+        self.lane.lower(bytes);
+    }
+
+    /// A frame came in, by either carrier.
+    pub(super) fn on_frame(&mut self, frame: BytesMut) {
+        self.stats.frames_received += 1;
+        self.stats.bytes_received += frame.len() as u64;
+        self.events.push_back(LinkEvent::Frame(frame));
+    }
+
+    pub(super) fn hello(&self) -> Hello {
+        Hello {
+            version: crate::config::LINK_VERSION,
+            mtu: 0,
+            lane: self.lane.offer(),
+        }
+    }
+
+    pub(super) fn on_hello(&mut self, hello: &Hello, now: Instant) {
+        let dtls = self.dtls.as_ref();
+        self.lane
+            .on_offer(hello.lane.as_ref(), || dtls?.export(), now);
+        self.lane.handle_timeout(now);
+    }
+
+    /// Takes what the lane has for the others.
+    pub(super) fn flush_lane(&mut self, now: Instant) {
+        while let Some(frame) = self.lane.poll_frame() {
+            self.last_traffic = now;
+            self.on_frame(frame);
+        }
+        if let Some((local, remote)) = self.pair {
+            while let Some(burst) = self.lane.poll_burst() {
+                self.queued += burst.payload.len();
+                self.transmits.push_back(Transmit {
+                    local,
+                    remote,
+                    payload: burst.payload,
+                    segment: burst.segment,
+                });
+            }
+        }
+        if let Some(carrier) = self.lane.poll_change() {
+            self.events.push_back(LinkEvent::Carrier(carrier));
+        }
+    }
+}
