@@ -12,7 +12,7 @@ enum Layer {
     Proof,
 }
 
-const LAYERS: [(&str, Layer); 23] = [
+const LAYERS: [(&str, Layer); 25] = [
     ("libs/model", Layer::Words),
     ("libs/wire", Layer::Words),
     ("libs/protocol", Layer::Words),
@@ -31,10 +31,12 @@ const LAYERS: [(&str, Layer); 23] = [
     ("dns-signal", Layer::Service),
     ("discovery", Layer::Service),
     ("turnpike", Layer::Service),
+    ("tests/delay-box", Layer::Proof),
     ("tests/lab", Layer::Proof),
     ("tests/sim", Layer::Proof),
     ("tests/scenarios", Layer::Proof),
     ("tests/interop", Layer::Proof),
+    ("tests/turn-load", Layer::Proof),
     ("xtask", Layer::Proof),
 ];
 
