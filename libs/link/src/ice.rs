@@ -45,6 +45,11 @@ const UFRAG_LEN: std::ops::RangeInclusive<usize> = 4..=256;
 const PWD_LEN: std::ops::RangeInclusive<usize> = 22..=256;
 
 pub(crate) enum IceEvent {
+    /// The peer's checks come in this way: its answer to ours will too, most likely. Only before any is selected.
+    Promising {
+        local: SocketAddr,
+        remote: SocketAddr,
+    },
     Selected {
         local: SocketAddr,
         remote: SocketAddr,
@@ -171,6 +176,9 @@ impl Ice {
         });
         self.give_up_at = Some(now + self.check_timeout);
         self.handle_timeout(now);
+        if let Some(pair) = self.pairs.iter().find(|pair| pair.is_trusted()) {
+            self.promise(pair.path());
+        }
         Ok(())
     }
 
@@ -298,8 +306,15 @@ impl Ice {
         } else if started {
             // RFC 8445 §7.3.1.4: a triggered check.
             self.check(at, now);
+            self.promise(path);
         }
         true
+    }
+
+    fn promise(&mut self, (local, remote): (SocketAddr, SocketAddr)) {
+        if self.selected.is_none() {
+            self.events.push(IceEvent::Promising { local, remote });
+        }
     }
 
     fn on_success(

@@ -14,6 +14,7 @@ struct World {
     routes: Box<dyn Fn(SocketAddr, SocketAddr) -> Option<Route>>,
     wire: Vec<(Instant, usize, Route, BytesMut)>,
     selected: [Vec<(SocketAddr, SocketAddr, Path)>; 2],
+    promised: [Option<(SocketAddr, SocketAddr, Instant)>; 2],
     failed: [Option<Instant>; 2],
     sent: usize,
 }
@@ -56,6 +57,7 @@ impl World {
             routes: Box::new(routes),
             wire: Vec::new(),
             selected: [Vec::new(), Vec::new()],
+            promised: [None, None],
             failed: [None, None],
             sent: 0,
         }
@@ -102,6 +104,9 @@ impl World {
                         path,
                     } => {
                         self.selected[side].push((local, remote, path));
+                    }
+                    IceEvent::Promising { local, remote } => {
+                        self.promised[side].get_or_insert((local, remote, self.now));
                     }
                     IceEvent::Failed => self.failed[side] = Some(self.now),
                 }
@@ -281,6 +286,8 @@ fn checks_that_come_before_the_answer_are_not_lost() {
     world.run(Duration::from_millis(300));
     assert_eq!(world.last(1), None, "nothing is nominated yet");
     world.introduce(0);
+    let path = (address(OFFERER), address(RELAYED), world.now);
+    assert_eq!(world.promised[0], Some(path), "known at once");
     world.run(2 * ONE_WAY);
     assert!(world.last(0).is_some() && world.last(1).is_some());
 }
