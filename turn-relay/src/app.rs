@@ -5,6 +5,7 @@ use crate::config::Settings;
 use crate::eventloop::EventLoop;
 use crate::listener::{self, Listener};
 use crate::metrics::{Metrics, Published};
+use crate::udp::Io;
 use anyhow::Context;
 use net::Clock;
 use nix::sys::eventfd::{EfdFlags, EventFd};
@@ -28,14 +29,15 @@ const ADDRESS_DEADLINE: Duration = Duration::from_secs(3);
 pub(crate) async fn run(args: &Args) -> anyhow::Result<()> {
     let settings = Settings::load(args)?;
     raise_descriptor_limit();
+    let io = choose_io(settings.io)?;
     let readiness = Readiness::new();
     let starting = readiness.task("event-loops");
-    let per_thread = listener::bind(&settings.listen, settings.threads)?;
+    let per_thread = listener::bind(&settings.listen, settings.threads, io)?;
     for address in &settings.relay_addresses {
         wait_for_address(address.bind).await?;
     }
     let own: Vec<_> = per_thread[0].iter().map(|l| l.address).collect();
-    announce(&settings, &own);
+    announce(&settings, &own, io);
 
     let registry = service_kit::shared_registry("turn_relay");
     if let Some(address) = settings.admin {
@@ -52,7 +54,7 @@ pub(crate) async fn run(args: &Args) -> anyhow::Result<()> {
     let stop = Arc::new(EventFd::from_flags(
         EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK,
     )?);
-    let mut ended = start(settings, per_thread, &own, &stop, &registry)?;
+    let mut ended = start(settings, per_thread, &own, &stop, &registry, io)?;
     starting.done();
 
     tokio::select! {
@@ -95,6 +97,7 @@ fn start(
     own: &[model::ServerAddr],
     stop: &Arc<EventFd>,
     registry: &SharedRegistry,
+    io: Io,
 ) -> anyhow::Result<Ended> {
     let started = Clock.now();
     let nonce_key = random()?;
@@ -120,7 +123,7 @@ fn start(
         let published = Arc::new(Published::default());
         shards.push(published.clone());
         let server = Server::new(config, started);
-        let event_loop = EventLoop::new(server, listeners, stop.clone(), published)?;
+        let event_loop = EventLoop::new(server, listeners, stop.clone(), published, io)?;
         let ending = ending.clone();
         thread::Builder::new()
             .name(format!("relay-{shard}"))
@@ -140,7 +143,7 @@ fn start(
     Ok(ended)
 }
 
-fn announce(settings: &Settings, listen: &[model::ServerAddr]) {
+fn announce(settings: &Settings, listen: &[model::ServerAddr], io: Io) {
     for address in listen {
         tracing::info!(address = %format_args!("udp://{address}"), "listening");
     }
@@ -153,11 +156,25 @@ fn announce(settings: &Settings, listen: &[model::ServerAddr]) {
         addresses = relay.join(", "),
         ports = %format_args!("{}-{}", settings.ports.start(), settings.ports.end()),
         threads = settings.threads,
+        %io,
         "relaying"
     );
     if settings.allow_peers.is_empty() {
         tracing::warn!("no peer may be reached: name networks in allow-peers");
     }
+}
+
+/// The highest rung of the ladder that works here, or the one that is forced.
+fn choose_io(forced: Option<Io>) -> Result<Io, ConfigError> {
+    let Some(io) = forced else {
+        return Ok(Io::probe());
+    };
+    let missing = |error: std::io::Error| {
+        let problem = format!("this kernel cannot: {error}");
+        ConfigError::of_field("io", io, problem, "leave it out, or write `auto`")
+    };
+    io.works().map_err(missing)?;
+    Ok(io)
 }
 
 /// One descriptor per relayed address: as many as the system lets us have.

@@ -49,4 +49,8 @@ pub(crate) struct Args {
     /// Health, readiness and metrics over HTTP [default: none]
     #[arg(long, value_name = "ADDR:PORT")]
     pub(crate) admin: Option<String>,
+
+    /// How datagrams come and go: auto, gso, mmsg or plain [default: auto, the first of the others that works]
+    #[arg(long, value_name = "WAY")]
+    pub(crate) io: Option<String>,
 }

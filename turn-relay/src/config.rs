@@ -4,6 +4,7 @@ mod file;
 mod parse;
 
 use crate::cli::Args;
+use crate::udp::Io;
 use file::File;
 use ipnet::IpNet;
 use model::ServerAddr;
@@ -30,6 +31,8 @@ pub(crate) struct Settings {
     /// Event loops, at least 1.
     pub(crate) threads: u16,
     pub(crate) allocations_per_user: u32,
+    /// Forced; otherwise the best that works.
+    pub(crate) io: Option<Io>,
 }
 
 impl Settings {
@@ -97,6 +100,10 @@ impl Settings {
                 .transpose()?,
             threads: threads(file.threads),
             allocations_per_user: file.allocations_per_user.unwrap_or(ALLOCATIONS_PER_USER),
+            io: parse::io(
+                args.io.as_deref().map(|text| ("--io", text)),
+                file.io.as_deref(),
+            )?,
             listen,
             credentials,
         })

@@ -5,25 +5,32 @@
 //! 2. what clients sent: one batch per listener, then the answers;
 //! 3. what peers sent: one batch per relayed address that has something;
 //! 4. the numbers for the metrics, at most every 20 ms.
+//!
+//! Sockets are watched for edges: one that was not emptied is looked at in the next turn without being reported again.
 
+use crate::carrying::Carrying;
 use crate::listener::Listener;
 use crate::metrics::{Published, ShellStats};
 use crate::relay_sockets::RelaySockets;
-use crate::udp::{Outgoing, Received, RecvBatch, SendPlan, Unsent};
-use model::{ClientAddr, PeerAddr, ServerAddr};
+use crate::udp::{Io, RecvBatch, SendPlan, Unsent};
+use model::ServerAddr;
 use net::Clock;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::eventfd::EventFd;
 use std::io;
-use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use turn_relay_proto::{Direction, FiveTuple, Now, Output, Server, Traffic, Verdict};
+use turn_relay_proto::{Direction, FiveTuple, Now, Output, Payloads, Server, Traffic};
 
 const PUBLISH_INTERVAL: Duration = Duration::from_millis(20);
 /// Sockets that one turn looks at.
 const EVENTS: usize = 256;
+/// Batches that are received before what they lead to is sent: several sockets of a turn share system calls.
+const BATCHES: usize = 4;
+/// Received bytes after which it is sent at once, while they are in the cache.
+const ENOUGH: usize = 256 * 1024;
+const WATCHED: EpollFlags = EpollFlags::EPOLLIN.union(EpollFlags::EPOLLET);
 /// Tokens below are listeners, from here on relayed addresses by slot.
 const RELAYS: u64 = 1 << 32;
 const STOP: u64 = u64::MAX;
@@ -40,6 +47,15 @@ pub(crate) struct EventLoop {
     shell: ShellStats,
     published: Arc<Published>,
     publish_at: Option<Instant>,
+    io: Io,
+}
+
+/// Sockets to look at.
+#[derive(Debug, Default)]
+struct Tokens {
+    now: Vec<u64>,
+    /// Those that were not emptied, until then.
+    next_turn: Vec<u64>,
 }
 
 impl EventLoop {
@@ -52,11 +68,11 @@ impl EventLoop {
         listeners: Vec<Listener>,
         stop: Arc<EventFd>,
         published: Arc<Published>,
+        io: Io,
     ) -> io::Result<Self> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
         for (index, listener) in listeners.iter().enumerate() {
-            let event = EpollEvent::new(EpollFlags::EPOLLIN, index as u64);
-            epoll.add(&listener.socket, event)?;
+            epoll.add(&listener.socket, EpollEvent::new(WATCHED, index as u64))?;
         }
         epoll.add(&*stop, EpollEvent::new(EpollFlags::EPOLLIN, STOP))?;
         Ok(Self {
@@ -64,11 +80,12 @@ impl EventLoop {
             epoll,
             _stop: stop,
             listeners,
-            relays: RelaySockets::default(),
+            relays: RelaySockets::new(io),
             server,
             shell: ShellStats::default(),
             published,
             publish_at: None,
+            io,
         })
     }
 
@@ -77,11 +94,17 @@ impl EventLoop {
     /// # Errors
     /// When the kernel refuses to wait.
     pub(crate) fn run(mut self) -> io::Result<()> {
-        let mut recv = RecvBatch::new();
-        let mut plan = SendPlan::default();
+        let mut recv: Vec<_> = (0..BATCHES).map(|_| RecvBatch::new(self.io)).collect();
+        let mut plan = SendPlan::new(self.io);
         let mut events = vec![EpollEvent::empty(); EVENTS];
+        let (mut clients, mut peers) = (Tokens::default(), Tokens::default());
         loop {
-            let ready = match self.epoll.wait(&mut events, self.timeout()) {
+            let timeout = if clients.next_turn.is_empty() && peers.next_turn.is_empty() {
+                self.timeout()
+            } else {
+                EpollTimeout::ZERO
+            };
+            let ready = match self.epoll.wait(&mut events, timeout) {
                 Ok(ready) => &events[..ready],
                 Err(nix::Error::EINTR) => &[],
                 Err(error) => return Err(error.into()),
@@ -90,26 +113,26 @@ impl EventLoop {
                 instant: self.clock.now(),
                 unix: self.clock.unix_time(),
             };
-            if ready.iter().any(|event| event.data() == STOP) {
-                // It is left as it is, for the other loops to see.
-                self.published.store(self.server.stats(), &self.shell);
-                return Ok(());
+            clients.begin_turn();
+            peers.begin_turn();
+            for event in ready {
+                match event.data() {
+                    STOP => {
+                        // It is left as it is, for the other loops to see.
+                        self.published.store(self.server.stats(), &self.shell);
+                        return Ok(());
+                    }
+                    token if token < RELAYS => clients.now.push(token),
+                    token => peers.now.push(token),
+                }
             }
+            let worked = !clients.now.is_empty() || !peers.now.is_empty();
             self.server.handle_timeout(now.instant);
             self.drain_outputs(now, &mut plan);
-            for event in ready.iter().filter(|event| event.data() < RELAYS) {
-                self.receive_from_clients(now, event.data() as usize, &mut recv, &mut plan);
-                self.drain_outputs(now, &mut plan);
-            }
-            for event in ready.iter().filter(|event| event.data() >= RELAYS) {
-                self.receive_from_peers(
-                    now,
-                    (event.data() - RELAYS) as usize,
-                    &mut recv,
-                    &mut plan,
-                );
-            }
-            self.publish(now.instant, !ready.is_empty());
+            self.receive(now, &mut clients, &mut recv, &mut plan);
+            self.drain_outputs(now, &mut plan);
+            self.receive(now, &mut peers, &mut recv, &mut plan);
+            self.publish(now.instant, worked);
         }
     }
 
@@ -125,56 +148,41 @@ impl EventLoop {
         EpollTimeout::from(millis)
     }
 
-    fn receive_from_clients(
+    /// One batch from each socket, and what it leads to out again.
+    fn receive(
         &mut self,
         now: Now,
-        index: usize,
-        recv: &mut RecvBatch,
+        tokens: &mut Tokens,
+        recv: &mut [RecvBatch],
         plan: &mut SendPlan,
     ) {
-        let Some(listener) = self.listeners.get(index) else {
-            return;
-        };
-        let filled = fill(recv, listener.socket.as_fd());
-        let mut out = plan.start();
-        for received in (0..filled).filter_map(|at| recv.get(at)) {
-            let path = FiveTuple {
-                client: ClientAddr(received.source),
-                server: server_address(listener, &received),
+        let mut todo = tokens.now.iter().copied().peekable();
+        while todo.peek().is_some() {
+            let mut carrying = Carrying {
+                now,
+                server: &mut self.server,
+                listeners: &self.listeners,
+                relays: &self.relays,
+                out: plan.start(),
             };
-            for datagram in received.datagrams() {
-                let verdict = self.server.handle_client_datagram(now, path, datagram);
-                carry_out(&mut out, &self.relays, &self.listeners, verdict);
+            let mut bytes = 0;
+            for (batch, token) in recv.iter_mut().zip(&mut todo) {
+                let taken = if token < RELAYS {
+                    carrying.from_clients(token as usize, batch)
+                } else {
+                    carrying.from_peers((token - RELAYS) as usize, batch)
+                };
+                if taken.more {
+                    tokens.next_turn.push(token);
+                }
+                bytes += taken.bytes;
+                if bytes > ENOUGH {
+                    break;
+                }
             }
+            let unsent = carrying.out.flush();
+            self.account(&unsent);
         }
-        let unsent = out.flush();
-        self.account(&unsent);
-    }
-
-    fn receive_from_peers(
-        &mut self,
-        now: Now,
-        slot: usize,
-        recv: &mut RecvBatch,
-        plan: &mut SendPlan,
-    ) {
-        // It may have been closed since it was found ready.
-        let Some(relay) = self.relays.at(slot) else {
-            return;
-        };
-        let filled = fill(recv, relay.socket.as_fd());
-        let mut out = plan.start();
-        for received in (0..filled).filter_map(|at| recv.get(at)) {
-            let peer = PeerAddr(received.source);
-            for datagram in received.datagrams() {
-                let verdict = self
-                    .server
-                    .handle_peer_datagram(now, relay.id, peer, datagram);
-                carry_out(&mut out, &self.relays, &self.listeners, verdict);
-            }
-        }
-        let unsent = out.flush();
-        self.account(&unsent);
     }
 
     fn drain_outputs(&mut self, now: Now, plan: &mut SendPlan) {
@@ -184,7 +192,7 @@ impl EventLoop {
                 Output::OpenRelay { relay, address } => {
                     let opened = self.relays.open(relay, address).and_then(|open| {
                         let token = RELAYS + relay.slot() as u64;
-                        let event = EpollEvent::new(EpollFlags::EPOLLIN, token);
+                        let event = EpollEvent::new(WATCHED, token);
                         self.epoll.add(&open.socket, event).map_err(|error| {
                             tracing::warn!(%error, "cannot watch the socket of a relayed address");
                             turn_relay_proto::OpenError::Other
@@ -205,7 +213,7 @@ impl EventLoop {
             return;
         };
         let mut out = plan.start();
-        let parts = (&[][..], bytes, 0);
+        let parts = (&[][..], Payloads::one(bytes), 0);
         let from = listener.source(path.server);
         let socket = listener.socket.as_fd();
         out.push(socket, path.client.0, from, Direction::ToClient, parts);
@@ -249,57 +257,13 @@ impl EventLoop {
     }
 }
 
-fn fill(recv: &mut RecvBatch, socket: std::os::fd::BorrowedFd<'_>) -> usize {
-    recv.fill(socket).unwrap_or_else(|error| {
-        tracing::debug!(%error, "cannot receive");
-        0
-    })
-}
-
-fn server_address(listener: &Listener, received: &Received<'_>) -> ServerAddr {
-    match received.local {
-        Some(ip) => ServerAddr(SocketAddr::new(ip, listener.address.0.port())),
-        None => listener.address,
+impl Tokens {
+    fn begin_turn(&mut self) {
+        self.now.clear();
+        self.now.append(&mut self.next_turn);
     }
 }
 
 fn listener_of(listeners: &[Listener], server: ServerAddr) -> Option<&Listener> {
     listeners.iter().find(|listener| listener.serves(server))
-}
-
-/// Puts a verdict into the plan.
-#[inline]
-fn carry_out<'b>(
-    out: &mut Outgoing<'_, 'b>,
-    relays: &'b RelaySockets,
-    listeners: &'b [Listener],
-    verdict: Verdict<'b>,
-) {
-    match verdict {
-        Verdict::ToPeer {
-            relay,
-            peer,
-            payload,
-        } => {
-            if let Some(relay) = relays.get(relay) {
-                let parts = (&[][..], payload, 0);
-                let socket = relay.socket.as_fd();
-                out.push(socket, peer.0, None, Direction::ToPeer, parts);
-            }
-        }
-        Verdict::ToClient {
-            path,
-            prefix,
-            payload,
-            padding,
-        } => {
-            if let Some(listener) = listener_of(listeners, path.server) {
-                let parts = (prefix.as_bytes(), payload, padding);
-                let socket = listener.socket.as_fd();
-                let from = listener.source(path.server);
-                out.push(socket, path.client.0, from, Direction::ToClient, parts);
-            }
-        }
-        Verdict::Handled | Verdict::Dropped(_) => {}
-    }
 }

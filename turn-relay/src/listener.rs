@@ -1,6 +1,6 @@
 //! The sockets that clients send to: for each address one per event loop, so that none is shared.
 
-use crate::udp::{self, SocketOptions};
+use crate::udp::{self, Io, SocketOptions};
 use model::ServerAddr;
 use service_kit::ConfigError;
 use std::io;
@@ -33,13 +33,17 @@ impl Listener {
 ///
 /// # Errors
 /// When one cannot be bound: one line, and exit code 1.
-pub(crate) fn bind(listen: &[ServerAddr], threads: u16) -> Result<Vec<Vec<Listener>>, ConfigError> {
+pub(crate) fn bind(
+    listen: &[ServerAddr],
+    threads: u16,
+    io: Io,
+) -> Result<Vec<Vec<Listener>>, ConfigError> {
     let mut per_thread: Vec<Vec<Listener>> = (0..threads).map(|_| Vec::new()).collect();
     for address in listen {
         let failed = |error: io::Error| ConfigError::listen("listen", address.0, &error);
         for (listeners, listener) in per_thread
             .iter_mut()
-            .zip(bind_one(*address, threads).map_err(failed)?)
+            .zip(bind_one(*address, threads, io).map_err(failed)?)
         {
             listeners.push(listener);
         }
@@ -47,11 +51,13 @@ pub(crate) fn bind(listen: &[ServerAddr], threads: u16) -> Result<Vec<Vec<Listen
     Ok(per_thread)
 }
 
-fn bind_one(address: ServerAddr, threads: u16) -> io::Result<Vec<Listener>> {
+fn bind_one(address: ServerAddr, threads: u16, io: Io) -> io::Result<Vec<Listener>> {
     let mut options = SocketOptions {
         reuse_port: false,
         // Answers must come from the address that was asked.
         local_address: address.0.ip().is_unspecified(),
+        gro: io == Io::Gso,
+        ..SocketOptions::default()
     };
     // With SO_REUSEPORT a second relay would silently get half of the clients of the first: so first without.
     let alone = udp::bind(address.0, &options)?;

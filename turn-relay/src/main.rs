@@ -11,6 +11,7 @@ mod config;
 mod app;
 mod listener;
 mod eventloop;
+mod carrying;
 mod relay_sockets;
 mod udp;
 mod metrics;

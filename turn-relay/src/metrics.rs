@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | `allocations`, `permissions`, `channels` | now | |
 //! | `allocations_created_total` | allocations | |
-//! | `allocations_ended_total` | allocations | `reason`: deleted, expired |
+//! | `allocations_ended_total` | allocations | `reason`: deleted, expired, disconnected |
 //! | `relayed_bytes_total` | bytes of application data | `direction`: to_peer, to_client |
 //! | `relayed_packets_total` | datagrams | `direction` |
 //! | `dropped_packets_total` | datagrams | `reason`: those of `DropReason`, send_buffer_full, send_refused |
@@ -118,6 +118,7 @@ impl Collector for Metrics {
             &[
                 one("deleted", |s, _| s.allocations_deleted),
                 one("expired", |s, _| s.allocations_expired),
+                one("disconnected", |s, _| s.allocations_disconnected),
             ],
         )?;
         family(

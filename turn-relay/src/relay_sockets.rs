@@ -1,6 +1,6 @@
 //! The sockets of relayed addresses, found by their slot.
 
-use crate::udp::{self, SocketOptions};
+use crate::udp::{self, Io, SocketOptions};
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use turn_relay_proto::{OpenError, RelayId};
@@ -13,19 +13,30 @@ pub(crate) struct RelaySocket {
 }
 
 /// By [`RelayId::slot`]: a peer's packet finds its allocation, and a client's its socket, by index.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct RelaySockets {
     slots: Vec<Option<RelaySocket>>,
+    options: SocketOptions,
 }
 
 impl RelaySockets {
+    pub(crate) fn new(io: Io) -> Self {
+        Self {
+            slots: Vec::new(),
+            options: SocketOptions {
+                gro: io == Io::Gso,
+                ..SocketOptions::default()
+            },
+        }
+    }
+
     /// Binds a socket and keeps it.
     pub(crate) fn open(
         &mut self,
         id: RelayId,
         address: SocketAddr,
     ) -> Result<&RelaySocket, OpenError> {
-        let socket = udp::bind(address, &SocketOptions::default()).map_err(|error| {
+        let socket = udp::bind(address, &self.options).map_err(|error| {
             if error.kind() == io::ErrorKind::AddrInUse {
                 return OpenError::PortInUse;
             }

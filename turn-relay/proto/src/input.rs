@@ -1,5 +1,6 @@
 //! Everything that can enter the core, apart from the datagrams themselves.
 
+use crate::Transport;
 use model::{ClientAddr, ServerAddr, UnixTime};
 use std::hash::{Hash, Hasher};
 use std::net::{IpAddr, SocketAddr};
@@ -14,12 +15,13 @@ pub struct Now {
     pub unix: UnixTime,
 }
 
-/// How a client reaches the server: client address, server address, and UDP
+/// How a client reaches the server: client address, server address, and transport
 /// ([RFC 8656 section 3](https://www.rfc-editor.org/rfc/rfc8656#section-3)). An allocation belongs to exactly one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FiveTuple {
     pub client: ClientAddr,
     pub server: ServerAddr,
+    pub transport: Transport,
 }
 
 impl Hash for FiveTuple {
@@ -33,6 +35,115 @@ impl Hash for FiveTuple {
                 state.write_u16(port);
             }
         }
+    }
+}
+
+/// Datagrams of one length that came the same way, one after the other, as GRO hands them over; the last may be shorter.
+#[derive(Clone, Copy, Debug)]
+pub struct Burst<'a> {
+    bytes: &'a [u8],
+    segment: usize,
+}
+
+impl<'a> Burst<'a> {
+    /// Datagrams of `segment` bytes each; `bytes.len()` for a single one. No bytes are one empty datagram.
+    pub fn new(bytes: &'a [u8], segment: usize) -> Self {
+        let segment = segment.clamp(1, bytes.len().max(1));
+        Self { bytes, segment }
+    }
+
+    /// A single datagram.
+    pub fn one(datagram: &'a [u8]) -> Self {
+        Self::new(datagram, datagram.len())
+    }
+
+    /// The first datagram.
+    pub fn first(&self) -> &'a [u8] {
+        &self.bytes[..self.segment.min(self.bytes.len())]
+    }
+
+    /// How many there are of the first one's length, at least 1: all, or all but the last.
+    pub fn of_equal_length(&self) -> usize {
+        (self.bytes.len() / self.segment).max(1)
+    }
+
+    /// How many, at least 1 and from the first on, have its length and its first `N` bytes.
+    pub(crate) fn alike<const N: usize>(&self) -> usize {
+        let Some(head) = self.first().first_chunk::<N>() else {
+            return 1;
+        };
+        let same = |datagram: &&[u8]| datagram.first_chunk::<N>() == Some(head);
+        self.bytes
+            .chunks_exact(self.segment)
+            .take_while(same)
+            .count()
+            .max(1)
+    }
+
+    /// What follows the first `count` datagrams, if anything does.
+    pub fn after(&self, count: usize) -> Option<Self> {
+        let rest = self.bytes.get(count * self.segment..)?;
+        (!rest.is_empty()).then(|| Self::new(rest, self.segment))
+    }
+
+    /// The payloads of the first `count` datagrams, of which `payload` is the first one's, and each of the others lies
+    /// in its datagram where this one does. `None` if that leaves the burst.
+    pub fn payloads(&self, payload: &'a [u8], count: usize) -> Option<Payloads<'a>> {
+        let offset = (payload.as_ptr() as usize).checked_sub(self.bytes.as_ptr() as usize)?;
+        let last = offset + count.checked_sub(1)? * self.segment;
+        Some(Payloads {
+            bytes: self.bytes.get(offset..last + payload.len())?,
+            stride: self.segment,
+            len: payload.len(),
+            count,
+        })
+    }
+}
+
+/// Payloads of one length at equal distances.
+#[derive(Clone, Copy, Debug)]
+pub struct Payloads<'a> {
+    bytes: &'a [u8],
+    stride: usize,
+    len: usize,
+    count: usize,
+}
+
+impl<'a> Payloads<'a> {
+    /// A single one.
+    pub fn one(payload: &'a [u8]) -> Self {
+        Self {
+            bytes: payload,
+            stride: payload.len(),
+            len: payload.len(),
+            count: 1,
+        }
+    }
+
+    /// From the beginning of the first to the end of the last.
+    pub fn bytes(&self) -> &'a [u8] {
+        self.bytes
+    }
+
+    /// Bytes from the beginning of one to that of the next.
+    pub fn stride(&self) -> usize {
+        self.stride
+    }
+
+    /// The length of each.
+    pub fn payload_len(&self) -> usize {
+        self.len
+    }
+
+    /// How many there are, at least 1.
+    pub fn count(&self) -> usize {
+        self.count
+    }
+
+    /// Each of them.
+    pub fn iter(&self) -> impl Iterator<Item = &'a [u8]> {
+        let (bytes, stride, len) = (self.bytes, self.stride, self.len);
+        (0..self.count).map(move |at| &bytes[at * stride..][..len])
     }
 }
 

@@ -1,10 +1,10 @@
 //! The mind of a TURN server over UDP: it decides about every datagram, and sees no socket, clock or random source.
 //!
-//! The journey of a datagram: [`Server::handle_client_datagram`] tells ChannelData from STUN; ChannelData and Send
+//! The journey of a datagram: [`Server::handle_client_burst`] tells ChannelData from STUN; ChannelData and Send
 //! indications take the packet path (`relay`), requests are authenticated (`auth`) and go to their method's module
 //! (`request/…`), which changes an `allocation` and answers. What comes from a peer enters by
-//! [`Server::handle_peer_datagram`]. The answer to all of them is a [`Verdict`] that borrows the payload, or an
-//! [`Output`]. Who may be reached is decided in [`PeerPolicy`], who may ask in [`Credentials`].
+//! [`Server::handle_peer_burst`]. The answer to all of them is a [`Verdict`] that borrows the payload, or an
+//! [`Output`]; it holds for as many equal datagrams as it says, so that a run of them is decided about once. Who may be reached is decided in [`PeerPolicy`], who may ask in [`Credentials`].
 //!
 //! Invariants: the packet path allocates nothing; for whoever has not proved to hold a credential nothing is stored, and
 //! the answer is at most [`max_unauthenticated_answer`] bytes; every map and list has a bound; every datagram that is
@@ -20,6 +20,7 @@
 #![forbid(unsafe_code)]
 
 mod input;
+mod transport;
 mod server;
 mod relay;
 mod request;
@@ -36,12 +37,13 @@ mod output;
 
 pub use auth::{Credentials, rest_password};
 pub use config::{Limits, RelayAddress, ServerConfig};
-pub use input::{AllocationId, Family, FiveTuple, Now, OpenError, RelayId};
+pub use input::{AllocationId, Burst, Family, FiveTuple, Now, OpenError, Payloads, RelayId};
 pub use output::{DropReason, Output, Prefix, Verdict};
 pub use peer_policy::PeerPolicy;
 pub use server::Server;
 pub use shared::Shared;
 pub use stats::{Direction, ERROR_CODES, Stats, Traffic};
+pub use transport::{ConnectionId, Transport};
 
 /// The size of the largest answer to a request without valid credentials, for a realm of so many bytes: a 401 or 438
 /// (header 20, ERROR-CODE 20, REALM, NONCE 44, PASSWORD-ALGORITHMS 12, FINGERPRINT 8), or a 420 to a Binding request

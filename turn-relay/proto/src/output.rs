@@ -52,6 +52,10 @@ impl Prefix {
         }
     }
 
+    pub(crate) fn is_channel_data(&self) -> bool {
+        usize::from(self.len) == wire::channel_data::HEADER_LEN
+    }
+
     pub fn as_bytes(&self) -> &[u8] {
         &self.bytes[..usize::from(self.len)]
     }

@@ -6,8 +6,8 @@ use crate::auth::nonce::Nonces;
 use crate::random::Random;
 use crate::timer::{Reason, Timers};
 use crate::{
-    AllocationId, DropReason, Family, FiveTuple, Now, OpenError, Output, RelayId, ServerConfig,
-    Stats, Verdict, request,
+    AllocationId, Burst, DropReason, Family, FiveTuple, Now, OpenError, Output, RelayId,
+    ServerConfig, Stats, Verdict, request,
 };
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -55,13 +55,32 @@ impl Server {
         path: FiveTuple,
         datagram: &'a [u8],
     ) -> Verdict<'a> {
-        let verdict = match datagram.first() {
+        self.handle_client_burst(now, path, Burst::one(datagram)).0
+    }
+
+    /// Datagrams that came from a client: what becomes of the first, and of how many it is true, at least 1.
+    ///
+    /// The payloads of the others are where the verdict's payload is in the first: [`Burst::payloads`].
+    #[inline]
+    pub fn handle_client_burst<'a>(
+        &mut self,
+        now: Now,
+        path: FiveTuple,
+        burst: Burst<'a>,
+    ) -> (Verdict<'a>, usize) {
+        let first = burst.first();
+        let (verdict, count) = match first.first() {
             // Wider than RFC 7983's 64 to 79: RFC 5766 has channel numbers up to 0x7FFF.
-            Some(0x40..=0x7F) => self.relay_channel_data(now, path, datagram),
-            Some(0..=3) => self.handle_stun(now, path, datagram),
-            _ => Verdict::Dropped(DropReason::NotTurn),
+            Some(0x40..=0x7F) => {
+                // What has the same header and length has the same fate.
+                let count = burst.alike::<{ wire::channel_data::HEADER_LEN }>();
+                (self.relay_channel_data(now, path, first), count)
+            }
+            Some(0..=3) => (self.handle_stun(now, path, first), 1),
+            _ => (Verdict::Dropped(DropReason::NotTurn), 1),
         };
-        self.count(verdict)
+        self.count(&verdict, count);
+        (verdict, count)
     }
 
     /// A datagram that arrived on a relayed transport address. `relay` is what the shell opened the socket for.
@@ -73,19 +92,38 @@ impl Server {
         peer: model::PeerAddr,
         payload: &'a [u8],
     ) -> Verdict<'a> {
-        let verdict = self.relay_to_client(now, relay, peer, payload);
-        self.count(verdict)
+        self.handle_peer_burst(now, relay, peer, Burst::one(payload))
+            .0
+    }
+
+    /// Datagrams that came from one peer; otherwise as [`Server::handle_client_burst`].
+    #[inline]
+    pub fn handle_peer_burst<'a>(
+        &mut self,
+        now: Now,
+        relay: RelayId,
+        peer: model::PeerAddr,
+        burst: Burst<'a>,
+    ) -> (Verdict<'a>, usize) {
+        let verdict = self.relay_to_client(now, relay, peer, burst.first());
+        let count = match &verdict {
+            // Each Data indication has a transaction of its own.
+            Verdict::ToClient { prefix, .. } if !prefix.is_channel_data() => 1,
+            _ => burst.of_equal_length(),
+        };
+        self.count(&verdict, count);
+        (verdict, count)
     }
 
     #[inline]
-    fn count<'a>(&mut self, verdict: Verdict<'a>) -> Verdict<'a> {
-        match &verdict {
-            Verdict::ToPeer { payload, .. } => self.stats.to_peer.count(payload.len()),
-            Verdict::ToClient { payload, .. } => self.stats.to_client.count(payload.len()),
+    fn count(&mut self, verdict: &Verdict<'_>, count: usize) {
+        let stats = &mut self.stats;
+        match verdict {
+            Verdict::ToPeer { payload, .. } => stats.to_peer.count(count, payload.len()),
+            Verdict::ToClient { payload, .. } => stats.to_client.count(count, payload.len()),
             Verdict::Handled => {}
-            Verdict::Dropped(reason) => self.stats.on_dropped(*reason),
+            Verdict::Dropped(reason) => stats.on_dropped(*reason, count),
         }
-        verdict
     }
 
     fn handle_stun<'a>(&mut self, now: Now, path: FiveTuple, datagram: &'a [u8]) -> Verdict<'a> {

@@ -20,9 +20,9 @@ pub struct Traffic {
 }
 
 impl Traffic {
-    pub(crate) fn count(&mut self, bytes: usize) {
-        self.packets += 1;
-        self.bytes += bytes as u64;
+    pub(crate) fn count(&mut self, packets: usize, bytes_each: usize) {
+        self.packets += packets as u64;
+        self.bytes += (packets * bytes_each) as u64;
     }
 }
 
@@ -46,6 +46,8 @@ pub struct Stats {
     pub allocations_deleted: u64,
     /// Ended by time.
     pub allocations_expired: u64,
+    /// Ended with the client's connection.
+    pub allocations_disconnected: u64,
     pub binding_requests: u64,
     pub allocate_requests: u64,
     pub refresh_requests: u64,
@@ -77,8 +79,8 @@ impl Stats {
         counted.bytes -= lost.bytes.min(counted.bytes);
     }
 
-    pub(crate) fn on_dropped(&mut self, reason: DropReason) {
-        self.dropped[reason as usize] += 1;
+    pub(crate) fn on_dropped(&mut self, reason: DropReason, packets: usize) {
+        self.dropped[reason as usize] += packets as u64;
     }
 
     pub(crate) fn on_error_response(&mut self, code: u16) {

@@ -32,4 +32,7 @@ pub(super) struct File {
     pub(super) threads: Option<NonZeroUsize>,
     /// Allocations that one user may hold at a time. Default: 4096.
     pub(super) allocations_per_user: Option<u32>,
+    /// How datagrams come and go: `gso`, `mmsg` or `plain`, each with more system calls than the one before; `auto` for
+    /// the first of them that works. Default: `auto`.
+    pub(super) io: Option<String>,
 }

@@ -1,6 +1,7 @@
 //! Values, with errors that say what would be right.
 
 use super::{Values, same_family};
+use crate::udp::Io;
 use ipnet::IpNet;
 use model::ServerAddr;
 use service_kit::{ConfigError, Secret};
@@ -202,6 +203,28 @@ pub(super) fn ports(field: &str, text: &str) -> Result<RangeInclusive<u16>, Conf
             "write LO-HI with 1 <= LO <= HI <= 65535, for example 49152-65535",
         )
     })
+}
+
+/// The rung that is forced, if one is.
+pub(super) fn io(
+    flag: Option<(&'static str, &str)>,
+    field: Option<&str>,
+) -> Result<Option<Io>, ConfigError> {
+    let Some((field, text)) = flag.or(field.map(|text| ("io", text))) else {
+        return Ok(None);
+    };
+    match text {
+        "auto" => Ok(None),
+        "gso" => Ok(Some(Io::Gso)),
+        "mmsg" => Ok(Some(Io::Mmsg)),
+        "plain" => Ok(Some(Io::Plain)),
+        _ => Err(ConfigError::of_field(
+            field,
+            text,
+            "no such way",
+            "write auto, gso, mmsg or plain",
+        )),
+    }
 }
 
 pub(super) fn admin(field: &str, text: &str) -> Result<SocketAddr, ConfigError> {

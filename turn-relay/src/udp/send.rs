@@ -1,32 +1,37 @@
 //! Sending: what a batch leads to is collected, datagrams of equal size from one socket to one destination are joined
 //! (GSO), and leave together, straight from where they were received: nothing is copied here.
 
+use crate::udp::Io;
 use crate::udp::sendmmsg::Scratch;
 use std::io;
 use std::marker::PhantomData;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
-use turn_relay_proto::{Direction, Traffic};
+use turn_relay_proto::{Direction, Payloads, Traffic};
 
 /// `UDP_MAX_SEGMENTS` of Linux before 6.x is 64.
 const MAX_SEGMENTS: u16 = 64;
 /// Below 65 535 less the headers of UDP and IPv6.
 const MAX_BYTES: usize = 65_000;
-/// Joined datagrams per system call.
+/// Messages per system call.
 const MESSAGES: usize = 64;
 /// Groups that are remembered as open: flows that arrive interleaved are still joined.
 const OPEN: usize = 64;
-const NONE: u32 = u32::MAX;
+pub(super) const NONE: u32 = u32::MAX;
 
-/// One datagram: prefix, payload, padding.
+/// Datagrams that were received one after the other, each to leave as prefix, payload, padding.
 #[derive(Debug)]
-pub(super) struct Segment {
+pub(super) struct Run {
     pub(super) prefix: u32,
     pub(super) prefix_len: u8,
     pub(super) padding: u8,
+    pub(super) count: u16,
     pub(super) len: u32,
+    /// From one payload to the next.
+    pub(super) stride: u32,
+    /// The first payload; the others follow within the same borrowed bytes.
     pub(super) payload: *const u8,
-    next: u32,
+    pub(super) next: u32,
 }
 
 /// Datagrams that can leave as one: all of `size` bytes, the last perhaps shorter.
@@ -36,12 +41,12 @@ pub(super) struct Group {
     pub(super) to: SocketAddr,
     pub(super) from: Option<IpAddr>,
     direction: Direction,
-    size: usize,
+    pub(super) size: usize,
     bytes: usize,
     payload_bytes: u64,
-    count: u16,
+    pub(super) count: u16,
     closed: bool,
-    first: u32,
+    pub(super) first: u32,
     last: u32,
 }
 
@@ -57,14 +62,15 @@ pub(crate) struct Unsent {
 }
 
 /// The memory of a plan, used again for each.
-#[derive(Default)]
 pub(crate) struct SendPlan {
-    segments: Vec<Segment>,
+    runs: Vec<Run>,
     groups: Vec<Group>,
     prefixes: Vec<u8>,
-    open: Vec<u32>,
+    open: [u32; OPEN],
     order: Vec<u32>,
     scratch: Scratch,
+    io: Io,
+    /// The device turned out to know no GSO.
     without_gso: bool,
 }
 
@@ -77,16 +83,41 @@ impl std::fmt::Debug for SendPlan {
 }
 
 impl SendPlan {
+    pub(crate) fn new(io: Io) -> Self {
+        Self {
+            runs: Vec::new(),
+            groups: Vec::new(),
+            prefixes: Vec::new(),
+            open: [NONE; OPEN],
+            order: Vec::new(),
+            scratch: Scratch::default(),
+            io,
+            without_gso: false,
+        }
+    }
+
     /// Begins a plan whose payloads and sockets live for `'b`.
     pub(crate) fn start<'b>(&mut self) -> Outgoing<'_, 'b> {
-        self.segments.clear();
+        self.runs.clear();
         self.groups.clear();
         self.prefixes.clear();
-        self.open.clear();
-        self.open.resize(OPEN, NONE);
+        self.open = [NONE; OPEN];
         Outgoing {
             plan: self,
             borrows: PhantomData,
+        }
+    }
+
+    /// Whether joined datagrams were refused, so that none are joined any more.
+    pub(crate) fn gave_up_joining(&self) -> bool {
+        self.without_gso
+    }
+
+    fn most_segments(&self) -> u16 {
+        if self.io == Io::Gso && !self.without_gso {
+            MAX_SEGMENTS
+        } else {
+            1
         }
     }
 }
@@ -99,8 +130,8 @@ pub(crate) struct Outgoing<'p, 'b> {
 }
 
 impl<'b> Outgoing<'_, 'b> {
-    /// Adds a datagram of `prefix`, `payload` and `padding` (0 to 3) zero bytes. `from` where the socket has no address
-    /// of its own.
+    /// Adds datagrams of `prefix`, each of `payloads`, and `padding` (0 to 3) zero bytes. `from` where the socket has no
+    /// address of its own.
     #[inline]
     pub(crate) fn push(
         &mut self,
@@ -108,96 +139,102 @@ impl<'b> Outgoing<'_, 'b> {
         to: SocketAddr,
         from: Option<IpAddr>,
         direction: Direction,
-        (prefix, payload, padding): (&[u8], &'b [u8], u8),
+        (prefix, payloads, padding): (&[u8], Payloads<'b>, u8),
     ) {
+        let most = self.plan.most_segments();
         let plan = &mut *self.plan;
         let socket = socket.as_raw_fd();
-        let size = prefix.len() + payload.len() + usize::from(padding);
+        let len = payloads.payload_len();
+        let size = prefix.len() + len + usize::from(padding);
+        let prefix_at = plan.prefixes.len() as u32;
+        plan.prefixes.extend_from_slice(prefix);
         let slot = (socket as usize ^ usize::from(to.port())) % OPEN;
-        let index = plan.open[slot];
-        let group = plan.groups.get_mut(index as usize).filter(|group| {
-            group.socket == socket
-                && group.to == to
-                && group.from == from
-                && !group.closed
-                // An empty datagram adds no bytes, so the kernel would not make one of it.
-                && size > 0
-                && size <= group.size
-                && group.bytes + size <= MAX_BYTES
-        });
-        let same_prefix = group.as_ref().is_some_and(|group| {
-            let last = &plan.segments[group.last as usize];
-            let at = last.prefix as usize;
-            plan.prefixes[at..at + usize::from(last.prefix_len)] == *prefix
-        });
-        let at = match &group {
-            Some(group) if same_prefix => plan.segments[group.last as usize].prefix,
-            _ => {
-                plan.prefixes.extend_from_slice(prefix);
-                (plan.prefixes.len() - prefix.len()) as u32
+        let mut done = 0;
+        while done < payloads.count() {
+            let rest = payloads.count() - done;
+            let index = plan.open[slot];
+            let room = plan
+                .groups
+                .get(index as usize)
+                .filter(|group| {
+                    group.socket == socket
+                        && group.to == to
+                        && group.from == from
+                        && group.direction == direction
+                })
+                .map_or(0, |group| group.room(size, rest, most));
+            let begins = room == 0;
+            let count = if begins {
+                (MAX_BYTES / size.max(1)).clamp(1, rest.min(usize::from(most)))
+            } else {
+                room
+            };
+            let run = plan.runs.len() as u32;
+            plan.runs.push(Run {
+                prefix: prefix_at,
+                prefix_len: prefix.len() as u8,
+                padding,
+                count: count as u16,
+                len: len as u32,
+                stride: payloads.stride() as u32,
+                payload: payloads.bytes()[done * payloads.stride()..].as_ptr(),
+                next: NONE,
+            });
+            done += count;
+            if begins {
+                plan.open[slot] = plan.groups.len() as u32;
+                plan.groups.push(Group {
+                    socket,
+                    to,
+                    from,
+                    direction,
+                    size,
+                    bytes: 0,
+                    payload_bytes: 0,
+                    count: 0,
+                    closed: false,
+                    first: run,
+                    last: run,
+                });
             }
-        };
-        let new = plan.segments.len() as u32;
-        plan.segments.push(Segment {
-            prefix: at,
-            prefix_len: prefix.len() as u8,
-            padding,
-            len: payload.len() as u32,
-            payload: payload.as_ptr(),
-            next: NONE,
-        });
-        if let Some(group) = group {
-            plan.segments[group.last as usize].next = new;
-            group.last = new;
-            group.count += 1;
-            group.bytes += size;
-            group.payload_bytes += payload.len() as u64;
-            group.closed = size < group.size || group.count == MAX_SEGMENTS;
-            return;
-        }
-        plan.open[slot] = plan.groups.len() as u32;
-        plan.groups.push(Group {
-            socket,
-            to,
-            from,
-            direction,
-            size,
-            bytes: size,
-            payload_bytes: payload.len() as u64,
-            count: 1,
+            let index = plan.open[slot] as usize;
+            let group = &mut plan.groups[index];
+            if !begins {
+                plan.runs[group.last as usize].next = run;
+                group.last = run;
+            }
+            group.count += count as u16;
+            group.bytes += count * size;
+            group.payload_bytes += (count * len) as u64;
             // Nothing is joined to an empty datagram.
-            closed: size == 0,
-            first: new,
-            last: new,
-        });
+            group.closed = size < group.size || size == 0 || group.count >= most;
+        }
     }
 
     /// Sends all of it. What the kernel does not take is lost, as it would be on any full link.
     pub(crate) fn flush(self) -> Unsent {
         let plan = self.plan;
         let mut unsent = Unsent::default();
-        plan.order.clear();
-        plan.order.extend(0..plan.groups.len() as u32);
+        let mut order = std::mem::take(&mut plan.order);
+        order.clear();
+        order.extend(0..plan.groups.len() as u32);
         let groups = &plan.groups;
-        // Stable: what one socket sends stays in order.
-        plan.order
-            .sort_by_key(|index| groups[*index as usize].socket);
-        let order = std::mem::take(&mut plan.order);
+        // What one socket sends stays in order.
+        order.sort_unstable_by_key(|index| (groups[*index as usize].socket, *index));
+        let messages = if plan.io == Io::Plain { 1 } else { MESSAGES };
         for same_socket in
             order.chunk_by(|a, b| groups[*a as usize].socket == groups[*b as usize].socket)
         {
-            for some in same_socket.chunks(MESSAGES) {
-                let joined = !plan.without_gso;
-                let refused = send(
+            for some in same_socket.chunks(messages) {
+                plan.without_gso |= Sending {
                     groups,
-                    &plan.segments,
-                    &plan.prefixes,
-                    &mut plan.scratch,
-                    some,
-                    joined,
-                    &mut unsent,
-                );
-                plan.without_gso |= refused;
+                    runs: &plan.runs,
+                    prefixes: &plan.prefixes,
+                    scratch: &mut plan.scratch,
+                    joined: !plan.without_gso,
+                    unsent: &mut unsent,
+                }
+                .send(some);
             }
         }
         plan.order = order;
@@ -205,95 +242,108 @@ impl<'b> Outgoing<'_, 'b> {
     }
 }
 
-/// Sends groups of one socket. Returns whether the device turned out to know no GSO.
-fn send(
-    groups: &[Group],
-    segments: &[Segment],
-    prefixes: &[u8],
-    scratch: &mut Scratch,
-    indexes: &[u32],
-    joined: bool,
-    unsent: &mut Unsent,
-) -> bool {
-    let mut rest = indexes;
-    let mut no_gso = false;
-    while let Some(first) = rest.first() {
-        let group = &groups[*first as usize];
-        if group.count > 1 && (no_gso || !joined) {
-            send_apart(group, segments, prefixes, scratch, unsent);
-            rest = &rest[1..];
-            continue;
+impl Group {
+    /// How many of `rest` datagrams of this size may join.
+    fn room(&self, size: usize, rest: usize, most: u16) -> usize {
+        if self.closed || size == 0 || size > self.size || (size < self.size && rest > 1) {
+            return 0;
         }
-        let run = rest
-            .iter()
-            .take_while(|index| joined && !no_gso || groups[**index as usize].count == 1)
-            .count();
-        scratch.clear();
-        for index in &rest[..run] {
-            let group = &groups[*index as usize];
-            let segment = (group.count > 1).then_some(group.size);
-            scratch.begin(group, segment);
-            let mut at = group.first;
-            while at != NONE {
-                let segment = &segments[at as usize];
-                scratch.add(segment, prefixes);
-                at = segment.next;
-            }
-        }
-        match scratch.send(group.socket) {
-            Ok(sent) => rest = &rest[sent.clamp(1, run)..],
-            Err(error) => match error.raw_os_error() {
-                Some(libc::EINTR) => {}
-                Some(libc::EAGAIN | libc::ENOBUFS) => {
-                    // The rest would fare no better.
-                    for index in rest {
-                        unsent.blocked(&groups[*index as usize]);
-                    }
-                    return no_gso;
-                }
-                // Segments that exceed the path's MTU, or a device that cannot: one by one they may still pass.
-                Some(code @ (libc::EINVAL | libc::EMSGSIZE | libc::EIO)) if group.count > 1 => {
-                    no_gso |= code == libc::EIO;
-                    send_apart(group, segments, prefixes, scratch, unsent);
-                    rest = &rest[1..];
-                }
-                code => {
-                    unsent.refused(group, code);
-                    rest = &rest[1..];
-                }
-            },
+        let by_count = usize::from(most.saturating_sub(self.count));
+        let by_bytes = MAX_BYTES.saturating_sub(self.bytes) / size;
+        rest.min(by_count).min(by_bytes)
+    }
+
+    fn traffic(&self) -> Traffic {
+        Traffic {
+            packets: u64::from(self.count),
+            bytes: self.payload_bytes,
         }
     }
-    no_gso
 }
 
-/// Sends the datagrams of one group one by one.
-fn send_apart(
-    group: &Group,
-    segments: &[Segment],
-    prefixes: &[u8],
-    scratch: &mut Scratch,
-    unsent: &mut Unsent,
-) {
-    let mut at = group.first;
-    while at != NONE {
-        let segment = &segments[at as usize];
-        at = segment.next;
-        let sent = loop {
-            scratch.clear();
-            scratch.begin(group, None);
-            scratch.add(segment, prefixes);
-            match scratch.send(group.socket) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                result => break result,
+/// A plan on its way out.
+struct Sending<'s> {
+    groups: &'s [Group],
+    runs: &'s [Run],
+    prefixes: &'s [u8],
+    scratch: &'s mut Scratch,
+    joined: bool,
+    unsent: &'s mut Unsent,
+}
+
+impl Sending<'_> {
+    /// Sends groups of one socket. Returns whether the device turned out to know no GSO.
+    fn send(&mut self, indexes: &[u32]) -> bool {
+        let groups = self.groups;
+        let mut rest = indexes;
+        let mut no_gso = false;
+        while let Some(first) = rest.first() {
+            let group = &groups[*first as usize];
+            if group.count > 1 && !self.joined {
+                self.send_apart(group);
+                rest = &rest[1..];
+                continue;
             }
-        };
-        if let Err(error) = sent {
-            let one = Traffic {
-                packets: 1,
-                bytes: u64::from(segment.len),
-            };
-            unsent.one(group.direction, one, &error);
+            let run = rest
+                .iter()
+                .take_while(|index| self.joined || groups[**index as usize].count == 1)
+                .count();
+            self.scratch.clear();
+            for index in &rest[..run] {
+                let group = &groups[*index as usize];
+                self.scratch.add(group, self.runs, self.prefixes);
+            }
+            match self.scratch.send(group.socket) {
+                Ok(sent) => rest = &rest[sent.clamp(1, run)..],
+                Err(error) => match error.raw_os_error() {
+                    Some(libc::EINTR) => {}
+                    Some(libc::EAGAIN | libc::ENOBUFS) => {
+                        // The rest would fare no better.
+                        for index in rest {
+                            self.unsent.blocked(&groups[*index as usize]);
+                        }
+                        return no_gso;
+                    }
+                    // Segments that exceed the path's MTU, or a device that cannot: one by one they may still pass.
+                    Some(code @ (libc::EINVAL | libc::EMSGSIZE | libc::EIO)) if group.count > 1 => {
+                        no_gso |= code == libc::EIO;
+                        self.joined &= !no_gso;
+                        self.send_apart(group);
+                        rest = &rest[1..];
+                    }
+                    code => {
+                        self.unsent.refused(group, code);
+                        rest = &rest[1..];
+                    }
+                },
+            }
+        }
+        no_gso
+    }
+
+    /// Sends the datagrams of one group one by one.
+    fn send_apart(&mut self, group: &Group) {
+        let mut at = group.first;
+        while at != NONE {
+            let run = &self.runs[at as usize];
+            at = run.next;
+            for number in 0..run.count {
+                let sent = loop {
+                    self.scratch.clear();
+                    self.scratch.add_one(group, run, number, self.prefixes);
+                    match self.scratch.send(group.socket) {
+                        Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                        result => break result,
+                    }
+                };
+                if let Err(error) = sent {
+                    let one = Traffic {
+                        packets: 1,
+                        bytes: u64::from(run.len),
+                    };
+                    self.unsent.one(group.direction, one, &error);
+                }
+            }
         }
     }
 }
@@ -317,15 +367,6 @@ impl Unsent {
             &mut self.refused
         };
         add(&mut of[direction as usize], traffic);
-    }
-}
-
-impl Group {
-    fn traffic(&self) -> Traffic {
-        Traffic {
-            packets: u64::from(self.count),
-            bytes: self.payload_bytes,
-        }
     }
 }
 

@@ -15,9 +15,13 @@ pub(crate) struct SocketOptions {
     pub(crate) reuse_port: bool,
     /// Tell of each datagram which of our addresses it was sent to.
     pub(crate) local_address: bool,
+    /// Receive joined datagrams, if the kernel knows how.
+    pub(crate) gro: bool,
+    /// The same, or fail.
+    pub(crate) must_gro: bool,
 }
 
-/// A non-blocking UDP socket with large buffers that receives joined datagrams. IPv6 sockets take IPv6 only.
+/// A non-blocking UDP socket with large buffers. IPv6 sockets take IPv6 only.
 ///
 /// # Errors
 /// What the kernel says to the address. Buffers and GRO are wishes.
@@ -44,8 +48,13 @@ pub(crate) fn bind(address: SocketAddr, options: &SocketOptions) -> io::Result<U
             let _ = set(&socket, libc::SOL_SOCKET, ordinary, BUFFER);
         }
     }
-    // Linux before 5.0 has no GRO for UDP: all the same, only slower.
-    let _ = set(&socket, libc::SOL_UDP, libc::UDP_GRO, 1);
+    if options.gro || options.must_gro {
+        let set = set(&socket, libc::SOL_UDP, libc::UDP_GRO, 1);
+        // Linux before 5.0 has no GRO for UDP: all the same, only slower.
+        if options.must_gro {
+            set?;
+        }
+    }
     if options.local_address {
         if address.is_ipv4() {
             set(&socket, libc::IPPROTO_IP, libc::IP_PKTINFO, 1)?;

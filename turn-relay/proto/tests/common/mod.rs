@@ -22,7 +22,7 @@ use stun_types::message::{
 };
 use turn_relay_proto::{
     Credentials, DropReason, FiveTuple, Limits, Now, OpenError, Output, PeerPolicy, RelayAddress,
-    RelayId, Server, ServerConfig, Shared, Stats, Verdict,
+    RelayId, Server, ServerConfig, Shared, Stats, Transport, Verdict,
 };
 use turn_types::attribute::{ChannelNumber, RequestedTransport, XorPeerAddress, XorRelayedAddress};
 use turn_types::message::{ALLOCATE, CHANNEL_BIND, CREATE_PERMISSION};
@@ -183,6 +183,7 @@ impl Relay {
         let path = FiveTuple {
             client: ClientAddr(client),
             server: ServerAddr(server_addr()),
+            transport: Transport::Udp,
         };
         let verdict = self.server.handle_client_datagram(self.now, path, datagram);
         let outcome = own(&self.open, verdict);

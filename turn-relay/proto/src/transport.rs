@@ -1,0 +1,47 @@
+//! What is between client and server, and what happens when it is a connection that ends.
+
+use crate::{Family, FiveTuple, Now, Server};
+
+/// The shell's name for a connection, of its own choice; a small number. It may be given again when
+/// [`Server::handle_connection_closed`] has been told of the end of the one before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ConnectionId(pub u32);
+
+/// The transport protocol between client and server
+/// ([RFC 8656 section 3.1](https://www.rfc-editor.org/rfc/rfc8656#section-3.1)); part of the five-tuple.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Transport {
+    Udp,
+    Tcp(ConnectionId),
+    /// TLS over TCP.
+    Tls(ConnectionId),
+}
+
+impl Transport {
+    /// The connection, if it is one.
+    pub fn connection(self) -> Option<ConnectionId> {
+        match self {
+            Self::Udp => None,
+            Self::Tcp(connection) | Self::Tls(connection) => Some(connection),
+        }
+    }
+}
+
+impl Server {
+    /// Whether there is an allocation on a five-tuple.
+    pub fn has_allocation(&mut self, path: FiveTuple) -> bool {
+        self.table.find(path).is_some()
+    }
+
+    /// A client's connection has ended, and its allocation with it: nothing could reach the client by it any more.
+    pub fn handle_connection_closed(&mut self, now: Now, path: FiveTuple) {
+        let Some((id, _)) = self.table.find(path) else {
+            return;
+        };
+        for family in Family::BOTH {
+            self.close_relay(id, family, now.instant);
+        }
+        self.stats.allocations_disconnected += 1;
+        self.remove(id);
+    }
+}

@@ -1,0 +1,122 @@
+//! From a received batch to a plan of what is sent: the mind is asked once for each run of equal datagrams.
+
+use crate::listener::Listener;
+use crate::relay_sockets::RelaySockets;
+use crate::udp::{Outgoing, Received, RecvBatch, Taken};
+use model::{ClientAddr, PeerAddr, ServerAddr};
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd};
+use turn_relay_proto::{Burst, Direction, FiveTuple, Now, Server, Transport, Verdict};
+
+/// The mind, the sockets, and the plan between them.
+#[derive(Debug)]
+pub(crate) struct Carrying<'s, 'p, 'b> {
+    pub(crate) now: Now,
+    pub(crate) server: &'s mut Server,
+    pub(crate) listeners: &'b [Listener],
+    pub(crate) relays: &'b RelaySockets,
+    pub(crate) out: Outgoing<'p, 'b>,
+}
+
+impl<'b> Carrying<'_, '_, 'b> {
+    /// A batch from a listener.
+    pub(crate) fn from_clients(&mut self, index: usize, batch: &'b mut RecvBatch) -> Taken {
+        let Some(listener) = self.listeners.get(index) else {
+            return Taken::default();
+        };
+        let (batch, taken) = fill(batch, listener.socket.as_fd());
+        for received in (0..taken.buffers).filter_map(|at| batch.get(at)) {
+            let path = FiveTuple {
+                client: ClientAddr(received.source),
+                server: server_address(listener, &received),
+                transport: Transport::Udp,
+            };
+            let mut rest = Some(received.burst());
+            while let Some(burst) = rest {
+                let (verdict, count) = self.server.handle_client_burst(self.now, path, burst);
+                self.carry_out(verdict, burst, count);
+                rest = burst.after(count);
+            }
+        }
+        taken
+    }
+
+    /// A batch from the socket of a relayed address.
+    pub(crate) fn from_peers(&mut self, slot: usize, batch: &'b mut RecvBatch) -> Taken {
+        // It may have been closed since it was found ready.
+        let Some(relay) = self.relays.at(slot) else {
+            return Taken::default();
+        };
+        let (batch, taken) = fill(batch, relay.socket.as_fd());
+        for received in (0..taken.buffers).filter_map(|at| batch.get(at)) {
+            let peer = PeerAddr(received.source);
+            let mut rest = Some(received.burst());
+            while let Some(burst) = rest {
+                let (verdict, count) = self
+                    .server
+                    .handle_peer_burst(self.now, relay.id, peer, burst);
+                self.carry_out(verdict, burst, count);
+                rest = burst.after(count);
+            }
+        }
+        taken
+    }
+
+    /// Puts a verdict about the first `count` datagrams of a burst into the plan.
+    #[inline]
+    fn carry_out(&mut self, verdict: Verdict<'b>, burst: Burst<'b>, count: usize) {
+        match verdict {
+            Verdict::ToPeer {
+                relay,
+                peer,
+                payload,
+            } => {
+                if let Some(relay) = self.relays.get(relay)
+                    && let Some(payloads) = burst.payloads(payload, count)
+                {
+                    let parts = (&[][..], payloads, 0);
+                    let socket = relay.socket.as_fd();
+                    self.out
+                        .push(socket, peer.0, None, Direction::ToPeer, parts);
+                }
+            }
+            Verdict::ToClient {
+                path,
+                prefix,
+                payload,
+                padding,
+            } => {
+                let serves = |listener: &&Listener| listener.serves(path.server);
+                if let Some(listener) = self.listeners.iter().find(serves)
+                    && let Some(payloads) = burst.payloads(payload, count)
+                {
+                    let parts = (prefix.as_bytes(), payloads, padding);
+                    let socket = listener.socket.as_fd();
+                    let from = listener.source(path.server);
+                    self.out
+                        .push(socket, path.client.0, from, Direction::ToClient, parts);
+                }
+            }
+            Verdict::Handled | Verdict::Dropped(_) => {}
+        }
+    }
+}
+
+fn fill<'b>(batch: &'b mut RecvBatch, socket: BorrowedFd<'_>) -> (&'b RecvBatch, Taken) {
+    let taken = batch.fill(socket).unwrap_or_else(|error| {
+        tracing::debug!(%error, "cannot receive");
+        // Reported once for an edge: what is behind the error is still there.
+        Taken {
+            more: true,
+            ..Taken::default()
+        }
+    });
+    (batch, taken)
+}
+
+fn server_address(listener: &Listener, received: &Received<'_>) -> ServerAddr {
+    match received.local {
+        Some(ip) => ServerAddr(SocketAddr::new(ip, listener.address.0.port())),
+        None => listener.address,
+    }
+}
