@@ -2,10 +2,12 @@
 //!
 //! ```text
 //! stream 0  `control`  reliable, ordered     Control messages
-//! stream 2  `ip`       reliable, unordered   tunnel frames: the data-channel carrier
+//! stream 2  `ip`       sent once, unordered  tunnel frames: the data-channel carrier
 //! ```
 //!
-//! `ip` retransmits: a frame of 64 KiB is about fifty SCTP chunks, and would else be lost whole with any of them.
+//! What is inside repairs its losses itself and slows itself down. So nothing on `ip` is sent twice, each message fits
+//! one SCTP packet ([`frames`]), and the window is not narrowed by loss that does not persist: see
+//! `vendor/rtc-sctp/src/association/recovery.rs`, and docs/protocol/link.md for why that is safe.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -14,6 +16,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
+use frames::Joiner;
 use prost::Message as _;
 use protocol::document::Control;
 use rtc_datachannel::data_channel::DataChannel;
@@ -24,8 +27,8 @@ use rtc_datachannel::message::message_channel_open::{
 };
 use rtc_sctp::{
     Association, AssociationHandle, ClientConfig, DatagramEvent, Endpoint, EndpointConfig, Event,
-    Payload, PayloadProtocolIdentifier, ReliabilityType, ServerConfig, StreamEvent, TimerConfig,
-    TransportConfig, max_payload_size_for_mtu,
+    Payload, PayloadProtocolIdentifier, RecoveryConfig, ReliabilityType, ServerConfig, StreamEvent,
+    TimerConfig, TransportConfig, max_payload_size_for_mtu,
 };
 use rtc_shared::TransportProtocol;
 use rtc_shared::marshal::{Marshal as _, Unmarshal as _};
@@ -33,6 +36,8 @@ use rtc_shared::marshal::{Marshal as _, Unmarshal as _};
 use crate::config::{LinkConfig, LinkRole, MAX_CONTROL, MAX_FRAME};
 use crate::dtls::PEER;
 use crate::output::{CloseReason, SendRefused};
+
+mod frames;
 
 /// An offerer is the DTLS client: its streams are even.
 /// [RFC 8832 §6](https://www.rfc-editor.org/rfc/rfc8832#section-6)
@@ -44,6 +49,11 @@ const DATA_CHANNEL_OPEN: u8 = 0x03;
 const CONTROL_LABEL: &str = "control";
 const IP_LABEL: &str = "ip";
 const SUBPROTOCOL: &str = "turnpike";
+/// What may wait for room in the window: as much as the path takes in this time, but not less than `LEAST_QUEUE`.
+const QUEUE_TIME: Duration = Duration::from_millis(50);
+const LEAST_QUEUE: usize = 256 << 10;
+/// Without a frame for this long, memory that waits for more is given back.
+const IDLE: Duration = Duration::from_secs(5);
 
 pub(crate) enum ChannelEvent {
     Open,
@@ -61,6 +71,10 @@ pub(crate) struct Channels {
     ip: Option<u16>,
     open: bool,
     send_limit: usize,
+    /// Longest message that is one chunk.
+    most: usize,
+    joiner: Joiner,
+    trim_at: Option<Instant>,
     events: VecDeque<ChannelEvent>,
     /// Messages that were not what the channel carries.
     pub(crate) dropped: u64,
@@ -77,9 +91,11 @@ impl Channels {
             .with_max_message_size(MAX_FRAME as u32)
             .with_max_num_inbound_streams(16)
             .with_max_num_outbound_streams(16)
-            .with_timer_config(timers);
+            .with_timer_config(timers)
+            .with_recovery(RecoveryConfig::default());
+        let most = max_payload_size_for_mtu(config.sctp_mtu);
         let mut endpoint_config = EndpointConfig::new();
-        endpoint_config.max_payload_size(max_payload_size_for_mtu(config.sctp_mtu));
+        endpoint_config.max_payload_size(most);
         let server =
             (role == LinkRole::Answerer).then(|| Arc::new(ServerConfig::new(transport.clone())));
         Self {
@@ -96,6 +112,9 @@ impl Channels {
             ip: None,
             open: false,
             send_limit: config.send_limit,
+            most: most as usize,
+            joiner: Joiner::default(),
+            trim_at: None,
             events: VecDeque::new(),
             dropped: 0,
         }
@@ -159,6 +178,9 @@ impl Channels {
     }
 
     pub(crate) fn handle_timeout(&mut self, now: Instant) {
+        if self.trim_at.take_if(|due| *due <= now).is_some() {
+            self.joiner.trim();
+        }
         self.survive(|channels| {
             if let Some((_, association)) = &mut channels.association {
                 association.handle_timeout(now);
@@ -168,13 +190,18 @@ impl Channels {
     }
 
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
-        self.association
-            .as_ref()
-            .and_then(|(_, association)| association.poll_timeout())
+        let association = self.association.as_ref();
+        let timers = association.and_then(|(_, association)| association.poll_timeout());
+        [timers, self.trim_at].into_iter().flatten().min()
     }
 
     pub(crate) fn poll_event(&mut self) -> Option<ChannelEvent> {
         self.events.pop_front()
+    }
+
+    /// Everything that arrived together was handed over: gives the frame that is being joined.
+    pub(crate) fn finish(&mut self) -> Option<BytesMut> {
+        self.joiner.finish()
     }
 
     /// The SCTP packets that are due, each to be one DTLS record.
@@ -188,28 +215,34 @@ impl Channels {
         })?
     }
 
-    /// Bytes accepted on `ip` but not yet acknowledged by the peer.
-    pub(crate) fn buffered(&mut self) -> usize {
-        match (&mut self.association, self.ip) {
-            (Some((_, association)), Some(ip)) => association
-                .stream(ip)
-                .and_then(|stream| stream.buffered_amount())
-                .unwrap_or(0),
-            _ => 0,
-        }
+    /// Bytes that wait for room in the window, and how many may.
+    fn queue(&self) -> (usize, usize) {
+        let Some((_, association)) = &self.association else {
+            return (0, 0);
+        };
+        let (flying, _) = association.flight().unwrap_or_default();
+        let in_time = self.rtt().map_or(0.0, |rtt| {
+            flying as f64 * QUEUE_TIME.as_secs_f64() / rtt.as_secs_f64()
+        });
+        let most = (in_time as usize).max(LEAST_QUEUE).min(self.send_limit);
+        (association.pending_bytes(), most)
     }
 
-    pub(crate) fn send_frame(&mut self, frame: &Bytes, now: Instant) -> Result<(), SendRefused> {
+    /// Sends a frame, cut into messages of one chunk where that can be done.
+    pub(crate) fn send_frame(&mut self, frame: &[u8], now: Instant) -> Result<(), SendRefused> {
         if frame.len() > MAX_FRAME {
             return Err(SendRefused::TooLong);
         }
         let (true, Some(ip)) = (self.open, self.ip) else {
             return Err(SendRefused::NotOpen);
         };
-        if self.buffered() + frame.len() > self.send_limit {
+        let (waiting, most) = self.queue();
+        if waiting + frame.len() > most {
             return Err(SendRefused::QueueFull);
         }
-        self.write(ip, frame, PayloadProtocolIdentifier::Binary, now)
+        frames::cut(frame, self.most, |message| {
+            self.write(ip, message, PayloadProtocolIdentifier::Binary, now)
+        })
     }
 
     pub(crate) fn send_control(
@@ -291,7 +324,11 @@ impl Channels {
     fn open_channels(&mut self, now: Instant) {
         for (id, label, kind) in [
             (CONTROL_STREAM, CONTROL_LABEL, ChannelType::Reliable),
-            (IP_STREAM, IP_LABEL, ChannelType::ReliableUnordered),
+            (
+                IP_STREAM,
+                IP_LABEL,
+                ChannelType::PartialReliableRexmitUnordered,
+            ),
         ] {
             let open = Dcep::DataChannelOpen(DataChannelOpen {
                 channel_type: kind,
@@ -346,12 +383,21 @@ impl Channels {
             };
             match chunks.ppi {
                 PayloadProtocolIdentifier::Dcep => self.on_dcep(id, &message, now),
-                _ if self.ip == Some(id) => self.events.push_back(ChannelEvent::Frame(message)),
+                _ if self.ip == Some(id) => self.on_message(message, now),
                 _ if self.control == Some(id) => self.on_control(&message),
                 // A channel that is none of ours: a browser may open more, nobody listens to them.
                 _ => self.dropped += 1,
             }
         }
+    }
+
+    fn on_message(&mut self, message: BytesMut, now: Instant) {
+        self.trim_at = Some(now + IDLE);
+        let whole = self.joiner.push(message);
+        while let Some(frame) = self.joiner.pop() {
+            self.events.push_back(ChannelEvent::Frame(frame));
+        }
+        self.events.extend(whole.map(ChannelEvent::Frame));
     }
 
     fn on_control(&mut self, message: &[u8]) {
@@ -375,15 +421,18 @@ impl Channels {
                 self.on_channel_open(id, &open, now);
             }
             Ok(Dcep::DataChannelAck(_)) if self.is_ours(id) => {
-                self.set_unordered(id, self.ip == Some(id));
+                // Until now all was in order and sent again: a frame could have overtaken the opening of its channel.
+                if self.ip == Some(id) {
+                    self.set_reliability(id, true, ReliabilityType::Rexmit, 0);
+                }
             }
             _ => self.dropped += 1,
         }
     }
 
     fn on_channel_open(&mut self, id: u16, open: &DataChannelOpen, now: Instant) {
-        let (unordered, _) = DataChannel::get_reliability_params(open.channel_type);
-        self.set_unordered(id, unordered);
+        let (unordered, kind) = DataChannel::get_reliability_params(open.channel_type);
+        self.set_reliability(id, unordered, kind, open.reliability_parameter);
         self.send_dcep(id, &Dcep::DataChannelAck(DataChannelAck {}), now);
         if open.label == CONTROL_LABEL.as_bytes() {
             self.control.get_or_insert(id);
@@ -396,11 +445,11 @@ impl Channels {
         }
     }
 
-    fn set_unordered(&mut self, id: u16, unordered: bool) {
+    fn set_reliability(&mut self, id: u16, unordered: bool, kind: ReliabilityType, value: u32) {
         if let Some((_, association)) = &mut self.association
             && let Ok(mut stream) = association.stream(id)
         {
-            let _ = stream.set_reliability_params(unordered, ReliabilityType::Reliable, 0);
+            let _ = stream.set_reliability_params(unordered, kind, value);
         }
     }
 

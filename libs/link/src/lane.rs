@@ -28,7 +28,7 @@ use crate::config::{DTLS_OVERHEAD, LinkConfig, LinkRole, MAX_DATAGRAM};
 use crate::mtu::{Probe, Prober};
 use crate::output::{Carrier, SendRefused};
 use crate::stats::LaneStats;
-use arrival::Arrival;
+pub(crate) use arrival::Arrival;
 use epoch::{FIRST_BYTE, HEADER_LEN, Opener, Sealer, Unopened};
 use keys::{Aead, Secret, TAG_LEN};
 
@@ -371,7 +371,10 @@ impl Session {
         for part in parts {
             self.memory.extend_from_slice(part);
         }
-        self.memory.resize((start + length.saturating_sub(TAG_LEN)).max(self.memory.len()), 0);
+        self.memory.resize(
+            (start + length.saturating_sub(TAG_LEN)).max(self.memory.len()),
+            0,
+        );
         self.sealer.seal(&mut self.memory, start);
         self.finish_burst(self.memory.len());
     }

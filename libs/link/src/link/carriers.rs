@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use protocol::document::Hello;
 
 use super::Link;
@@ -118,8 +118,7 @@ impl Link {
             }
             Carried::Refused(reason) => return Err(reason),
             Carried::No => {
-                self.channels
-                    .send_frame(&Bytes::copy_from_slice(frame), now)?;
+                self.channels.send_frame(frame, now)?;
                 self.drive(now);
             }
         }
@@ -141,7 +140,7 @@ impl Link {
             return Some(event);
         }
         // Whoever asks has handed over what arrived together.
-        let frame = self.lane.finish()?;
+        let frame = self.lane.finish().or_else(|| self.channels.finish())?;
         self.on_frame(frame);
         self.events.pop_front()
     }

@@ -1626,11 +1626,9 @@ impl Association {
         //   its cumulative TSN point to the value carried in the FORWARD TSN
         //   chunk,
 
-        // Advance peer_last_tsn
-        while sna32lt(self.peer_last_tsn, c.new_cumulative_tsn) {
-            self.peer_last_tsn = self.peer_last_tsn.wrapping_add(1);
-            self.received.pop(self.peer_last_tsn); // may not exist
-        }
+        // Advance peer_last_tsn, in one step: a peer can name a TSN that is two thousand millions away.
+        self.received.forget_through(c.new_cumulative_tsn);
+        self.peer_last_tsn = c.new_cumulative_tsn;
 
         // Report new peer_last_tsn value and abandoned largest SSN value to
         // corresponding streams so that the abandoned chunks can be removed

@@ -75,6 +75,20 @@ impl ReceivedTsns {
         }
     }
 
+    /// Takes out what is not beyond `tsn`.
+    pub(crate) fn forget_through(&mut self, tsn: u32) {
+        while let Some((first, last)) = self.ranges.front_mut() {
+            if sna32lt(tsn, *first) {
+                return;
+            }
+            if sna32lt(tsn, *last) {
+                *first = tsn.wrapping_add(1);
+                return;
+            }
+            self.ranges.pop_front();
+        }
+    }
+
     pub(crate) fn last(&self) -> Option<u32> {
         self.ranges.back().map(|(_, last)| *last)
     }
