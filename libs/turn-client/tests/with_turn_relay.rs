@@ -103,6 +103,7 @@ impl World {
         relay::FiveTuple {
             client: ClientAddr(addr("198.51.100.7:40000")),
             server: ServerAddr(addr("203.0.113.12:3478")),
+            transport: relay::Transport::Udp,
         }
     }
 

@@ -8,7 +8,7 @@ use std::time::Instant;
 use model::{ClientAddr, PeerAddr, ServerAddr};
 use turn_relay_proto::{
     Credentials, FiveTuple, Limits, Now, OpenError, Output, PeerPolicy, RelayAddress, RelayId,
-    Server, ServerConfig, Shared, Stats, Verdict,
+    Server, ServerConfig, Shared, Stats, Transport, Verdict,
 };
 
 use crate::picture::{RELAY_INSIDE, RELAY_OUTSIDE, SECRET, address, ip};
@@ -81,6 +81,7 @@ impl RelayHost {
             let path = FiveTuple {
                 client: ClientAddr(from),
                 server: ServerAddr(to),
+                transport: Transport::Udp,
             };
             self.server.handle_client_datagram(now, path, payload)
         } else if let Some(relay) = self.sockets.get(&to) {
