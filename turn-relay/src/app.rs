@@ -1,10 +1,12 @@
 //! The composition: settings become event loops, a registry and an admin port; a signal ends them.
 
+use crate::certificate::Certificate;
 use crate::cli::Args;
 use crate::config::Settings;
 use crate::eventloop::EventLoop;
 use crate::listener::{self, Listener};
 use crate::metrics::{Metrics, Published};
+use crate::stream::{self, StreamListener, StreamSetup};
 use crate::udp::Io;
 use anyhow::Context;
 use net::Clock;
@@ -32,12 +34,14 @@ pub(crate) async fn run(args: &Args) -> anyhow::Result<()> {
     let io = choose_io(settings.io)?;
     let readiness = Readiness::new();
     let starting = readiness.task("event-loops");
-    let per_thread = listener::bind(&settings.listen, settings.threads, io)?;
+    let certificate = settings.certificate.clone().map(Certificate::load);
+    let certificate = certificate.transpose()?;
+    let per_thread = listener::bind(&settings.listen.udp, settings.threads, io)?;
+    let streams = stream_setups(&settings, certificate.as_ref())?;
     for address in &settings.relay_addresses {
         wait_for_address(address.bind).await?;
     }
-    let own: Vec<_> = per_thread[0].iter().map(|l| l.address).collect();
-    announce(&settings, &own, io);
+    let own = announce(&settings, &per_thread[0], &streams[0].listeners, io);
 
     let registry = service_kit::shared_registry("turn_relay");
     if let Some(address) = settings.admin {
@@ -54,8 +58,16 @@ pub(crate) async fn run(args: &Args) -> anyhow::Result<()> {
     let stop = Arc::new(EventFd::from_flags(
         EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK,
     )?);
-    let mut ended = start(settings, per_thread, &own, &stop, &registry, io)?;
+    let metrics = Metrics {
+        shards: Vec::new(),
+        certificate: certificate.clone(),
+    };
+    let per_thread = per_thread.into_iter().zip(streams).collect();
+    let mut ended = start(settings, per_thread, &own, &stop, &registry, metrics, io)?;
     starting.done();
+    if let Some(certificate) = certificate {
+        tokio::spawn(certificate.watch());
+    }
 
     tokio::select! {
         signal = service_kit::shutdown_signal() => {
@@ -93,10 +105,11 @@ type Ended = mpsc::UnboundedReceiver<anyhow::Result<()>>;
 
 fn start(
     settings: Settings,
-    per_thread: Vec<Vec<Listener>>,
+    per_thread: Vec<(Vec<Listener>, StreamSetup)>,
     own: &[model::ServerAddr],
     stop: &Arc<EventFd>,
     registry: &SharedRegistry,
+    mut metrics: Metrics,
     io: Io,
 ) -> anyhow::Result<Ended> {
     let started = Clock.now();
@@ -109,21 +122,22 @@ fn start(
         settings.allocations_per_user,
     ));
     let (ending, ended) = mpsc::unbounded_channel();
-    let mut shards = Vec::new();
-    for (shard, listeners) in (0..settings.threads).zip(per_thread) {
+    for (shard, (listeners, streams)) in (0..settings.threads).zip(per_thread) {
         let config = ServerConfig {
             shared: shared.clone(),
             limits: Limits::default(),
             software: format!("turnpike-turn-relay/{}", env!("CARGO_PKG_VERSION")),
             credentials: credentials.clone(),
             peer_policy: peer_policy.clone(),
+            // The lowest rung is the plain one in this, too: what the others do is compared with it.
+            short_cut: io != Io::Plain,
             nonce_key,
             seed: random()?,
         };
         let published = Arc::new(Published::default());
-        shards.push(published.clone());
+        metrics.shards.push(published.clone());
         let server = Server::new(config, started);
-        let event_loop = EventLoop::new(server, listeners, stop.clone(), published, io)?;
+        let event_loop = EventLoop::new(server, listeners, streams, stop.clone(), published, io)?;
         let ending = ending.clone();
         thread::Builder::new()
             .name(format!("relay-{shard}"))
@@ -139,13 +153,44 @@ fn start(
             })?;
     }
     let mut registry = registry.lock().unwrap_or_else(|e| e.into_inner());
-    registry.register_collector(Box::new(Metrics { shards }));
+    registry.register_collector(Box::new(metrics));
     Ok(ended)
 }
 
-fn announce(settings: &Settings, listen: &[model::ServerAddr], io: Io) {
-    for address in listen {
-        tracing::info!(address = %format_args!("udp://{address}"), "listening");
+/// What [`Streams`](crate::stream::Streams) of each event loop is made from.
+fn stream_setups(
+    settings: &Settings,
+    certificate: Option<&Arc<Certificate>>,
+) -> anyhow::Result<Vec<StreamSetup>> {
+    let tls = certificate.map(|c| c.server_config()).transpose()?;
+    let setup = || StreamSetup {
+        listeners: Vec::new(),
+        tls: tls.clone(),
+        limits: settings.stream_limits,
+    };
+    let mut setups: Vec<_> = (0..settings.threads).map(|_| setup()).collect();
+    for (kind, address) in &settings.listen.streams {
+        let bound = stream::bind(*kind, *address, settings.threads)
+            .map_err(|error| ConfigError::listen("listen", address.0, &error))?;
+        for (setup, listener) in setups.iter_mut().zip(bound) {
+            setup.listeners.push(listener);
+        }
+    }
+    Ok(setups)
+}
+
+/// Says what is served and where; the addresses listened on.
+fn announce(
+    settings: &Settings,
+    udp: &[Listener],
+    streams: &[StreamListener],
+    io: Io,
+) -> Vec<model::ServerAddr> {
+    let udp = udp.iter().map(|listener| ("udp", listener.address));
+    let streams = streams.iter().map(|l| (l.kind.label(), l.address));
+    let listen: Vec<_> = udp.chain(streams).collect();
+    for (transport, address) in &listen {
+        tracing::info!(address = %format_args!("{transport}://{address}"), "listening");
     }
     let relay: Vec<String> = settings
         .relay_addresses
@@ -162,6 +207,7 @@ fn announce(settings: &Settings, listen: &[model::ServerAddr], io: Io) {
     if settings.allow_peers.is_empty() {
         tracing::warn!("no peer may be reached: name networks in allow-peers");
     }
+    listen.into_iter().map(|(_, address)| address).collect()
 }
 
 /// The highest rung of the ladder that works here, or the one that is forced.

@@ -2,25 +2,30 @@
 
 use crate::listener::Listener;
 use crate::relay_sockets::RelaySockets;
+use crate::stream::StreamOut;
 use crate::udp::{Outgoing, Received, RecvBatch, Taken};
 use model::{ClientAddr, PeerAddr, ServerAddr};
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
-use turn_relay_proto::{Burst, Direction, FiveTuple, Now, Server, Transport, Verdict};
+use turn_relay_proto::{
+    Burst, Direction, FiveTuple, Now, Payloads, Server, Traffic, Transport, Verdict,
+};
+use wire::stream::Frames;
 
-/// The mind, the sockets, and the plan between them.
+/// The mind, the sockets (`'b`), and the plans between them for what was received (`'d`).
 #[derive(Debug)]
-pub(crate) struct Carrying<'s, 'p, 'b> {
+pub(crate) struct Carrying<'s, 'p, 'b, 'd> {
     pub(crate) now: Now,
     pub(crate) server: &'s mut Server,
     pub(crate) listeners: &'b [Listener],
     pub(crate) relays: &'b RelaySockets,
     pub(crate) out: Outgoing<'p, 'b>,
+    pub(crate) streams: StreamOut<'d>,
 }
 
-impl<'b> Carrying<'_, '_, 'b> {
+impl<'b, 'd: 'b> Carrying<'_, '_, 'b, 'd> {
     /// A batch from a listener.
-    pub(crate) fn from_clients(&mut self, index: usize, batch: &'b mut RecvBatch) -> Taken {
+    pub(crate) fn from_clients(&mut self, index: usize, batch: &'d mut RecvBatch) -> Taken {
         let Some(listener) = self.listeners.get(index) else {
             return Taken::default();
         };
@@ -41,8 +46,26 @@ impl<'b> Carrying<'_, '_, 'b> {
         taken
     }
 
+    /// The frames of a connection; what of them is for peers.
+    pub(crate) fn from_stream(&mut self, path: FiveTuple, frames: &mut Frames<'d>) -> Traffic {
+        let mut to_peer = Traffic::default();
+        while let Some((run, stride)) = frames.next_run() {
+            let mut rest = Some(Burst::new(run, stride));
+            while let Some(burst) = rest {
+                let (verdict, count) = self.server.handle_client_burst(self.now, path, burst);
+                if let Verdict::ToPeer { payload, .. } = &verdict {
+                    to_peer.packets += count as u64;
+                    to_peer.bytes += (count * payload.len()) as u64;
+                }
+                self.carry_out(verdict, burst, count);
+                rest = burst.after(count);
+            }
+        }
+        to_peer
+    }
+
     /// A batch from the socket of a relayed address.
-    pub(crate) fn from_peers(&mut self, slot: usize, batch: &'b mut RecvBatch) -> Taken {
+    pub(crate) fn from_peers(&mut self, slot: usize, batch: &'d mut RecvBatch) -> Taken {
         // It may have been closed since it was found ready.
         let Some(relay) = self.relays.at(slot) else {
             return Taken::default();
@@ -64,7 +87,7 @@ impl<'b> Carrying<'_, '_, 'b> {
 
     /// Puts a verdict about the first `count` datagrams of a burst into the plan.
     #[inline]
-    fn carry_out(&mut self, verdict: Verdict<'b>, burst: Burst<'b>, count: usize) {
+    fn carry_out(&mut self, verdict: Verdict<'d>, burst: Burst<'d>, count: usize) {
         match verdict {
             Verdict::ToPeer {
                 relay,
@@ -86,6 +109,13 @@ impl<'b> Carrying<'_, '_, 'b> {
                 payload,
                 padding,
             } => {
+                if let Some(connection) = path.transport.connection() {
+                    let payloads = burst.payloads(payload, count);
+                    for payload in payloads.iter().flat_map(Payloads::iter) {
+                        self.streams.push(connection, prefix.as_bytes(), payload);
+                    }
+                    return;
+                }
                 let serves = |listener: &&Listener| listener.serves(path.server);
                 if let Some(listener) = self.listeners.iter().find(serves)
                     && let Some(payloads) = burst.payloads(payload, count)

@@ -4,16 +4,24 @@ use clap::Parser;
 use service_kit::CommonArgs;
 use std::path::PathBuf;
 
-/// TURN server (RFC 8656) over UDP: relays datagrams between its clients and the peers that --allow-peer names
+/// TURN server (RFC 8656) over UDP, TCP and TLS: relays datagrams between its clients and the peers that --allow-peer names
 #[derive(Parser, Debug, Default)]
 #[command(version)]
 pub(crate) struct Args {
     #[command(flatten)]
     pub(crate) common: CommonArgs,
 
-    /// Listen for clients here; repeatable [default: udp://0.0.0.0:3478]
+    /// Listen for clients here, over udp, tcp or tls; repeatable [default: udp://0.0.0.0:3478]
     #[arg(long, value_name = "udp://ADDR:PORT")]
     pub(crate) listen: Vec<String>,
+
+    /// The certificate for tls:// and its chain, as PEM; read again when it changes
+    #[arg(long, value_name = "FILE")]
+    pub(crate) certificate_file: Option<PathBuf>,
+
+    /// The certificate's key, as PEM, of mode 0600; read again when it changes
+    #[arg(long, value_name = "FILE")]
+    pub(crate) key_file: Option<PathBuf>,
 
     /// What users log in to [default: turnpike]
     #[arg(long, value_name = "NAME")]

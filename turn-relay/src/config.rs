@@ -1,13 +1,16 @@
 //! The config file, the flags over it, and what both come to.
 
 mod file;
+mod listen;
 mod parse;
 
+use crate::certificate::CertificateFiles;
 use crate::cli::Args;
+use crate::stream::StreamLimits;
 use crate::udp::Io;
 use file::File;
 use ipnet::IpNet;
-use model::ServerAddr;
+pub(crate) use listen::Listen;
 use service_kit::{ConfigError, Secret, load_config, read_secret_of_field};
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroUsize;
@@ -22,7 +25,11 @@ const ALLOCATIONS_PER_USER: u32 = 4_096;
 /// All that the service has to know, checked.
 #[derive(Debug)]
 pub(crate) struct Settings {
-    pub(crate) listen: Vec<ServerAddr>,
+    pub(crate) listen: Listen,
+    /// If a listener needs them.
+    pub(crate) certificate: Option<CertificateFiles>,
+    /// Of each event loop.
+    pub(crate) stream_limits: StreamLimits,
     pub(crate) credentials: Credentials,
     pub(crate) relay_addresses: Vec<RelayAddress>,
     pub(crate) allow_peers: Vec<IpNet>,
@@ -45,20 +52,23 @@ impl Settings {
             Some(path) => load_config(path)?,
             None => File::default(),
         };
-        let listen = over(("--listen", &args.listen), ("listen", file.listen));
+        let listen = over(("--listen", &args.listen), ("listen", file.listen.clone()));
         let relay = over(
             ("--relay-address", &args.relay_address),
-            ("relay-addresses", file.relay_addresses),
+            ("relay-addresses", file.relay_addresses.clone()),
         );
         let external = over(
             ("--external-address", &args.external_address),
-            ("external-addresses", file.external_addresses),
+            ("external-addresses", file.external_addresses.clone()),
         );
         let allow = over(
             ("--allow-peer", &args.allow_peer),
-            ("allow-peers", file.allow_peers),
+            ("allow-peers", file.allow_peers.clone()),
         );
-        let listen = parse::listen(&listen)?;
+        let listen = listen::listen(&listen)?;
+        let certificate = listen::certificate(args, &file, &listen)?;
+        let threads = threads(file.threads);
+        let stream_limits = listen::limits(&file, threads);
         let realm = args.realm.clone().or(file.realm);
         let realm = parse::realm(realm.as_deref().unwrap_or("turnpike"))?;
         let mut credentials = Credentials::new(realm);
@@ -98,13 +108,15 @@ impl Settings {
             admin: admin
                 .map(|(field, text)| parse::admin(field, &text))
                 .transpose()?,
-            threads: threads(file.threads),
+            threads,
             allocations_per_user: file.allocations_per_user.unwrap_or(ALLOCATIONS_PER_USER),
             io: parse::io(
                 args.io.as_deref().map(|text| ("--io", text)),
                 file.io.as_deref(),
             )?,
             listen,
+            certificate,
+            stream_limits,
             credentials,
         })
     }

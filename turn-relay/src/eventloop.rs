@@ -3,15 +3,20 @@
 //! Priorities of a turn, in this order:
 //! 1. what has expired, so that no packet meets a dead allocation;
 //! 2. what clients sent: one batch per listener, then the answers;
-//! 3. what peers sent: one batch per relayed address that has something;
-//! 4. the numbers for the metrics, at most every 20 ms.
+//! 3. what clients of TCP and TLS sent: one read per connection;
+//! 4. what peers sent: one batch per relayed address that has something;
+//! 5. connections that are over;
+//! 6. the numbers for the metrics, at most every 20 ms.
 //!
 //! Sockets are watched for edges: one that was not emptied is looked at in the next turn without being reported again.
+
+mod streams;
 
 use crate::carrying::Carrying;
 use crate::listener::Listener;
 use crate::metrics::{Published, ShellStats};
 use crate::relay_sockets::RelaySockets;
+use crate::stream::{StreamSetup, Streams};
 use crate::udp::{Io, RecvBatch, SendPlan, Unsent};
 use model::ServerAddr;
 use net::Clock;
@@ -21,6 +26,7 @@ use std::io;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use streams::StreamTurn;
 use turn_relay_proto::{Direction, FiveTuple, Now, Output, Payloads, Server, Traffic};
 
 const PUBLISH_INTERVAL: Duration = Duration::from_millis(20);
@@ -31,7 +37,7 @@ const BATCHES: usize = 4;
 /// Received bytes after which it is sent at once, while they are in the cache.
 const ENOUGH: usize = 256 * 1024;
 const WATCHED: EpollFlags = EpollFlags::EPOLLIN.union(EpollFlags::EPOLLET);
-/// Tokens below are listeners, from here on relayed addresses by slot.
+/// Tokens below are listeners, from here on relayed addresses by slot, and then what is of [`Streams`].
 const RELAYS: u64 = 1 << 32;
 const STOP: u64 = u64::MAX;
 
@@ -43,6 +49,7 @@ pub(crate) struct EventLoop {
     _stop: Arc<EventFd>,
     listeners: Vec<Listener>,
     relays: RelaySockets,
+    streams: Streams,
     server: Server,
     shell: ShellStats,
     published: Arc<Published>,
@@ -66,6 +73,7 @@ impl EventLoop {
     pub(crate) fn new(
         server: Server,
         listeners: Vec<Listener>,
+        streams: StreamSetup,
         stop: Arc<EventFd>,
         published: Arc<Published>,
         io: Io,
@@ -75,12 +83,14 @@ impl EventLoop {
             epoll.add(&listener.socket, EpollEvent::new(WATCHED, index as u64))?;
         }
         epoll.add(&*stop, EpollEvent::new(EpollFlags::EPOLLIN, STOP))?;
+        let streams = Streams::new(streams, &epoll)?;
         Ok(Self {
             clock: Clock,
             epoll,
             _stop: stop,
             listeners,
             relays: RelaySockets::new(io),
+            streams,
             server,
             shell: ShellStats::default(),
             published,
@@ -98,6 +108,7 @@ impl EventLoop {
         let mut plan = SendPlan::new(self.io);
         let mut events = vec![EpollEvent::empty(); EVENTS];
         let (mut clients, mut peers) = (Tokens::default(), Tokens::default());
+        let mut streams = StreamTurn::new();
         loop {
             let timeout = if clients.next_turn.is_empty() && peers.next_turn.is_empty() {
                 self.timeout()
@@ -119,25 +130,33 @@ impl EventLoop {
                 match event.data() {
                     STOP => {
                         // It is left as it is, for the other loops to see.
-                        self.published.store(self.server.stats(), &self.shell);
+                        self.store();
                         return Ok(());
                     }
+                    token if Streams::event(token).is_some() => streams.ready.push(*event),
                     token if token < RELAYS => clients.now.push(token),
                     token => peers.now.push(token),
                 }
             }
-            let worked = !clients.now.is_empty() || !peers.now.is_empty();
+            let worked =
+                !clients.now.is_empty() || !peers.now.is_empty() || !streams.ready.is_empty();
             self.server.handle_timeout(now.instant);
             self.drain_outputs(now, &mut plan);
             self.receive(now, &mut clients, &mut recv, &mut plan);
             self.drain_outputs(now, &mut plan);
+            self.handle_stream_events(now, &mut streams, &mut plan);
             self.receive(now, &mut peers, &mut recv, &mut plan);
+            self.end_stream_turn(now, &mut streams, &mut plan);
             self.publish(now.instant, worked);
         }
     }
 
     fn timeout(&self) -> EpollTimeout {
-        let next = [self.server.poll_timeout(), self.publish_at];
+        let next = [
+            self.server.poll_timeout(),
+            self.publish_at,
+            self.streams.poll_timeout(),
+        ];
         let Some(next) = next.into_iter().flatten().min() else {
             return EpollTimeout::NONE;
         };
@@ -164,6 +183,7 @@ impl EventLoop {
                 listeners: &self.listeners,
                 relays: &self.relays,
                 out: plan.start(),
+                streams: self.streams.start_plan(),
             };
             let mut bytes = 0;
             for (batch, token) in recv.iter_mut().zip(&mut todo) {
@@ -180,8 +200,10 @@ impl EventLoop {
                     break;
                 }
             }
-            let unsent = carrying.out.flush();
+            let Carrying { out, streams, .. } = carrying;
+            let unsent = out.flush();
             self.account(&unsent);
+            self.send_streams(streams);
         }
     }
 
@@ -209,6 +231,11 @@ impl EventLoop {
     }
 
     fn answer(&mut self, path: FiveTuple, bytes: &[u8], plan: &mut SendPlan) {
+        if let Some(connection) = path.transport.connection() {
+            let room = self.streams.answer(connection, bytes);
+            self.shell.answers_unsent += u64::from(!room);
+            return;
+        }
         let Some(listener) = listener_of(&self.listeners, path.server) else {
             return;
         };
@@ -245,10 +272,15 @@ impl EventLoop {
         }
     }
 
+    fn store(&mut self) {
+        self.shell.streams.clone_from(self.streams.stats());
+        self.published.store(self.server.stats(), &self.shell);
+    }
+
     fn publish(&mut self, now: Instant, worked: bool) {
         match self.publish_at {
             Some(at) if at <= now => {
-                self.published.store(self.server.stats(), &self.shell);
+                self.store();
                 self.publish_at = None;
             }
             None if worked => self.publish_at = Some(now + PUBLISH_INTERVAL),

@@ -1,8 +1,9 @@
-//! `turn-relay`: a TURN server over UDP.
+//! `turn-relay`: a TURN server over UDP, TCP and TLS.
 //!
 //! The journey: [`cli`] and [`config`] become [`config::Settings`]; [`app`] binds the [`listener`]s, starts one
 //! [`eventloop`] per core and the admin port; each event loop owns a mind (`turn_relay_proto::Server`), its
-//! [`relay_sockets`], and the batches of [`udp`] that datagrams come and go in; [`metrics`] shows what they count.
+//! [`relay_sockets`], the batches of [`udp`] that datagrams come and go in, and the connections of [`stream`], whose
+//! [`certificate`] may change at any time; [`metrics`] shows what they count.
 
 #![deny(unsafe_code)]
 
@@ -12,6 +13,8 @@ mod app;
 mod listener;
 mod eventloop;
 mod carrying;
+mod stream;
+mod certificate;
 mod relay_sockets;
 mod udp;
 mod metrics;

@@ -7,11 +7,29 @@
 //! | `allocations_ended_total` | allocations | `reason`: deleted, expired, disconnected |
 //! | `relayed_bytes_total` | bytes of application data | `direction`: to_peer, to_client |
 //! | `relayed_packets_total` | datagrams | `direction` |
-//! | `dropped_packets_total` | datagrams | `reason`: those of `DropReason`, send_buffer_full, send_refused |
+//! | `dropped_packets_total` | datagrams | `reason`: those of `DropReason`, send_buffer_full, send_refused, connection_buffer_full |
 //! | `requests_total` | requests | `method` |
 //! | `error_responses_total` | answers | `code` |
 //! | `answers_unsent_total` | answers | |
+//!
+//! With the label `transport`, what is between client and relay (udp, tcp, tls; no udp where it has no connections):
+//!
+//! | name | unit | further labels |
+//! |---|---|---|
+//! | `client_bytes_total` | bytes of application data | `direction` |
+//! | `client_packets_total` | datagrams or frames | `direction` |
+//! | `connections`, `connections_without_allocation` | now | |
+//! | `connections_accepted_total` | connections | |
+//! | `connections_refused_total` | connections | `reason`: those of `RefuseReason` |
+//! | `connections_closed_total` | connections | `reason`: those of `CloseReason` |
+//! | `connection_frames_dropped_total` | frames | |
+//! | `tls_handshakes_total` | handshakes completed | |
+//! | `certificate_reloads_total` | reloads | `result`: taken, failed; without `transport` |
 
+mod streams;
+
+use crate::certificate::Certificate;
+use crate::stream::StreamStats;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder};
 use prometheus_client::metrics::MetricType;
@@ -30,6 +48,8 @@ pub(crate) struct ShellStats {
     pub(crate) send_refused: u64,
     /// Answers to clients, for either reason.
     pub(crate) answers_unsent: u64,
+    /// Clients over TCP and TLS.
+    pub(crate) streams: StreamStats,
 }
 
 /// Where one event loop leaves its counters. Locked every 20 ms at most, never for a packet.
@@ -53,6 +73,8 @@ impl Published {
 #[derive(Debug)]
 pub(crate) struct Metrics {
     pub(crate) shards: Vec<Arc<Published>>,
+    /// If there is a TLS listener.
+    pub(crate) certificate: Option<Arc<Certificate>>,
 }
 
 impl Metrics {
@@ -150,6 +172,7 @@ impl Collector for Metrics {
             .collect();
         dropped.push(one("send_buffer_full", |_, s| s.send_buffer_full));
         dropped.push(one("send_refused", |_, s| s.send_refused));
+        dropped.push(one("connection_buffer_full", |_, s| s.streams.dropped()));
         let help = "Datagrams that were ignored or lost";
         family(&mut encoder, "dropped_packets", help, "reason", &dropped)?;
         let methods: [(&str, Of); 5] = [
@@ -167,7 +190,8 @@ impl Collector for Metrics {
             (code.to_string(), value)
         });
         let help = "Error answers (RFC 8489 section 14.8, RFC 8656 section 19)";
-        family(&mut encoder, "error_responses", help, "code", &errors)
+        family(&mut encoder, "error_responses", help, "code", &errors)?;
+        self.encode_streams(&mut encoder)
     }
 }
 

@@ -1,9 +1,9 @@
 //! Values, with errors that say what would be right.
 
+use super::listen::Listen;
 use super::{Values, same_family};
 use crate::udp::Io;
 use ipnet::IpNet;
-use model::ServerAddr;
 use service_kit::{ConfigError, Secret};
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
@@ -22,45 +22,6 @@ pub(super) fn each<T>(
         .iter()
         .map(|value| parse(list.field, value))
         .collect()
-}
-
-pub(super) fn listen(list: &Values) -> Result<Vec<ServerAddr>, ConfigError> {
-    if list.values.is_empty() {
-        return Ok(vec![ServerAddr(([0, 0, 0, 0], 3478).into())]);
-    }
-    let parsed = each(list, listen_address)?;
-    for (index, address) in parsed.iter().enumerate() {
-        if parsed[..index].contains(address) {
-            return Err(ConfigError::of_field(
-                list.field,
-                address,
-                "given twice",
-                "remove one",
-            ));
-        }
-    }
-    Ok(parsed)
-}
-
-fn listen_address(field: &str, text: &str) -> Result<ServerAddr, ConfigError> {
-    let error = |problem: &str| {
-        ConfigError::of_field(
-            field,
-            text,
-            problem,
-            "write udp://ADDR:PORT, for example udp://203.0.113.12:3478 or udp://[2001:db8::12]:3478",
-        )
-    };
-    match text.split_once("://") {
-        Some(("udp", address)) => {
-            let address: SocketAddr = address
-                .parse()
-                .map_err(|_| error("not an address and port"))?;
-            Ok(ServerAddr(address))
-        }
-        Some(("tcp" | "tls", _)) => Err(error("only udp is served")),
-        _ => Err(error("not a transport and address")),
-    }
 }
 
 pub(super) fn realm(text: &str) -> Result<String, ConfigError> {
@@ -123,11 +84,11 @@ fn address(field: &str, text: &str) -> Result<IpAddr, ConfigError> {
 pub(super) fn relay_addresses(
     relay: &Values,
     external: &Values,
-    listen: &[ServerAddr],
+    listen: &Listen,
 ) -> Result<Vec<RelayAddress>, ConfigError> {
     let mut bind = each(relay, address)?;
     if bind.is_empty() {
-        bind = listen.iter().map(|server| server.0.ip()).collect();
+        bind = listen.addresses().map(|server| server.0.ip()).collect();
         bind.sort_unstable();
         bind.dedup();
         if let Some(wildcard) = bind.iter().find(|ip| ip.is_unspecified()) {

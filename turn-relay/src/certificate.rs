@@ -1,0 +1,169 @@
+//! The certificate of TLS listeners. It is read again when its files change; connections that exist keep what they have.
+
+use arc_swap::ArcSwap;
+use rustls::crypto::CryptoProvider;
+use rustls::crypto::aws_lc_rs::{self, Ticketer};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+use rustls::version::{TLS12, TLS13};
+use rustls::{InconsistentKeys, ServerConfig};
+use service_kit::{ConfigError, read_secret_of_field};
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+/// What [RFC 7443 section 3](https://www.rfc-editor.org/rfc/rfc7443#section-3) registers. A client that offers neither,
+/// but something else, is refused; one that offers nothing is not.
+const ALPN: [&[u8]; 2] = [b"stun.turn", b"stun.nat-discovery"];
+/// How often the files are looked at. A change counts when it has lasted as long: certificate and key are two files.
+const INTERVAL: Duration = Duration::from_secs(2);
+/// Longer chains than this are a mistake.
+const MAX_BYTES: u64 = 256 * 1024;
+
+/// The two files.
+#[derive(Clone, Debug)]
+pub(crate) struct CertificateFiles {
+    pub(crate) certificate: PathBuf,
+    pub(crate) key: PathBuf,
+}
+
+/// What listeners show at the moment, and how often that was replaced.
+#[derive(Debug)]
+pub(crate) struct Certificate {
+    files: CertificateFiles,
+    provider: Arc<CryptoProvider>,
+    current: ArcSwap<CertifiedKey>,
+    pub(crate) reloads: AtomicU64,
+    pub(crate) failed_reloads: AtomicU64,
+}
+
+impl ResolvesServerCert for Certificate {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.current.load_full())
+    }
+}
+
+impl Certificate {
+    /// Reads both files.
+    ///
+    /// # Errors
+    /// One line: which file, what is wrong with it, and what to do.
+    pub(crate) fn load(files: CertificateFiles) -> Result<Arc<Self>, ConfigError> {
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let current = ArcSwap::from_pointee(read(&files, &provider)?);
+        Ok(Arc::new(Self {
+            files,
+            provider,
+            current,
+            reloads: AtomicU64::new(0),
+            failed_reloads: AtomicU64::new(0),
+        }))
+    }
+
+    /// TLS 1.2 and 1.3, with session tickets that need no memory.
+    ///
+    /// # Errors
+    /// When there is no randomness for the tickets' key.
+    pub(crate) fn server_config(self: &Arc<Self>) -> Result<Arc<ServerConfig>, rustls::Error> {
+        let mut config = ServerConfig::builder_with_provider(self.provider.clone())
+            .with_protocol_versions(&[&TLS13, &TLS12])?
+            .with_no_client_auth()
+            .with_cert_resolver(self.clone());
+        config.alpn_protocols = ALPN.map(<[u8]>::to_vec).to_vec();
+        config.ticketer = Ticketer::new()?;
+        Ok(Arc::new(config))
+    }
+
+    /// Looks at the files for ever, and takes what is new in them.
+    pub(crate) async fn watch(self: Arc<Self>) {
+        let mut taken = self.stamp();
+        let mut seen = taken;
+        loop {
+            tokio::time::sleep(INTERVAL).await;
+            let stamp = self.stamp();
+            let has_lasted = std::mem::replace(&mut seen, stamp) == stamp;
+            if stamp == taken || !has_lasted {
+                continue;
+            }
+            taken = stamp;
+            let file = self.files.certificate.display();
+            match read(&self.files, &self.provider) {
+                Ok(new) => {
+                    self.current.store(Arc::new(new));
+                    self.reloads.fetch_add(1, Ordering::Relaxed);
+                    tracing::info!(%file, "certificate read again");
+                }
+                Err(error) => {
+                    self.failed_reloads.fetch_add(1, Ordering::Relaxed);
+                    tracing::warn!(%error, "the certificate stays as it was");
+                }
+            }
+        }
+    }
+
+    /// Changes whenever a file does.
+    fn stamp(&self) -> [Option<(u64, i64, i64, u64)>; 2] {
+        [&self.files.certificate, &self.files.key].map(|path| {
+            let metadata = fs::metadata(path).ok()?;
+            let (seconds, nanoseconds) = (metadata.mtime(), metadata.mtime_nsec());
+            Some((metadata.ino(), seconds, nanoseconds, metadata.len()))
+        })
+    }
+}
+
+fn read(files: &CertificateFiles, provider: &CryptoProvider) -> Result<CertifiedKey, ConfigError> {
+    let chain = read_chain(&files.certificate)?;
+    let wrong_key = |problem: String, remedy: &str| {
+        ConfigError::of_field("key-file", files.key.display(), problem, remedy)
+    };
+    let key = read_secret_of_field("key-file", &files.key)?;
+    let key = PrivateKeyDer::from_pem_slice(key.expose().as_bytes()).map_err(|_| {
+        wrong_key(
+            "no private key in it".into(),
+            "name a PEM file with a key that is not encrypted",
+        )
+    })?;
+    CertifiedKey::from_der(chain, key, provider).map_err(|error| match error {
+        rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => wrong_key(
+            format!("not the key of {}", files.certificate.display()),
+            "name the key that the first certificate of the chain was made with",
+        ),
+        error => wrong_key(
+            format!("cannot be used with its certificate: {error}"),
+            "use a certificate with an ECDSA, Ed25519 or RSA key",
+        ),
+    })
+}
+
+fn read_chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, ConfigError> {
+    let wrong = |problem: String, remedy: &str| {
+        ConfigError::of_field("certificate-file", path.display(), problem, remedy)
+    };
+    let unreadable = |error| {
+        wrong(
+            format!("cannot read the certificate: {error}"),
+            "check path and permissions",
+        )
+    };
+    let length = fs::metadata(path).map_err(unreadable)?.len();
+    if length > MAX_BYTES {
+        return Err(wrong(
+            format!("{length} bytes are no certificate"),
+            "name a PEM file with the certificate and its chain",
+        ));
+    }
+    let pem = fs::read(path).map_err(unreadable)?;
+    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
+    match chain {
+        Ok(chain) if !chain.is_empty() => Ok(chain),
+        _ => Err(wrong(
+            "no certificate in it".into(),
+            "name a PEM file with the certificate first, then its chain",
+        )),
+    }
+}

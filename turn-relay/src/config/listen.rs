@@ -1,0 +1,134 @@
+//! Where clients are listened for, and what that needs.
+
+use super::{File, Values, parse};
+use crate::certificate::CertificateFiles;
+use crate::cli::Args;
+use crate::stream::{StreamKind, StreamLimits};
+use model::ServerAddr;
+use service_kit::ConfigError;
+use std::net::SocketAddr;
+use std::num::{NonZeroU32, NonZeroUsize};
+use std::time::Duration;
+
+/// All addresses, by transport.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Listen {
+    pub(crate) udp: Vec<ServerAddr>,
+    pub(crate) streams: Vec<(StreamKind, ServerAddr)>,
+}
+
+impl Listen {
+    pub(crate) fn addresses(&self) -> impl Iterator<Item = ServerAddr> {
+        let streams = self.streams.iter().map(|(_, address)| *address);
+        self.udp.iter().copied().chain(streams)
+    }
+}
+
+pub(super) fn listen(list: &Values) -> Result<Listen, ConfigError> {
+    let mut listen = Listen::default();
+    if list.values.is_empty() {
+        listen.udp.push(ServerAddr(([0, 0, 0, 0], 3478).into()));
+    }
+    for (transport, address) in parse::each(list, address)? {
+        let twice = match transport {
+            None => listen.udp.contains(&address),
+            // TCP and TLS are the same to the kernel. Each port 0 is another one.
+            Some(_) => {
+                address.0.port() != 0 && listen.streams.iter().any(|(_, other)| *other == address)
+            }
+        };
+        if twice {
+            let remedy = "remove one";
+            return Err(ConfigError::of_field(
+                list.field,
+                address,
+                "given twice",
+                remedy,
+            ));
+        }
+        match transport {
+            None => listen.udp.push(address),
+            Some(kind) => listen.streams.push((kind, address)),
+        }
+    }
+    Ok(listen)
+}
+
+fn address(field: &str, text: &str) -> Result<(Option<StreamKind>, ServerAddr), ConfigError> {
+    let error = |problem: &str| {
+        ConfigError::of_field(
+            field,
+            text,
+            problem,
+            "write udp://ADDR:PORT, for example udp://203.0.113.12:3478 or tls://[2001:db8::12]:5349",
+        )
+    };
+    let (transport, address) = match text.split_once("://") {
+        Some(("udp", address)) => (None, address),
+        Some(("tcp", address)) => (Some(StreamKind::Tcp), address),
+        Some(("tls", address)) => (Some(StreamKind::Tls), address),
+        Some(_) => return Err(error("only udp, tcp and tls are served")),
+        None => return Err(error("not a transport and address")),
+    };
+    let address: SocketAddr = address
+        .parse()
+        .map_err(|_| error("not an address and port"))?;
+    Ok((transport, ServerAddr(address)))
+}
+
+/// The files that TLS listeners need, if there are any.
+pub(super) fn certificate(
+    args: &Args,
+    file: &File,
+    listen: &Listen,
+) -> Result<Option<CertificateFiles>, ConfigError> {
+    let tls = listen
+        .streams
+        .iter()
+        .find(|(kind, _)| *kind == StreamKind::Tls);
+    let Some((_, address)) = tls else {
+        return Ok(None);
+    };
+    let missing = |field: &str, remedy: &str| {
+        let problem = format!("missing, and the listener tls://{address} needs it");
+        ConfigError::of_field(field, "", problem, remedy)
+    };
+    let certificate = args
+        .certificate_file
+        .as_ref()
+        .or(file.certificate_file.as_ref());
+    let key = args.key_file.as_ref().or(file.key_file.as_ref());
+    Ok(Some(CertificateFiles {
+        certificate: certificate.cloned().ok_or_else(|| {
+            missing(
+                "certificate-file",
+                "name a PEM file with the certificate first, then its chain",
+            )
+        })?,
+        key: key
+            .cloned()
+            .ok_or_else(|| missing("key-file", "name a PEM file with the certificate's key"))?,
+    }))
+}
+
+/// The bounds of one event loop of so many.
+pub(super) fn limits(file: &File, threads: u16) -> StreamLimits {
+    let share = |all: Option<NonZeroUsize>, default: usize| {
+        let all = all.map_or(default, NonZeroUsize::get);
+        all.div_ceil(usize::from(threads))
+    };
+    let seconds = |seconds: Option<NonZeroU32>, default: u32| {
+        Duration::from_secs(seconds.map_or(default, NonZeroU32::get).into())
+    };
+    let prefix = file.connections_without_allocation_per_prefix;
+    StreamLimits {
+        connections: share(file.connections, 65_536),
+        strangers: share(file.connections_without_allocation, 8_192),
+        strangers_of_prefix: share(prefix, 1_024),
+        handshake: seconds(file.handshake_seconds, 10),
+        stranger: seconds(file.without_allocation_seconds, 30),
+        buffer: file
+            .connection_buffer_bytes
+            .map_or(256 << 10, NonZeroUsize::get),
+    }
+}

@@ -1,0 +1,134 @@
+//! Metrics by the transport between client and relay.
+
+use super::Metrics;
+use crate::stream::{CloseReason, OfTransport, RefuseReason, StreamKind};
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+use std::fmt::Error;
+use std::sync::atomic::Ordering;
+
+type Labels<'l> = Vec<(&'static str, &'l str)>;
+type Of = fn(&OfTransport) -> u64;
+
+impl Metrics {
+    fn of(&self, kind: StreamKind, value: impl Fn(&OfTransport) -> u64) -> u64 {
+        self.sum(|_, shell| value(shell.streams.of(kind)))
+    }
+
+    /// For each of TCP and TLS.
+    fn each(&self, value: Of) -> Vec<(Labels<'static>, u64)> {
+        StreamKind::ALL
+            .map(|kind| (vec![("transport", kind.label())], self.of(kind, value)))
+            .to_vec()
+    }
+
+    /// What clients of each transport sent and got. Of UDP, what is left of all.
+    fn relayed(
+        &self,
+        of: impl Fn(&turn_relay_proto::Traffic) -> u64,
+    ) -> Vec<(Labels<'static>, u64)> {
+        let mut all = Vec::new();
+        for direction in ["to_peer", "to_client"] {
+            let to_peer = direction == "to_peer";
+            let streams = StreamKind::ALL.map(|kind| {
+                let value = self.of(kind, |t| {
+                    of(if to_peer { &t.to_peer } else { &t.to_client })
+                });
+                (kind.label(), value)
+            });
+            let total = self.sum(|s, _| of(if to_peer { &s.to_peer } else { &s.to_client }));
+            let udp = total.saturating_sub(streams[0].1 + streams[1].1);
+            for (transport, value) in [("udp", udp)].into_iter().chain(streams) {
+                let labels = vec![("transport", transport), ("direction", direction)];
+                all.push((labels, value));
+            }
+        }
+        all
+    }
+
+    pub(super) fn encode_streams(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), Error> {
+        let help = "Bytes of application data relayed, by the client's transport";
+        counters(encoder, "client_bytes", help, &self.relayed(|t| t.bytes))?;
+        let help = "Datagrams and frames relayed, by the client's transport";
+        counters(
+            encoder,
+            "client_packets",
+            help,
+            &self.relayed(|t| t.packets),
+        )?;
+        let gauges: [(&str, &str, Of); 2] = [
+            ("connections", "Connections now", |t| t.connections),
+            (
+                "connections_without_allocation",
+                "Connections now that have no allocation",
+                |t| t.strangers,
+            ),
+        ];
+        for (name, help, value) in gauges {
+            let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+            for (labels, value) in self.each(value) {
+                ConstGauge::new(value as i64).encode(family.encode_family(&labels)?)?;
+            }
+        }
+        let plain: [(&str, &str, Of); 3] = [
+            ("connections_accepted", "Connections accepted", |t| {
+                t.accepted
+            }),
+            (
+                "connection_frames_dropped",
+                "Frames for clients that read too slowly",
+                |t| t.dropped.packets,
+            ),
+            ("tls_handshakes", "TLS handshakes completed", |t| {
+                t.handshakes
+            }),
+        ];
+        for (name, help, value) in plain {
+            counters(encoder, name, help, &self.each(value))?;
+        }
+        let mut refused = Vec::new();
+        let mut closed = Vec::new();
+        for kind in StreamKind::ALL {
+            let labels = |reason| vec![("transport", kind.label()), ("reason", reason)];
+            for (index, reason) in RefuseReason::ALL.iter().enumerate() {
+                let value = self.of(kind, |t| t.refused[index]);
+                refused.push((labels(reason.label()), value));
+            }
+            for (index, reason) in CloseReason::ALL.iter().enumerate() {
+                let value = self.of(kind, |t| t.closed[index]);
+                closed.push((labels(reason.label()), value));
+            }
+        }
+        let help = "Connections closed as soon as they came";
+        counters(encoder, "connections_refused", help, &refused)?;
+        counters(encoder, "connections_closed", "Connections closed", &closed)?;
+        let Some(certificate) = &self.certificate else {
+            return Ok(());
+        };
+        let results = [
+            ("taken", &certificate.reloads),
+            ("failed", &certificate.failed_reloads),
+        ];
+        let results = results.map(|(result, count)| {
+            let labels = vec![("result", result)];
+            (labels, count.load(Ordering::Relaxed))
+        });
+        let help = "Times that the certificate's files had changed";
+        counters(encoder, "certificate_reloads", help, &results)
+    }
+}
+
+fn counters(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    values: &[(Labels<'_>, u64)],
+) -> Result<(), Error> {
+    let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+    for (labels, value) in values {
+        ConstCounter::new(*value).encode(family.encode_family(labels)?)?;
+    }
+    Ok(())
+}

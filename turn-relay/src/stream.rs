@@ -1,0 +1,27 @@
+//! Clients over TCP and TLS.
+//!
+//! The way of a byte: `accept` takes a connection from its [`StreamListener`] if `admission` has room for a stranger;
+//! `connection` reads it into a [`StreamBuffer`], through its `tls` session if it has one, where
+//! [`wire::stream::Frames`] finds the frames, which are handled as datagrams are. What goes to clients is gathered in
+//! a [`StreamOut`], and leaves with one `writev` or in one TLS record for as many frames as there are; what the kernel
+//! does not take waits in the connection's `queue`. [`Streams`] holds them all together.
+//!
+//! Bounds: connections, strangers (connections without an allocation), strangers of one source prefix, the time that a
+//! handshake and a stranger may take, the length of a stranger's frame, the bytes that wait for a slow reader. What does
+//! not fit is a whole frame that is dropped and counted, or a connection that is closed and counted; nobody waits.
+
+mod accept;
+mod admission;
+mod connection;
+mod outgoing;
+mod queue;
+mod stats;
+mod streams;
+mod tls;
+
+pub(crate) use accept::{StreamKind, StreamListener, bind};
+pub(crate) use admission::StreamLimits;
+pub(crate) use connection::StreamBuffer;
+pub(crate) use outgoing::StreamOut;
+pub(crate) use stats::{CloseReason, OfTransport, RefuseReason, StreamStats};
+pub(crate) use streams::{StreamEvent, StreamSetup, Streams};

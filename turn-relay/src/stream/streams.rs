@@ -1,0 +1,520 @@
+//! All connections of one event loop, and the sockets they come from.
+
+use super::admission::{Admission, Over};
+use super::connection::{Connection, Scratch};
+use super::outgoing::{StreamOut, StreamPlan};
+use super::tls::Session;
+use super::{CloseReason, RefuseReason, StreamBuffer, StreamLimits, StreamListener, StreamStats};
+use model::{ClientAddr, ServerAddr};
+use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
+use rustls::ServerConfig;
+use std::io::{self, ErrorKind};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use turn_relay_proto::{ConnectionId, FiveTuple, Traffic};
+use wire::stream::Frames;
+
+/// Tokens of listeners, by index, and of connections, by slot; all others are below.
+const LISTENERS: u64 = 1 << 48;
+const CONNECTIONS: u64 = 1 << 49;
+/// Connections that one listener is asked for in a turn.
+const ACCEPTS: usize = 64;
+/// How long nothing is accepted when the kernel has run out of something.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// What an event is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum StreamEvent {
+    Listener(usize),
+    Connection(u32),
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Streams {
+    listeners: Vec<StreamListener>,
+    tls: Option<Arc<ServerConfig>>,
+    limits: StreamLimits,
+    slots: Vec<Option<Box<Connection>>>,
+    free: Vec<u32>,
+    /// Slots that become free at the end of the turn: events of this turn may still name them.
+    ended: Vec<u32>,
+    /// What is to be closed, at the end of the turn.
+    closing: Vec<(u32, CloseReason)>,
+    dirty: Vec<u32>,
+    live: usize,
+    admission: Admission,
+    paused_until: Option<Instant>,
+    stats: StreamStats,
+    scratch: Scratch,
+    plan: StreamPlan,
+}
+
+/// What [`Streams`] is made from.
+#[derive(Debug)]
+pub(crate) struct StreamSetup {
+    pub(crate) listeners: Vec<StreamListener>,
+    /// For those listeners that need it.
+    pub(crate) tls: Option<Arc<ServerConfig>>,
+    pub(crate) limits: StreamLimits,
+}
+
+impl Streams {
+    /// Watches the listeners.
+    ///
+    /// # Errors
+    /// When the kernel has no room for it.
+    pub(crate) fn new(setup: StreamSetup, epoll: &Epoll) -> io::Result<Self> {
+        let StreamSetup {
+            listeners,
+            tls,
+            limits,
+        } = setup;
+        for (index, listener) in listeners.iter().enumerate() {
+            let event = EpollEvent::new(EpollFlags::EPOLLIN, LISTENERS + index as u64);
+            epoll.add(&listener.socket, event)?;
+        }
+        Ok(Self {
+            listeners,
+            tls,
+            limits,
+            slots: Vec::new(),
+            free: Vec::new(),
+            ended: Vec::new(),
+            closing: Vec::new(),
+            dirty: Vec::new(),
+            live: 0,
+            admission: Admission::new(limits),
+            paused_until: None,
+            stats: StreamStats::default(),
+            scratch: Scratch::default(),
+            plan: StreamPlan::default(),
+        })
+    }
+
+    /// Whether an event is of a stream: then, of what.
+    pub(crate) fn event(token: u64) -> Option<StreamEvent> {
+        match token {
+            CONNECTIONS..=0x0002_FFFF_FFFF_FFFF => {
+                Some(StreamEvent::Connection((token - CONNECTIONS) as u32))
+            }
+            LISTENERS..CONNECTIONS => Some(StreamEvent::Listener((token - LISTENERS) as usize)),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn stats(&self) -> &StreamStats {
+        &self.stats
+    }
+
+    /// Takes connections that wait, as many as a turn has time for.
+    pub(crate) fn accept(&mut self, now: Instant, index: usize, epoll: &Epoll) {
+        for _ in 0..ACCEPTS {
+            let Some(listener) = self.listeners.get(index) else {
+                return;
+            };
+            match listener.socket.accept() {
+                Ok((socket, source)) => self.admit(now, index, socket, source, epoll),
+                Err(error) => match error.kind() {
+                    ErrorKind::WouldBlock => return,
+                    ErrorKind::Interrupted | ErrorKind::ConnectionAborted => {}
+                    _ => {
+                        let kind = listener.kind;
+                        self.refuse(kind, RefuseReason::System);
+                        tracing::warn!(%error, "cannot accept a connection");
+                        self.paused_until = Some(now + PAUSE);
+                        self.watch_listeners(EpollFlags::empty(), epoll);
+                        return;
+                    }
+                },
+            }
+        }
+    }
+
+    fn watch_listeners(&self, flags: EpollFlags, epoll: &Epoll) {
+        for (index, listener) in self.listeners.iter().enumerate() {
+            let mut event = EpollEvent::new(flags, LISTENERS + index as u64);
+            // It is watched already: nothing is needed that could be missing.
+            let _ = epoll.modify(&listener.socket, &mut event);
+        }
+    }
+
+    fn refuse(&mut self, kind: super::StreamKind, reason: RefuseReason) {
+        self.stats.of_mut(kind).refused[reason as usize] += 1;
+    }
+
+    fn admit(
+        &mut self,
+        now: Instant,
+        index: usize,
+        socket: TcpStream,
+        source: SocketAddr,
+        epoll: &Epoll,
+    ) {
+        let (kind, address) = (self.listeners[index].kind, self.listeners[index].address);
+        if self.live >= self.limits.connections {
+            return self.refuse(kind, RefuseReason::Connections);
+        }
+        if !self.admission.has_room_for(source.ip()) {
+            return self.refuse(kind, RefuseReason::Prefix);
+        }
+        let slot = self.free.last().copied();
+        let slot = slot.unwrap_or(self.slots.len() as u32);
+        let opened = self.open(slot, index, socket, source, address, now);
+        let connection = match opened.and_then(|connection| {
+            let event = EpollEvent::new(EpollFlags::EPOLLIN, CONNECTIONS + u64::from(slot));
+            epoll.add(&connection.socket, event)?;
+            Ok(connection)
+        }) {
+            Ok(connection) => connection,
+            Err(error) => {
+                tracing::debug!(%error, "cannot serve a connection");
+                return self.refuse(kind, RefuseReason::System);
+            }
+        };
+        if self.admission.is_full() {
+            let slots = &self.slots;
+            let oldest = self
+                .admission
+                .oldest(|slot, since| is_stranger(slots, slot, since));
+            self.closing
+                .extend(oldest.map(|slot| (slot, CloseReason::Evicted)));
+        }
+        let handshaking = !connection.is_established();
+        if self.free.pop().is_none() {
+            self.slots.push(None);
+        }
+        self.slots[slot as usize] = Some(Box::new(connection));
+        self.live += 1;
+        self.admission.add(slot, source.ip(), handshaking, now);
+        let slots = &self.slots;
+        self.admission
+            .tidy(|slot, since, over| is_waited_for(slots, slot, since, over));
+        let stats = self.stats.of_mut(kind);
+        stats.accepted += 1;
+        stats.connections += 1;
+        stats.strangers += 1;
+    }
+
+    fn open(
+        &self,
+        slot: u32,
+        index: usize,
+        socket: TcpStream,
+        source: SocketAddr,
+        address: ServerAddr,
+        now: Instant,
+    ) -> io::Result<Connection> {
+        let kind = self.listeners[index].kind;
+        socket.set_nonblocking(true)?;
+        let server = if address.0.ip().is_unspecified() {
+            ServerAddr(plain(socket.local_addr()?))
+        } else {
+            address
+        };
+        let path = FiveTuple {
+            client: ClientAddr(plain(source)),
+            server,
+            transport: kind.transport(ConnectionId(slot)),
+        };
+        let session = match (kind, &self.tls) {
+            (super::StreamKind::Tcp, _) => None,
+            (super::StreamKind::Tls, Some(config)) => {
+                let session = Session::new(config.clone()).map_err(io::Error::other)?;
+                Some(Box::new(session))
+            }
+            (super::StreamKind::Tls, None) => return Err(ErrorKind::Unsupported.into()),
+        };
+        Ok(Connection::new(socket, kind, path, session, now))
+    }
+
+    fn get_mut(&mut self, slot: u32) -> Option<&mut Connection> {
+        self.slots.get_mut(slot as usize)?.as_deref_mut()
+    }
+
+    /// Whether a connection is there and still has its TLS handshake to do, which costs more than anything else.
+    pub(crate) fn is_handshaking(&self, slot: u32) -> bool {
+        let connection = self.slots.get(slot as usize).and_then(Option::as_deref);
+        connection.is_some_and(|connection| !connection.is_established())
+    }
+
+    /// Reads from a connection: its five-tuple, and the frames that arrived.
+    pub(crate) fn receive<'b>(
+        &mut self,
+        slot: u32,
+        buffer: &'b mut StreamBuffer,
+    ) -> Option<(FiveTuple, Frames<'b>)> {
+        let connection = self.slots.get_mut(slot as usize)?.as_deref_mut()?;
+        let was_established = connection.is_established();
+        let received = connection.receive(buffer);
+        let (path, kind) = (connection.path, connection.kind);
+        let limit = connection.frame_limit();
+        if !was_established && connection.is_established() {
+            self.stats.of_mut(kind).handshakes += 1;
+        }
+        self.mark_dirty(slot);
+        if let Err(reason) = received {
+            self.closing.push((slot, reason));
+            return None;
+        }
+        Some((path, Frames::new(buffer.bytes(), limit)))
+    }
+
+    /// After the frames of [`Streams::receive`] are handled: what is left of them, what they brought to peers, and
+    /// whether the connection has an allocation now.
+    pub(crate) fn handle_received(
+        &mut self,
+        now: Instant,
+        slot: u32,
+        frames: &Frames<'_>,
+        to_peer: Traffic,
+        has_allocation: bool,
+    ) {
+        let Some(connection) = self
+            .slots
+            .get_mut(slot as usize)
+            .and_then(Option::as_deref_mut)
+        else {
+            return;
+        };
+        let kind = connection.kind;
+        connection.keep(frames.rest());
+        add(&mut self.stats.of_mut(kind).to_peer, to_peer);
+        if let Some(error) = frames.error() {
+            tracing::debug!(client = %connection.path.client, %error, "a stream without frames");
+            self.closing.push((slot, CloseReason::BadFrame));
+        }
+        self.set_stranger(now, slot, !has_allocation);
+    }
+
+    fn set_stranger(&mut self, now: Instant, slot: u32, is_stranger: bool) {
+        let Some(connection) = self
+            .slots
+            .get_mut(slot as usize)
+            .and_then(Option::as_deref_mut)
+        else {
+            return;
+        };
+        if connection.stranger_since.is_some() == is_stranger {
+            return;
+        }
+        let source = connection.path.client.0.ip();
+        let stats = self.stats.of_mut(connection.kind);
+        if is_stranger {
+            connection.stranger_since = Some(now);
+            stats.strangers += 1;
+            self.admission.add(slot, source, false, now);
+        } else {
+            connection.stranger_since = None;
+            stats.strangers -= 1;
+            self.admission.remove(source);
+        }
+    }
+
+    /// Asks for each connection that had an allocation whether it still has one.
+    pub(crate) fn review(
+        &mut self,
+        now: Instant,
+        mut has_allocation: impl FnMut(FiveTuple) -> bool,
+    ) {
+        for slot in 0..self.slots.len() {
+            let over = self.slots[slot]
+                .as_deref()
+                .is_some_and(|c| c.stranger_since.is_none() && !has_allocation(c.path));
+            if over {
+                self.set_stranger(now, slot as u32, true);
+            }
+        }
+    }
+
+    /// Puts an answer behind what waits for the client; whether there was room. It is sent at the end of the turn.
+    pub(crate) fn answer(&mut self, connection: ConnectionId, bytes: &[u8]) -> bool {
+        let limit = self.limits.buffer;
+        let Some(to) = self.get_mut(connection.0) else {
+            return false;
+        };
+        match to.answer(bytes, limit) {
+            Ok(()) => {
+                self.mark_dirty(connection.0);
+                true
+            }
+            Err(reason) => {
+                self.closing.push((connection.0, reason));
+                false
+            }
+        }
+    }
+
+    fn mark_dirty(&mut self, slot: u32) {
+        if let Some(connection) = self.get_mut(slot)
+            && !connection.is_dirty
+            && !connection.is_idle()
+        {
+            connection.is_dirty = true;
+            self.dirty.push(slot);
+        }
+    }
+
+    /// Begins a plan; [`Streams::send`] ends it.
+    pub(crate) fn start_plan<'b>(&mut self) -> StreamOut<'b> {
+        self.plan.start()
+    }
+
+    /// Sends what was gathered; what had to be dropped.
+    pub(crate) fn send(&mut self, mut out: StreamOut<'_>, epoll: &Epoll) -> Traffic {
+        let mut all_dropped = Traffic::default();
+        out.group();
+        for frames in out.frames.chunk_by(|a, b| a.connection == b.connection) {
+            let mut all = Traffic::default();
+            for frame in frames {
+                add(&mut all, one(frame.payload.len()));
+            }
+            let slot = frames[0].connection.0;
+            let limit = self.limits.buffer;
+            let Some(to) = self
+                .slots
+                .get_mut(slot as usize)
+                .and_then(Option::as_deref_mut)
+            else {
+                add(&mut all_dropped, all);
+                continue;
+            };
+            let stats = self.stats.of_mut(to.kind);
+            match to.send(frames, limit, &mut self.scratch) {
+                Ok(dropped) => {
+                    stats.to_client.packets += all.packets - dropped.packets;
+                    stats.to_client.bytes += all.bytes - dropped.bytes;
+                    add(&mut stats.dropped, dropped);
+                    add(&mut all_dropped, dropped);
+                }
+                Err(reason) => {
+                    add(&mut stats.dropped, all);
+                    add(&mut all_dropped, all);
+                    self.closing.push((slot, reason));
+                }
+            }
+            self.watch(slot, epoll);
+        }
+        self.plan.give_back(out);
+        all_dropped
+    }
+
+    /// Sends what waits on a connection, because there is room again.
+    pub(crate) fn flush(&mut self, slot: u32, epoll: &Epoll) {
+        let Some(connection) = self
+            .slots
+            .get_mut(slot as usize)
+            .and_then(Option::as_deref_mut)
+        else {
+            return;
+        };
+        connection.is_dirty = false;
+        if let Err(reason) = connection.flush(&mut self.scratch) {
+            self.closing.push((slot, reason));
+        }
+        self.watch(slot, epoll);
+    }
+
+    /// Has the kernel tell when there is room, while something waits for it.
+    fn watch(&mut self, slot: u32, epoll: &Epoll) {
+        let Some(connection) = self.get_mut(slot) else {
+            return;
+        };
+        let wanted = !connection.is_idle();
+        if wanted == connection.is_watched {
+            return;
+        }
+        connection.is_watched = wanted;
+        let mut flags = EpollFlags::EPOLLIN;
+        flags.set(EpollFlags::EPOLLOUT, wanted);
+        let mut event = EpollEvent::new(flags, CONNECTIONS + u64::from(slot));
+        if epoll.modify(&connection.socket, &mut event).is_err() {
+            self.closing.push((slot, CloseReason::Broken));
+        }
+    }
+
+    /// Finds out whose time is over.
+    pub(crate) fn handle_timeout(&mut self, now: Instant, epoll: &Epoll) {
+        if self.paused_until.is_some_and(|until| until <= now) {
+            self.paused_until = None;
+            self.watch_listeners(EpollFlags::EPOLLIN, epoll);
+        }
+        let slots = &self.slots;
+        let is_one = |slot, since, over| is_waited_for(slots, slot, since, over);
+        while let Some((slot, over)) = self.admission.poll_over(now, is_one) {
+            let reason = match over {
+                Over::Handshake => CloseReason::HandshakeTimeout,
+                Over::Stranger => CloseReason::Stranger,
+            };
+            self.closing.push((slot, reason));
+        }
+    }
+
+    /// When [`Streams::handle_timeout`] is due.
+    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
+        let next = [self.paused_until, self.admission.poll_timeout()];
+        next.into_iter().flatten().min()
+    }
+
+    /// Sends all answers of a turn.
+    pub(crate) fn flush_answers(&mut self, epoll: &Epoll) {
+        while let Some(slot) = self.dirty.pop() {
+            self.flush(slot, epoll);
+        }
+    }
+
+    /// Closes the next connection that is to be closed: its five-tuple is over.
+    pub(crate) fn poll_closed(&mut self) -> Option<FiveTuple> {
+        while let Some((slot, reason)) = self.closing.pop() {
+            // It may be there more than once.
+            let Some(connection) = self.slots.get_mut(slot as usize).and_then(Option::take) else {
+                continue;
+            };
+            self.ended.push(slot);
+            self.live -= 1;
+            let stats = self.stats.of_mut(connection.kind);
+            stats.connections -= 1;
+            stats.closed[reason as usize] += 1;
+            if connection.stranger_since.is_some() {
+                stats.strangers -= 1;
+                self.admission.remove(connection.path.client.0.ip());
+            }
+            return Some(connection.path);
+        }
+        None
+    }
+
+    /// The turn is over: what ended in it may be used again.
+    pub(crate) fn end_turn(&mut self) {
+        self.free.append(&mut self.ended);
+    }
+}
+
+fn is_stranger(slots: &[Option<Box<Connection>>], slot: u32, since: Instant) -> bool {
+    let connection = slots.get(slot as usize).and_then(Option::as_deref);
+    connection.is_some_and(|connection| connection.stranger_since == Some(since))
+}
+
+fn is_waited_for(slots: &[Option<Box<Connection>>], slot: u32, since: Instant, over: Over) -> bool {
+    let connection = slots.get(slot as usize).and_then(Option::as_deref);
+    let is_late = |connection: &Connection| over == Over::Stranger || !connection.is_established();
+    is_stranger(slots, slot, since) && connection.is_some_and(is_late)
+}
+
+/// Scope and flow label are left out, as over UDP: they are not part of a transport address.
+fn plain(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip(), address.port())
+}
+
+fn one(bytes: usize) -> Traffic {
+    Traffic {
+        packets: 1,
+        bytes: bytes as u64,
+    }
+}
+
+fn add(to: &mut Traffic, more: Traffic) {
+    to.packets += more.packets;
+    to.bytes += more.bytes;
+}
