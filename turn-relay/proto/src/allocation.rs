@@ -12,6 +12,7 @@ use crate::{Family, FiveTuple};
 use channel::Channels;
 use model::RelayedAddr;
 use permission::Permissions;
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 use stun_types::message::TransactionId;
 
@@ -58,6 +59,8 @@ pub(crate) struct Allocation {
     pub(crate) opening: Option<Box<Opening>>,
     pub(crate) permissions: Permissions,
     pub(crate) channels: Channels,
+    /// The channels to other allocations of this relay that are open to a short cut: relayed address and peer.
+    pub(crate) published: Vec<(SocketAddr, SocketAddr)>,
 }
 
 impl Allocation {

@@ -59,6 +59,8 @@ pub struct ServerConfig {
     pub software: String,
     pub credentials: Arc<Credentials>,
     pub peer_policy: Arc<PeerPolicy>,
+    /// Whether packets between two allocations of this relay go from client to client, without the kernel between them.
+    pub short_cut: bool,
     /// The same for all shards, so that each accepts the others' nonces.
     pub nonce_key: [u8; 32],
     /// For ports and tokens: different for each shard, and secret.

@@ -23,6 +23,7 @@ mod input;
 mod transport;
 mod server;
 mod relay;
+mod short_cut;
 mod request;
 mod auth;
 mod peer_policy;

@@ -38,6 +38,24 @@ impl Server {
         if allocation.relay(family).is_none() {
             return Verdict::Dropped(DropReason::FamilyMismatch);
         }
+        if self.config.short_cut
+            && let Some(end) = Self::other_end(
+                &self.config.shared,
+                &mut self.copies,
+                allocation,
+                peer,
+                now.instant,
+            )
+        {
+            // No longer than the ChannelData it came in.
+            let len = message.payload.len() as u16;
+            return Verdict::ToClient {
+                path: end.path,
+                prefix: Prefix::new(&[&channel_data::header(end.number, len)]),
+                payload: message.payload,
+                padding: 0,
+            };
+        }
         Verdict::ToPeer {
             relay: RelayId {
                 allocation: id,

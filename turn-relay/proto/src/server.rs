@@ -4,6 +4,7 @@ use crate::allocation::Allocation;
 use crate::allocation::table::AllocationTable;
 use crate::auth::nonce::Nonces;
 use crate::random::Random;
+use crate::short_cut::Copies;
 use crate::timer::{Reason, Timers};
 use crate::{
     AllocationId, Burst, DropReason, Family, FiveTuple, Now, OpenError, Output, RelayId,
@@ -28,6 +29,7 @@ pub struct Server {
     pub(crate) random: Random,
     pub(crate) table: AllocationTable,
     pub(crate) timers: Timers,
+    pub(crate) copies: Copies,
     pub(crate) stats: Stats,
     pub(crate) outputs: VecDeque<Output>,
 }
@@ -41,6 +43,7 @@ impl Server {
             random: Random::new(config.seed),
             table: AllocationTable::default(),
             timers: Timers::default(),
+            copies: Copies::default(),
             stats: Stats::default(),
             outputs: VecDeque::new(),
             config,
@@ -79,6 +82,10 @@ impl Server {
             Some(0..=3) => (self.handle_stun(now, path, first), 1),
             _ => (Verdict::Dropped(DropReason::NotTurn), 1),
         };
+        if let Verdict::ToClient { payload, .. } = &verdict {
+            // By the short cut: out of one allocation and into the other.
+            self.stats.to_peer.count(count, payload.len());
+        }
         self.count(&verdict, count);
         (verdict, count)
     }
@@ -216,6 +223,7 @@ impl Server {
         self.stats.channels -= (held.1 - kept.1) as u64;
         self.timers
             .schedule(now + SWEEP_INTERVAL, Reason::Sweep(id));
+        self.publish_ends(id, now);
     }
 
     fn on_reservation_over(&mut self, token: u64, now: Instant) {
@@ -251,6 +259,7 @@ impl Server {
     pub(crate) fn remove(&mut self, id: AllocationId) {
         if let Some(allocation) = self.table.remove(id) {
             self.config.shared.release_quota(&allocation.user);
+            Self::withdraw_ends(&self.config.shared, &allocation);
             self.stats.allocations -= 1;
             self.stats.permissions -= allocation.permissions.len() as u64;
             self.stats.channels -= allocation.channels.len() as u64;
@@ -273,5 +282,6 @@ impl Server {
             self.outputs.push_back(Output::CloseRelay { relay });
         }
         self.config.shared.release_port(relay.port, now);
+        self.publish_ends(id, now);
     }
 }

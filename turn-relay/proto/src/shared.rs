@@ -6,7 +6,8 @@ use crate::allocation::reservation::{Reservation, Reservations};
 use crate::config::RelayAddress;
 use crate::quota::Quota;
 use crate::random::Random;
-use std::net::SocketAddr;
+use crate::short_cut::Ends;
+use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -20,6 +21,7 @@ pub struct Shared {
     /// A client's second Allocate may reach another shard than the first, because it comes from another port.
     reservations: Mutex<Reservations>,
     quota: Mutex<Quota>,
+    ends: Ends,
 }
 
 /// Which port of which relay address.
@@ -54,6 +56,7 @@ impl Shared {
             pools,
             reservations: Mutex::default(),
             quota: Mutex::new(Quota::new(allocations_per_user)),
+            ends: Ends::default(),
         }
     }
 
@@ -102,6 +105,28 @@ impl Shared {
     pub(crate) fn advertised_address(&self, port: Port) -> SocketAddr {
         let address = self.addresses[usize::from(port.pool)];
         SocketAddr::new(address.advertised, port.number)
+    }
+
+    /// How a peer at this address knows a relayed address: with the address that sockets are bound to, or with the one
+    /// that clients are told. `None` if the peer is not on this relay.
+    pub(crate) fn as_known_to(&self, port: Port, peer: IpAddr) -> Option<SocketAddr> {
+        if self.addresses.iter().any(|own| own.bind == peer) {
+            Some(self.bind_address(port))
+        } else if self.addresses.iter().any(|own| own.advertised == peer) {
+            Some(self.advertised_address(port))
+        } else {
+            None
+        }
+    }
+
+    /// Whether relayed addresses are on this address.
+    pub(crate) fn is_own(&self, ip: IpAddr) -> bool {
+        let mut own = self.addresses.iter();
+        own.any(|own| own.bind == ip || own.advertised == ip)
+    }
+
+    pub(crate) fn ends(&self) -> &Ends {
+        &self.ends
     }
 
     pub(crate) fn reserve(&self, token: u64, reservation: Reservation) {

@@ -38,6 +38,10 @@ impl Channels {
         self.channels.len()
     }
 
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Channel> {
+        self.channels.iter()
+    }
+
     /// The peer that a channel number is bound to now.
     pub(crate) fn by_number(&self, number: u16, now: Instant) -> Option<PeerAddr> {
         let channel = &self.channels[self.position_of_number(number)?];

@@ -76,6 +76,7 @@ pub(crate) fn handle(server: &mut Server, request: &Request<'_, '_>) -> Outcome 
         })),
         permissions: Default::default(),
         channels: Default::default(),
+        published: Vec::new(),
     };
     let now = request.now.instant;
     if let Err(refusal) = take_ports(server, &mut allocation, &wanted, now) {

@@ -68,6 +68,9 @@ impl Server {
             allocation.channels.permit(*ip, until);
         }
         self.stats.permissions += (allocation.permissions.len() - held) as u64;
+        if peers.iter().any(|ip| self.config.shared.is_own(*ip)) {
+            self.publish_ends(id, now);
+        }
         Ok(())
     }
 }

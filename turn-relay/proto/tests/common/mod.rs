@@ -21,8 +21,8 @@ use stun_types::message::{
     MessageWriteExt, MessageWriteVec, Method, TransactionId,
 };
 use turn_relay_proto::{
-    Credentials, DropReason, FiveTuple, Limits, Now, OpenError, Output, PeerPolicy, RelayAddress,
-    RelayId, Server, ServerConfig, Shared, Stats, Transport, Verdict,
+    Burst, Credentials, DropReason, FiveTuple, Limits, Now, OpenError, Output, PeerPolicy,
+    RelayAddress, RelayId, Server, ServerConfig, Shared, Stats, Transport, Verdict,
 };
 use turn_types::attribute::{ChannelNumber, RequestedTransport, XorPeerAddress, XorRelayedAddress};
 use turn_types::message::{ALLOCATE, CHANNEL_BIND, CREATE_PERMISSION};
@@ -48,6 +48,7 @@ pub struct Setup {
     pub secrets: Vec<&'static str>,
     pub allow: Vec<&'static str>,
     pub per_user: u32,
+    pub short_cut: bool,
 }
 
 impl Default for Setup {
@@ -60,6 +61,7 @@ impl Default for Setup {
             secrets: vec!["first secret", "second secret"],
             allow: vec!["10.0.0.0/24", "fd00:10::/64"],
             per_user: 100,
+            short_cut: true,
         }
     }
 }
@@ -100,6 +102,11 @@ impl Relay {
     }
 
     pub fn with(setup: Setup) -> Self {
+        Self::shards(1, setup).remove(0)
+    }
+
+    /// Several shards of one process.
+    pub fn shards(count: usize, setup: Setup) -> Vec<Self> {
         let mut credentials = Credentials::new(REALM);
         credentials.add_user("alice", "wonderland");
         credentials.add_user("bob", "builder");
@@ -113,31 +120,38 @@ impl Relay {
         });
         let allow = setup.allow.iter().map(|net| net.parse().unwrap()).collect();
         let started = Instant::now();
-        let config = ServerConfig {
-            shared: Arc::new(Shared::new(
-                addresses.collect(),
-                &setup.ports,
-                setup.per_user,
-            )),
-            limits: setup.limits,
-            software: "test".into(),
-            credentials: Arc::new(credentials),
-            peer_policy: Arc::new(PeerPolicy::new(allow, &[ServerAddr(server_addr())])),
-            nonce_key: [1; 32],
-            seed: [2; 32],
+        let shared = Arc::new(Shared::new(
+            addresses.collect(),
+            &setup.ports,
+            setup.per_user,
+        ));
+        let credentials = Arc::new(credentials);
+        let peer_policy = Arc::new(PeerPolicy::new(allow, &[ServerAddr(server_addr())]));
+        let of_shard = |shard: usize| {
+            let config = ServerConfig {
+                shared: shared.clone(),
+                limits: setup.limits,
+                software: "test".into(),
+                credentials: credentials.clone(),
+                peer_policy: peer_policy.clone(),
+                short_cut: setup.short_cut,
+                nonce_key: [1; 32],
+                seed: [2 + shard as u8; 32],
+            };
+            Self {
+                server: Server::new(config, started),
+                now: Now {
+                    instant: started + Duration::from_secs(10),
+                    unix: DATE,
+                },
+                started,
+                open: BTreeMap::new(),
+                busy: BTreeSet::new(),
+                opened: 0,
+                answers: Vec::new(),
+            }
         };
-        Self {
-            server: Server::new(config, started),
-            now: Now {
-                instant: started + Duration::from_secs(10),
-                unix: DATE,
-            },
-            started,
-            open: BTreeMap::new(),
-            busy: BTreeSet::new(),
-            opened: 0,
-            answers: Vec::new(),
-        }
+        (0..count).map(of_shard).collect()
     }
 
     pub fn stats(&self) -> &Stats {
@@ -199,6 +213,46 @@ impl Relay {
         }
     }
 
+    /// What the kernel joined, from a client.
+    pub fn client_sends_burst(&mut self, client: SocketAddr, burst: Burst<'_>) -> Vec<Outcome> {
+        let path = FiveTuple {
+            client: ClientAddr(client),
+            server: ServerAddr(server_addr()),
+            transport: Transport::Udp,
+        };
+        let mut outcomes = Vec::new();
+        let mut rest = Some(burst);
+        while let Some(burst) = rest {
+            let (verdict, count) = self.server.handle_client_burst(self.now, path, burst);
+            outcomes.extend(own_all(&self.open, verdict, burst, count));
+            rest = burst.after(count);
+        }
+        self.drain();
+        let answers = std::mem::take(&mut self.answers);
+        outcomes.extend(answers.into_iter().map(|(_, bytes)| Outcome::Answer(bytes)));
+        outcomes
+    }
+
+    /// What the kernel joined, from a peer.
+    pub fn peer_sends_burst(
+        &mut self,
+        peer: SocketAddr,
+        relayed: SocketAddr,
+        burst: Burst<'_>,
+    ) -> Vec<Outcome> {
+        let relay = self.open[&relayed];
+        let mut outcomes = Vec::new();
+        let mut rest = Some(burst);
+        while let Some(burst) = rest {
+            let (verdict, count) =
+                self.server
+                    .handle_peer_burst(self.now, relay, PeerAddr(peer), burst);
+            outcomes.extend(own_all(&self.open, verdict, burst, count));
+            rest = burst.after(count);
+        }
+        outcomes
+    }
+
     /// A datagram from a peer to a relayed address.
     pub fn peer_sends(&mut self, peer: &str, relayed: SocketAddr, payload: &[u8]) -> Outcome {
         let relay = self.open[&relayed];
@@ -207,6 +261,33 @@ impl Relay {
                 .handle_peer_datagram(self.now, relay, PeerAddr(addr(peer)), payload);
         own(&self.open, verdict)
     }
+}
+
+/// A verdict about so many datagrams as one for each.
+fn own_all(
+    open: &BTreeMap<SocketAddr, RelayId>,
+    verdict: Verdict<'_>,
+    burst: Burst<'_>,
+    count: usize,
+) -> Vec<Outcome> {
+    let payload = match verdict {
+        Verdict::ToPeer { payload, .. } | Verdict::ToClient { payload, .. } => payload,
+        other => return (0..count).map(|_| own(open, other)).collect(),
+    };
+    let payloads = burst.payloads(payload, count).unwrap();
+    assert_eq!(payloads.count(), count);
+    payloads
+        .iter()
+        .map(|each| {
+            let mut verdict = verdict;
+            if let Verdict::ToPeer { payload, .. } | Verdict::ToClient { payload, .. } =
+                &mut verdict
+            {
+                *payload = each;
+            }
+            own(open, verdict)
+        })
+        .collect()
 }
 
 fn own(open: &BTreeMap<SocketAddr, RelayId>, verdict: Verdict<'_>) -> Outcome {
