@@ -7,13 +7,14 @@ use crate::shell;
 use crate::workspace::{cargo, target_directory};
 
 /// Every package that has a binary the lab runs.
-const PACKAGES: [&str; 6] = [
+const PACKAGES: [&str; 7] = [
     "discovery",
     "turn-relay",
     "activator",
     "dns-signal",
     "turnpike",
     "turnpike-lab",
+    "turnpike-delay-box",
 ];
 
 /// Builds them, with cargo's own progress shown, and says where they are.

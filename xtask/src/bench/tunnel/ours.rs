@@ -16,7 +16,8 @@ use super::contender::{Contender, in_namespace, output};
 use super::load::Ended;
 
 const READY_WITHIN: Duration = Duration::from_secs(20);
-/// So that the path is the bottleneck, not a socket: twice what 80 ms and 500 Mbit/s hold, and the queue, and room.
+/// On the long path, so that it is the bottleneck, not a socket: twice what 80 ms and 500 Mbit/s hold, the queue, and
+/// room. Elsewhere the kernel's own bounds stand.
 const SOCKET_BUFFERS: &str = "4096 131072 33554432";
 
 /// Which way packets take.
@@ -92,13 +93,15 @@ impl Site {
     }
 
     fn prepare_network(&mut self, network: Network, binaries: &Path) -> Result<()> {
-        for host in hosts(network) {
-            let namespace = self.lab.namespace(&host);
-            lab::netns::inside(&namespace, || {
-                fs::write("/proc/sys/net/ipv4/tcp_rmem", SOCKET_BUFFERS)?;
-                fs::write("/proc/sys/net/ipv4/tcp_wmem", SOCKET_BUFFERS)
-            })?
-            .context("setting TCP's buffers")?;
+        if self.way == Way::Long {
+            for host in hosts(network) {
+                let namespace = self.lab.namespace(&host);
+                lab::netns::inside(&namespace, || {
+                    fs::write("/proc/sys/net/ipv4/tcp_rmem", SOCKET_BUFFERS)?;
+                    fs::write("/proc/sys/net/ipv4/tcp_wmem", SOCKET_BUFFERS)
+                })?
+                .context("setting TCP's buffers")?;
+            }
         }
         if !self.way.has_cable() {
             return Ok(());
