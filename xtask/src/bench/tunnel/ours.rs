@@ -149,7 +149,7 @@ impl Site {
                 let export = format!(
                     "\n[[export]]\nname = \"{name}\"\naddresses = [\"{on_this_host}\"]\ntcp = [5201]\nudp = [5201]\n"
                 );
-                carrier.clone() + &text[..exported] + &export
+                in_section("[tunnel]", carrier, &text[..exported]) + &export
             })?;
             lab.start(&activator)?;
         }
@@ -157,7 +157,7 @@ impl Site {
             let carrier = carrier(network);
             let sidecar = format!("{network}/dns-signal");
             lab.edit_config(&sidecar, |text| {
-                carrier.clone() + &text.replace("\"60s\"", "\"1h\"")
+                in_section("[link]", carrier, &text.replace("\"60s\"", "\"1h\""))
             })?;
             lab.start(&sidecar)?;
         }
@@ -202,27 +202,32 @@ impl Site {
             relay,
         };
         contender.wait_open()?;
-        self.check_path(&format!("{}/activator", network.other()))?;
+        self.check_path(network)?;
         Ok(contender)
     }
 
     /// That packets take the way they are said to take, by the word of the end that holds the allocations.
-    fn check_path(&self, activator: &str) -> Result<()> {
-        let wanted = if self.way.has_cable() {
+    fn check_path(&self, network: Network) -> Result<()> {
+        let path = if self.way.has_cable() {
             "direct"
         } else {
             "relay/udp"
         };
-        wait::until_true(
-            &format!("{activator}'s path to be {wanted}"),
-            READY_WITHIN,
-            || {
-                let status = self.lab.node_status(activator)?;
-                let path = status["links"][0]["path"].as_str().unwrap_or("none");
-                ensure!(path == wanted, "it is {path}");
-                Ok(true)
-            },
-        )
+        let (_, carrier) = carrier(network);
+        let activator = format!("{}/activator", network.other());
+        let what = format!("{activator} to have {carrier} over {path}");
+        wait::until_true(&what, READY_WITHIN, || {
+            let status = self.lab.node_status(&activator)?;
+            let link = &status["links"][0];
+            let is = |field: &str, wanted: &str| link[field].as_str() == Some(wanted);
+            ensure!(
+                is("path", path) && is("carrier", carrier),
+                "it has {} over {}",
+                link["carrier"],
+                link["path"]
+            );
+            Ok(true)
+        })
     }
 
     /// No tunnel: from end to end of the first cable.
@@ -248,9 +253,17 @@ fn hosts(network: Network) -> [String; 2] {
     ]
 }
 
-/// What stands in both configuration files of a pair.
-fn carrier(_network: Network) -> String {
-    String::new()
+/// What the pair of a network's sidecar is configured to use, and what that comes to.
+const fn carrier(network: Network) -> (&'static str, &'static str) {
+    match network {
+        Network::West => ("auto", "datagram"),
+        Network::East => ("data-channel", "data-channel"),
+    }
+}
+
+/// A configuration with a carrier in one of its sections.
+fn in_section(section: &str, (carrier, _): (&str, &str), text: &str) -> String {
+    text.replacen(section, &format!("{section}\ncarrier = \"{carrier}\""), 1)
 }
 
 /// coturn where the network's relay was, with its secret.
