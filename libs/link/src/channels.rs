@@ -470,4 +470,6 @@ impl fmt::Debug for Channels {
 }
 
 #[cfg(test)]
+mod long_path;
+#[cfg(test)]
 mod tests;

@@ -28,7 +28,7 @@ pub struct RecoveryConfig {
     pub rto_initial: Duration,
     /// Shortest time after which unanswered DATA is probed for.
     pub rto_min: Duration,
-    /// Longest.
+    /// Longest: how soon after an outage it is noticed that it is over.
     pub rto_max: Duration,
     /// Longest time for which a SACK is held back.
     pub sack_delay: Duration,
@@ -43,7 +43,7 @@ impl Default for RecoveryConfig {
         Self {
             rto_initial: Duration::from_millis(500),
             rto_min: Duration::from_millis(50),
-            rto_max: Duration::from_secs(2),
+            rto_max: Duration::from_millis(500),
             sack_delay: Duration::from_millis(10),
             packets_per_sack: 8,
             window_max: 64 << 20,
@@ -51,8 +51,10 @@ impl Default for RecoveryConfig {
     }
 }
 
-/// Packets in the window at the start and after a path that fell silent.
+/// Packets in the window at the start, and the least that the breaker leaves.
 const INITIAL_PACKETS: u32 = 32;
+/// Packets in the window while the path is silent: so many are sent blindly in each `rto_max`.
+const SILENT_PACKETS: u32 = 10;
 /// The breaker looks at intervals of this length, or of four round trips if that is longer.
 const INTERVAL: Duration = Duration::from_millis(500);
 /// Intervals in a row that must be bad before it acts.
@@ -586,7 +588,7 @@ impl Association {
         recovery.probes += 1;
         let silent = recovery.probes >= 3;
         if silent {
-            recovery.window = INITIAL_PACKETS * recovery.mtu;
+            recovery.window = SILENT_PACKETS * recovery.mtu;
             recovery.limited = false;
         }
         let base = self.cumulative_tsn_ack_point.wrapping_add(1);
