@@ -6,7 +6,7 @@ use activator_proto::{relay_uri::RelayUri, reservation::RelayAccess};
 use discovery_client::Directory;
 use model::{RelayName, ServerAddr};
 use net::Clock;
-use tokio::sync::mpsc;
+use tokio::{runtime::Handle, sync::mpsc};
 
 /// Looking up a relay's name takes no longer.
 const LOOKUP_DEADLINE: Duration = Duration::from_secs(3);
@@ -23,20 +23,27 @@ pub(crate) struct AccessResult {
 pub(crate) struct AccessFetcher {
     directory: Directory,
     results: mpsc::Sender<AccessResult>,
+    runtime: Handle,
 }
 
 impl AccessFetcher {
-    /// The results come over the channel, exactly one for each [`Self::fetch`].
+    /// The results come over the channel, exactly one for each [`Self::fetch`]. It works in the runtime this is called in.
     pub(crate) fn new(directory: Directory) -> (Self, mpsc::Receiver<AccessResult>) {
         // The core has one question per relay on its way at most.
         let (results, receiver) = mpsc::channel(activator_proto::reservation::MAX_RESERVATIONS * 2);
-        (Self { directory, results }, receiver)
+        let runtime = Handle::current();
+        let fetcher = Self {
+            directory,
+            results,
+            runtime,
+        };
+        (fetcher, receiver)
     }
 
     /// Asks in the background.
     pub(crate) fn fetch(&self, relay: RelayName, uri: RelayUri) {
         let (directory, results) = (self.directory.clone(), self.results.clone());
-        tokio::spawn(async move {
+        self.runtime.spawn(async move {
             let access = access(&directory, &relay, &uri).await;
             let _ = results.send(AccessResult { relay, access }).await;
         });

@@ -2,16 +2,17 @@
 
 use std::{
     collections::HashMap,
-    io,
+    io::{self, IoSlice},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
-    task::{Context, Poll},
     time::{Duration, Instant},
 };
 
 use activator_proto::reservation::RelayAccess;
+use bytes::BytesMut;
 use model::{PeerAddr, RelayName, RelayedAddr};
-use net::{RecvBatch, SendBatch, UdpOptions, UdpSocket};
-use turn_client::{Allocation, AllocationConfig, Credential, Event, Families, Received};
+use net::{BurstBatch, MAX_GSO_BYTES, MAX_GSO_SEGMENTS, Poller, SendBatch, UdpOptions, UdpSocket};
+use turn_client::{Allocation, AllocationConfig, Credential, Event, Families};
+use wire::channel_data;
 
 /// Bytes that may wait for the kernel per relay.
 const SEND_LIMIT: usize = 4 << 20;
@@ -54,6 +55,8 @@ struct Relay {
     mind: Allocation,
     outbound: SendBatch,
     blocked: bool,
+    /// What the poller was told of `blocked`.
+    watched: bool,
     relayed: Vec<RelayedAddr>,
     /// How many links each peer is permitted for.
     peers: HashMap<SocketAddr, usize>,
@@ -70,7 +73,7 @@ struct Relay {
 #[derive(Debug)]
 pub(crate) struct Allocations {
     relays: Vec<Relay>,
-    batch: RecvBatch,
+    batch: BurstBatch,
     scratch: Vec<u8>,
 }
 
@@ -78,7 +81,7 @@ impl Allocations {
     pub(crate) fn new() -> Self {
         Self {
             relays: Vec::new(),
-            batch: RecvBatch::new(),
+            batch: BurstBatch::new(),
             scratch: Vec::new(),
         }
     }
@@ -92,10 +95,11 @@ impl Allocations {
         name: RelayName,
         access: &RelayAccess,
         seed: u64,
+        poller: &Poller,
         now: Instant,
     ) -> io::Result<()> {
         let server = access.server.0;
-        let socket = open(server)?;
+        let socket = open(server, poller)?;
         let mind = mind(&socket, access, seed, now);
         self.relays.push(Relay {
             name,
@@ -107,6 +111,7 @@ impl Allocations {
             mind,
             outbound: SendBatch::new(SEND_LIMIT),
             blocked: false,
+            watched: false,
             relayed: Vec::new(),
             peers: HashMap::new(),
             stats: RelayStats::default(),
@@ -172,27 +177,18 @@ impl Allocations {
         }
     }
 
-    /// Ready when a socket has something, or a blocked one may send again.
-    pub(crate) fn poll_ready(&self, context: &mut Context<'_>) -> Poll<()> {
-        let mut ready = false;
-        for relay in &self.relays {
-            ready |= relay.socket.poll_readable(context).is_ready();
-            ready |= relay.blocked && relay.socket.poll_writable(context).is_ready();
-        }
-        if ready {
-            Poll::Ready(())
-        } else {
-            Poll::Pending
-        }
-    }
-
-    /// Takes one batch from each socket; calls `each` with local relayed address, peer and payload.
+    /// Takes one batch from each socket that the poller found ready; calls `each` with local relayed address, peer,
+    /// and the burst: payloads and the bytes of each but the last.
     pub(crate) fn receive(
         &mut self,
+        poller: &Poller,
         now: Instant,
-        mut each: impl FnMut(SocketAddr, SocketAddr, &[u8]),
+        mut each: impl FnMut(SocketAddr, SocketAddr, BytesMut, usize),
     ) {
         for relay in &mut self.relays {
+            if !poller.is_ready(&relay.socket) {
+                continue;
+            }
             let Relay {
                 socket,
                 mind,
@@ -201,28 +197,26 @@ impl Allocations {
                 stats,
                 ..
             } = relay;
-            let received = socket.try_recv_batch(&mut self.batch, |datagram, meta| {
-                if meta.source != *server {
+            let received = socket.try_recv_bursts(&mut self.batch, |burst| {
+                if burst.meta.source != *server {
                     stats.dropped += 1;
                     return;
                 }
-                match mind.handle_datagram(now, datagram) {
-                    Received::Handled => {}
-                    Received::FromPeer { peer, payload } => {
+                mind.handle_datagrams(
+                    now,
+                    burst.payload,
+                    burst.segment,
+                    |peer, payload, segment| {
                         stats.bytes_received += payload.len() as u64;
                         let local = relayed
                             .iter()
                             .find(|local| local.0.is_ipv4() == peer.0.is_ipv4());
                         match local {
-                            Some(local) => each(local.0, peer.0, payload),
+                            Some(local) => each(local.0, peer.0, payload, segment),
                             None => stats.dropped += 1,
                         }
-                    }
-                    Received::Dropped(reason) => {
-                        tracing::trace!(?reason, "message from a relay dropped");
-                        stats.dropped += 1;
-                    }
-                }
+                    },
+                );
             });
             if let Err(error) = received
                 && error.kind() != io::ErrorKind::WouldBlock
@@ -232,25 +226,21 @@ impl Allocations {
         }
     }
 
-    /// Queues a datagram from a relayed address to a peer; what the mind does not send it counts itself. `false`: the
-    /// address is not a relayed one of ours.
-    pub(crate) fn push(&mut self, local: SocketAddr, remote: SocketAddr, payload: &[u8]) -> bool {
+    /// Sends datagrams of `segment` bytes, the last may be shorter, from a relayed address to a peer: a burst at once,
+    /// one alone with the next flush or before the next burst. What the mind does not send it counts itself.
+    /// `false`: the address is not a relayed one of ours.
+    pub(crate) fn send(
+        &mut self,
+        local: SocketAddr,
+        remote: SocketAddr,
+        payload: &[u8],
+        segment: usize,
+    ) -> bool {
         let ours = |relay: &&mut Relay| relay.relayed.iter().any(|relayed| relayed.0 == local);
         let Some(relay) = self.relays.iter_mut().find(ours) else {
             return false;
         };
-        let peer = PeerAddr(remote);
-        let sent = match relay.mind.channel_header(peer, payload.len()) {
-            Some(header) => relay.send(&[&header, payload]),
-            None => {
-                self.scratch.clear();
-                relay.mind.encode_to_peer(peer, payload, &mut self.scratch)
-                    && relay.send(&[&self.scratch])
-            }
-        };
-        if sent {
-            relay.stats.bytes_sent += payload.len() as u64;
-        }
+        relay.send_to_peer(PeerAddr(remote), payload, segment.max(1), &mut self.scratch);
         true
     }
 
@@ -270,7 +260,12 @@ impl Allocations {
     }
 
     /// Starts those anew, from another port, that cannot get on with the one they have.
-    pub(crate) fn renew_ports(&mut self, mut seed: impl FnMut() -> u64, now: Instant) {
+    pub(crate) fn renew_ports(
+        &mut self,
+        mut seed: impl FnMut() -> u64,
+        poller: &Poller,
+        now: Instant,
+    ) {
         let stuck = |relay: &&mut Relay| {
             relay.wants_new_port
                 && !relay.closing
@@ -278,13 +273,14 @@ impl Allocations {
         };
         for relay in self.relays.iter_mut().filter(stuck) {
             relay.started = now;
-            match open(relay.server) {
+            match open(relay.server, poller) {
                 Ok(socket) => {
                     tracing::info!(relay = %relay.name, "allocating from another port");
                     relay.mind = mind(&socket, &relay.access, seed(), now);
                     relay.socket = socket;
                     relay.outbound = SendBatch::new(SEND_LIMIT);
                     relay.blocked = false;
+                    relay.watched = false;
                     relay.wants_new_port = false;
                 }
                 Err(error) => tracing::error!(relay = %relay.name, %error, "no socket"),
@@ -330,10 +326,14 @@ impl Allocations {
         None
     }
 
-    /// Sends what is queued, as far as the kernel takes it.
-    pub(crate) fn flush(&mut self) {
+    /// Sends what is queued, as far as the kernel takes it, and has the poller say when it takes more.
+    pub(crate) fn flush(&mut self, poller: &Poller) {
         for relay in &mut self.relays {
             relay.flush();
+            if std::mem::replace(&mut relay.watched, relay.blocked) != relay.blocked {
+                // It was watched before, so it can be.
+                let _ = poller.watch(&relay.socket, relay.blocked);
+            }
         }
         self.relays
             .retain(|relay| !relay.closing || !relay.outbound.is_empty());
@@ -344,6 +344,7 @@ impl Allocations {
         self.relays.iter().map(|relay| {
             let mut stats = relay.stats;
             stats.refused += relay.mind.stats().not_sent;
+            stats.dropped += relay.mind.stats().dropped;
             (&relay.name, stats, relay.peers.len())
         })
     }
@@ -357,6 +358,69 @@ impl Relay {
     /// A closing one no longer has a name: another may be in its place.
     fn is(&self, name: &RelayName) -> bool {
         self.name == *name && !self.closing
+    }
+
+    fn send_to_peer(
+        &mut self,
+        peer: PeerAddr,
+        payload: &[u8],
+        segment: usize,
+        scratch: &mut Vec<u8>,
+    ) {
+        let datagrams = payload.chunks(segment).len();
+        if let Some(channel) = self.mind.channel(peer, datagrams) {
+            let left = match datagrams {
+                1 => payload,
+                _ => self.send_burst(channel, payload, segment),
+            };
+            for datagram in left.chunks(segment) {
+                self.send(&[&header(channel, datagram), datagram]);
+            }
+            self.stats.bytes_sent += payload.len() as u64;
+            return;
+        }
+        for datagram in payload.chunks(segment) {
+            scratch.clear();
+            if self.mind.encode_to_peer(peer, datagram, scratch) && self.send(&[scratch]) {
+                self.stats.bytes_sent += datagram.len() as u64;
+            }
+        }
+    }
+
+    /// Sends a burst in ChannelData, unless others wait; gives what is left.
+    fn send_burst<'a>(&mut self, channel: u16, payload: &'a [u8], segment: usize) -> &'a [u8] {
+        self.flush();
+        let framed = segment + channel_data::HEADER_LEN;
+        let most = (MAX_GSO_BYTES / framed).clamp(1, MAX_GSO_SEGMENTS);
+        let mut left = payload;
+        while !left.is_empty() && self.outbound.is_empty() {
+            let (burst, rest) = left.split_at(left.len().min(most * segment));
+            let last = burst.chunks(segment).next_back().unwrap_or(burst);
+            // All but the last have the same header.
+            let headers = [
+                header(channel, burst.get(..segment).unwrap_or(burst)),
+                header(channel, last),
+            ];
+            let datagrams = burst.chunks(segment).len();
+            let mut parts = [IoSlice::new(&[]); 2 * MAX_GSO_SEGMENTS];
+            for (index, (pair, datagram)) in
+                parts.chunks_mut(2).zip(burst.chunks(segment)).enumerate()
+            {
+                pair[0] = IoSlice::new(&headers[usize::from(index + 1 == datagrams)]);
+                pair[1] = IoSlice::new(datagram);
+            }
+            let parts = parts.get(..2 * datagrams).unwrap_or_default();
+            match self.socket.try_send_parts(self.server, parts, framed) {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return left,
+                Err(error) => {
+                    self.stats.refused += datagrams as u64;
+                    tracing::debug!(relay = %self.name, %error, "sending to the relay");
+                }
+            }
+            left = rest;
+        }
+        left
     }
 
     /// Queues one message to the relay, put together from parts.
@@ -389,12 +453,19 @@ impl Relay {
     }
 }
 
-fn open(server: SocketAddr) -> io::Result<UdpSocket> {
+/// The ChannelData header for one datagram; none is longer than 65 535 bytes.
+fn header(channel: u16, datagram: &[u8]) -> [u8; channel_data::HEADER_LEN] {
+    channel_data::header(channel, u16::try_from(datagram.len()).unwrap_or(u16::MAX))
+}
+
+fn open(server: SocketAddr, poller: &Poller) -> io::Result<UdpSocket> {
     let any: IpAddr = match server {
         SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
         SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
     };
-    UdpSocket::bind(SocketAddr::new(any, 0), UdpOptions::default())
+    let socket = UdpSocket::bind(SocketAddr::new(any, 0), UdpOptions::default())?;
+    poller.watch(&socket, false)?;
+    Ok(socket)
 }
 
 fn mind(socket: &UdpSocket, access: &RelayAccess, seed: u64, now: Instant) -> Allocation {

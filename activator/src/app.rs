@@ -4,16 +4,18 @@ use std::{sync::Arc, time::Duration};
 
 use activator_proto::{Forwarder, Gateway, GatewayConfig, forward::nat::NatTable};
 use anyhow::Context as _;
-use bytes::BytesMut;
 use discovery_client::{IdentityHandle, JoinError, Settings};
 use ipnet::IpNet;
 use link::{DtlsCertificate, LinkConfig};
 use model::Role;
-use net::HostSockets;
+use net::{HostSockets, Poller};
 use service_kit::{
-    Admin, ConfigError, Readiness, read_secret_of_field, shared_registry, shutdown_signal,
+    Admin, ConfigError, LoopThread, Readiness, read_secret_of_field, shared_registry,
+    shutdown_signal,
 };
+use tokio::sync::oneshot;
 use tun::{Device, TunConfig};
+use wire::frame::MAX_FRAME_LEN;
 
 use crate::{
     access::AccessFetcher,
@@ -34,9 +36,6 @@ const JOIN_PATIENCE: Duration = Duration::from_secs(30);
 /// The interface takes what services send, whatever their own network's MTU: over IPv6 the first long datagram of each
 /// service would else be lost to path MTU discovery. A link carries it as one message; TCP is kept smaller by its MSS.
 const INTERFACE_MTU: u16 = 9000;
-
-/// Datagrams are copied out of the receive batch into pieces of this many bytes.
-const RECEIVE_MEMORY: usize = 64 << 10;
 
 /// Runs until told to stop.
 ///
@@ -68,6 +67,7 @@ pub(crate) async fn run(cli: &Cli) -> anyhow::Result<()> {
     tracing::info!(%node, exports = checked.exports.iter().count(), "joined");
     let certificate = DtlsCertificate::generate().context("cannot make a DTLS certificate")?;
 
+    let thread = LoopThread::new().context("cannot prepare the event loop")?;
     let (ipv4, ipv6) = checked.pool.interface_addresses();
     let device = Device::create(TunConfig {
         name: config.tunnel.interface.clone(),
@@ -78,7 +78,14 @@ pub(crate) async fn run(cli: &Cli) -> anyhow::Result<()> {
     })?;
     let (ipv4, ipv6) = checked.pool.prefixes();
     let forwarding = Forwarding::set_up(device.name(), ipv4, ipv6)?;
-    let sockets = HostSockets::bind(0, &[device.name()]).context("cannot open host sockets")?;
+    let (poller, sockets) = {
+        let _reports = thread.enter();
+        let poller = Poller::new().context("cannot prepare the event loop")?;
+        let sockets = HostSockets::bind(0, &[device.name()]).context("cannot open host sockets")?;
+        let watched = sockets.watch(&poller);
+        watched.and_then(|()| poller.watch(&device, false))?;
+        (poller, sockets)
+    };
 
     let (directory, events) =
         discovery_client::start(settings, identity, std::future::pending::<()>());
@@ -92,6 +99,7 @@ pub(crate) async fn run(cli: &Cli) -> anyhow::Result<()> {
     };
     let forwarder = Forwarder::new(NatTable::new(checked.pool), config.tunnel.mtu);
     let eventloop = EventLoop {
+        poller,
         gateway: Gateway::new(gateway, forwarder),
         allocations: Allocations::new(),
         links: ActiveLinks::new(checked.limits.total),
@@ -106,20 +114,30 @@ pub(crate) async fn run(cli: &Cli) -> anyhow::Result<()> {
         access,
         questions,
         certificate,
-        link_config: LinkConfig::default(),
+        link_config: LinkConfig {
+            carrier: checked.carrier,
+            ..LinkConfig::default()
+        },
         board,
         stats: ShellStats::default(),
         discovered: Some(discovered),
         allocated: Some(allocated),
-        memory: BytesMut::with_capacity(RECEIVE_MEMORY),
+        bursts: Vec::new(),
+        frame: vec![0; MAX_FRAME_LEN],
     };
-    let ran = eventloop
-        .run(async {
-            if let Err(error) = shutdown_signal().await {
-                tracing::error!(%error, "cannot wait for signals");
-            }
+    let (told, stop) = oneshot::channel();
+    tokio::spawn(async move {
+        if let Err(error) = shutdown_signal().await {
+            tracing::error!(%error, "cannot wait for signals");
+        }
+        let _ = told.send(());
+    });
+    let ran = thread.run("packets", move || {
+        eventloop.run(async {
+            let _ = stop.await;
         })
-        .await;
+    });
+    let ran = ran.await.context("the event loop ended").flatten();
     let removed = forwarding.remove();
     ran.and(removed)
 }

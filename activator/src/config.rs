@@ -12,6 +12,7 @@ use activator_proto::{
     policy::{Export, ExportError, ExportTable},
 };
 use ipnet::{Ipv4Net, Ipv6Net};
+use link::Carrier;
 use model::{NetworkName, NodeName, ServiceName};
 use serde::Deserialize;
 use service_kit::ConfigError;
@@ -59,6 +60,10 @@ pub(crate) struct TunnelConfig {
     /// Default: 1400, so that a full segment, sealed and with a relay's header, fits an Ethernet path. The interface
     /// itself has an MTU of at least 9000.
     pub(crate) mtu: u16,
+    /// What carries packets over a link: `"auto"`, the datagram lane where the other side has it too and it gets
+    /// through, else the data channel; `"datagram"`, the same but a lane that fell silent is not given up;
+    /// `"data-channel"`, never the lane. Default: `"auto"`.
+    pub(crate) carrier: String,
 }
 
 impl Default for TunnelConfig {
@@ -71,6 +76,7 @@ impl Default for TunnelConfig {
                 64,
             ),
             mtu: 1400,
+            carrier: Carrier::Auto.to_string(),
         }
     }
 }
@@ -120,6 +126,7 @@ pub(crate) struct Checked {
     pub(crate) exports: ExportTable,
     pub(crate) pool: ClientPool,
     pub(crate) limits: LinkLimits,
+    pub(crate) carrier: Carrier,
 }
 
 fn default_admin() -> SocketAddr {
@@ -136,10 +143,16 @@ impl Config {
         let pool = self.check_tunnel(file)?;
         let limits = self.check_limits(file)?;
         let exports = self.check_exports(file)?;
+        let carrier = &self.tunnel.carrier;
+        let carrier = carrier.parse().map_err(|_| {
+            let remedy = "use \"auto\", \"datagram\" or \"data-channel\"";
+            ConfigError::new(file, "tunnel.carrier", carrier, "not a carrier", remedy)
+        })?;
         Ok(Checked {
             exports,
             pool,
             limits,
+            carrier,
         })
     }
 

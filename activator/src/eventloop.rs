@@ -2,10 +2,13 @@
 //! links here.
 //!
 //! Priorities of a turn: 1. stop; 2. what the directory and the background tasks say, and questions; 3. datagrams of
-//! relays and host sockets, then frames from the device, a bounded batch of each, so that none starves the others;
-//! 4. timers; 5. what the gateway wants done and what allocations and links have to say, until nothing is left;
-//! 6. sending.
+//! relays and host sockets, then frames from the device, a bounded batch of each, so that none starves the others,
+//! and what each leads to goes out before the next is looked at; 4. timers; 5. what the gateway wants done and what
+//! allocations and links have to say, until nothing is left; 6. sending.
+//!
+//! The loop runs on a thread of its own and asks a [`Poller`] what is ready: while there is work it never waits.
 
+mod packets;
 mod drive;
 mod offers;
 mod events;
@@ -14,27 +17,24 @@ mod picture;
 pub(crate) use drive::random;
 
 use std::{
-    future::{Future, poll_fn},
-    io,
+    future::Future,
     net::SocketAddr,
     pin::{Pin, pin},
     sync::Arc,
-    task::Poll,
     time::{Duration, Instant},
 };
 
-use activator_proto::{Gateway, Input, forward::FromTun, stats::DropReason};
+use activator_proto::{Gateway, Input};
 use bytes::BytesMut;
 use discovery_client::{Directory, Event};
 use link::{DtlsCertificate, LinkConfig};
-use net::{Clock, HostSockets};
+use net::{Clock, HostSockets, Poller};
 use service_kit::{
     Task,
     status::{Question, Questions},
 };
 use tokio::sync::mpsc;
 use tun::Device;
-use wire::frame::MAX_FRAME_LEN;
 
 use crate::{
     access::{AccessFetcher, AccessResult},
@@ -46,8 +46,8 @@ use crate::{
     status::Status,
 };
 
-/// Frames read from the device in one turn.
-const TUN_BATCH: usize = 64;
+/// A loop that never waits lets the runtime look for signals this often, in turns.
+const TURNS_WITHOUT_REST: u32 = 64;
 
 /// The numbers for `/metrics` are renewed this often at most.
 const PICTURE_INTERVAL: Duration = Duration::from_millis(250);
@@ -58,6 +58,7 @@ const CLOSING_DEADLINE: Duration = Duration::from_millis(400);
 /// Everything the loop holds.
 #[derive(Debug)]
 pub(crate) struct EventLoop {
+    pub(crate) poller: Poller,
     pub(crate) gateway: Gateway,
     pub(crate) allocations: Allocations,
     pub(crate) links: ActiveLinks,
@@ -79,8 +80,19 @@ pub(crate) struct EventLoop {
     pub(crate) discovered: Option<Task>,
     /// Done once the first allocation is up.
     pub(crate) allocated: Option<Task>,
-    /// Datagrams are copied out of the receive batch into pieces of this.
-    pub(crate) memory: BytesMut,
+    /// What was received and is not yet looked at; empty between turns.
+    pub(crate) bursts: Vec<Received>,
+    /// Where frames of the device are read into.
+    pub(crate) frame: Vec<u8>,
+}
+
+/// A burst, with the local address it belongs to: a host socket's or a relayed one.
+#[derive(Debug)]
+pub(crate) struct Received {
+    pub(crate) local: SocketAddr,
+    pub(crate) remote: SocketAddr,
+    pub(crate) payload: BytesMut,
+    pub(crate) segment: usize,
 }
 
 /// What ended a wait.
@@ -100,15 +112,22 @@ impl EventLoop {
     /// When something ended that should not.
     pub(crate) async fn run(mut self, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
         let mut stop = pin!(stop);
-        let mut frame = vec![0; MAX_FRAME_LEN];
         let mut picture_due = Some(Clock.now());
+        let mut turns = 0;
         self.carry_out(Clock.now());
         loop {
-            let timeout = [self.poll_timeout(), picture_due]
-                .into_iter()
-                .flatten()
-                .min();
-            match self.wait(stop.as_mut(), timeout).await {
+            let packets = self.poller.poll()?;
+            turns = if packets { turns + 1 } else { 0 };
+            if turns == TURNS_WITHOUT_REST {
+                turns = 0;
+                tokio::task::yield_now().await;
+            }
+            let timeout = if packets {
+                None
+            } else {
+                self.poll_timeout().into_iter().chain(picture_due).min()
+            };
+            match self.wait(stop.as_mut(), packets, timeout).await {
                 Wake::Stop => break,
                 Wake::Event(Some(event)) => self.on_event(event),
                 Wake::Event(None) => anyhow::bail!("the directory task ended unexpectedly"),
@@ -121,7 +140,7 @@ impl EventLoop {
             }
             let now = Clock.now();
             self.receive_datagrams(now);
-            self.receive_frames(&mut frame, now)?;
+            self.receive_frames(now)?;
             self.handle_timeouts(now);
             self.carry_out(now);
             if picture_due.is_some_and(|due| due <= now) {
@@ -138,28 +157,21 @@ impl EventLoop {
     async fn wait(
         &mut self,
         stop: Pin<&mut impl Future<Output = ()>>,
+        packets: bool,
         timeout: Option<Instant>,
     ) -> Wake {
         let Self {
-            allocations,
-            sockets,
-            device,
+            poller,
             events,
             access,
             questions,
             ..
         } = self;
-        let packets = poll_fn(|context| {
-            // All three, each time: whichever is ready later has to wake us too.
-            let relayed = allocations.poll_ready(context).is_ready();
-            let direct = sockets.poll_ready(context).is_ready();
-            let frames = device.poll_readable(context).is_ready();
-            if relayed || direct || frames {
-                Poll::Ready(())
-            } else {
-                Poll::Pending
+        let packets = async {
+            if !packets {
+                let _ = poller.readable().await;
             }
-        });
+        };
         let timeout = async {
             match timeout {
                 Some(due) => tokio::time::sleep_until(due.into()).await,
@@ -177,66 +189,6 @@ impl EventLoop {
         }
     }
 
-    fn receive_datagrams(&mut self, now: Instant) {
-        let Self {
-            allocations,
-            sockets,
-            links,
-            memory,
-            stats,
-            ..
-        } = self;
-        let mut deliver = |local: SocketAddr, remote: SocketAddr, payload: &[u8]| {
-            let Some(active) = links.route(local, remote, payload) else {
-                stats.stray_datagrams += 1;
-                return 0;
-            };
-            // One allocation for many datagrams; each piece frees it when the last one is gone.
-            memory.extend_from_slice(payload);
-            active
-                .link
-                .handle_datagram(local, remote, memory.split(), now);
-            payload.len()
-        };
-        let mut relayed_bytes = 0;
-        allocations.receive(now, |local, remote, payload| {
-            relayed_bytes += deliver(local, remote, payload);
-        });
-        sockets.receive(|payload, meta| {
-            deliver(meta.local, meta.source, payload);
-        });
-        stats.relayed_bytes_received += relayed_bytes as u64;
-    }
-
-    /// # Errors
-    /// When the device is gone.
-    fn receive_frames(&mut self, buffer: &mut [u8], now: Instant) -> anyhow::Result<()> {
-        for _ in 0..TUN_BATCH {
-            let length = match self.device.try_recv(buffer) {
-                Ok(length) => length,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
-                Err(error) => {
-                    let name = self.device.name();
-                    return Err(anyhow::Error::new(error)
-                        .context(format!("the TUN interface `{name}` is gone")));
-                }
-            };
-            let Some(frame) = buffer.get_mut(..length) else {
-                continue;
-            };
-            if let FromTun::ToLink(key) = self.gateway.forwarder.to_link(frame) {
-                let sent = self
-                    .links
-                    .touch(key)
-                    .is_some_and(|active| active.link.send_frame(frame, now).is_ok());
-                if !sent {
-                    self.gateway.forwarder.count_drop(DropReason::LinkCongested);
-                }
-            }
-        }
-        Ok(())
-    }
-
     fn poll_timeout(&mut self) -> Option<Instant> {
         [
             self.gateway.poll_timeout(),
@@ -251,7 +203,7 @@ impl EventLoop {
 
     fn handle_timeouts(&mut self, now: Instant) {
         self.allocations.handle_timeout(now);
-        self.allocations.renew_ports(random, now);
+        self.allocations.renew_ports(random, &self.poller, now);
         self.links.handle_timeout(now);
         if self.gateway.poll_timeout().is_some_and(|due| due <= now) {
             self.gateway.handle_timeout(now);
@@ -268,9 +220,9 @@ impl EventLoop {
             // Mostly sent already; a full socket takes the last words a moment later.
             let deadline = Clock.now() + CLOSING_DEADLINE;
             while !self.allocations.is_empty() && Clock.now() < deadline {
-                let Self { allocations, .. } = self;
-                let ready = poll_fn(|context| allocations.poll_ready(context));
+                let ready = self.poller.readable();
                 let _ = tokio::time::timeout_at(deadline.into(), ready).await;
+                self.receive_datagrams(Clock.now());
                 self.carry_out(Clock.now());
             }
         };

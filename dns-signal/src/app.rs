@@ -11,9 +11,11 @@ use dns_signal_proto::agent::{Agent, AgentConfig};
 use dns_signal_proto::services::Services;
 use link::DtlsCertificate;
 use model::Role;
-use net::HostSockets;
+use net::{HostSockets, Poller};
 use service_kit::status::Questions;
-use service_kit::{Admin, Readiness, Task, read_secret_of_field, shared_registry, shutdown_signal};
+use service_kit::{
+    Admin, LoopThread, Readiness, Task, read_secret_of_field, shared_registry, shutdown_signal,
+};
 use tokio::sync::{mpsc, watch};
 use tun::{Device, TunConfig};
 
@@ -135,8 +137,16 @@ async fn tunnel(
     let device_addresses = config.tunnel.pools.device();
     let device = open_device(config)?;
     release(&mut ready.device);
-    let sockets = HostSockets::bind(0, &[config.tunnel.interface.as_str()])
-        .context("cannot bind UDP sockets on this host's addresses")?;
+    let thread = LoopThread::new().context("cannot prepare the event loop")?;
+    let (poller, sockets) = {
+        let _reports = thread.enter();
+        let poller = Poller::new().context("cannot prepare the event loop")?;
+        let sockets = HostSockets::bind(0, &[device.name()])
+            .context("cannot bind UDP sockets on this host's addresses")?;
+        let watched = sockets.watch(&poller);
+        watched.and_then(|()| poller.watch(&device, false))?;
+        (poller, sockets)
+    };
     let hosts = sockets.addresses();
     tracing::info!(candidates = ?hosts, "host candidates");
 
@@ -148,12 +158,16 @@ async fn tunnel(
         device_ipv6: device_addresses.ipv6,
         idle_timeout: config.link.idle_timeout,
         answer_timeout: ANSWER_TIMEOUT,
-        link: link::LinkConfig::default(),
+        link: link::LinkConfig {
+            carrier: config.link.carrier,
+            ..link::LinkConfig::default()
+        },
     };
     let certificate = DtlsCertificate::generate().context("cannot make a DTLS certificate")?;
     let seed = getrandom::u64().context("no random numbers")?;
     let lookup = Arc::clone(&resolver);
     let event_loop = EventLoop {
+        poller,
         agent: Agent::new(agent_config, certificate, hosts, seed),
         sockets,
         device,
@@ -176,8 +190,12 @@ async fn tunnel(
         }),
         board,
         stats: ShellStats::default(),
+        bursts: Vec::new(),
     };
-    let result = event_loop.run(stopped(&mut stop)).await;
+    let ran = thread.run("packets", move || async move {
+        event_loop.run(stopped(&mut stop)).await
+    });
+    let result = ran.await.context("the event loop ended").flatten();
     directory.shutdown().await;
     result
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use dns_signal_proto::intercept::Suffix;
 use dns_signal_proto::virtual_ip::{PoolError, Pools};
 use ipnet::{Ipv4Net, Ipv6Net};
+use link::Carrier;
 use model::{NetworkName, NodeName};
 use service_kit::{ConfigError, load_config};
 
@@ -64,6 +65,8 @@ pub struct TunnelConfig {
 pub struct LinkConfig {
     /// See [`LinkFile::idle_timeout`](crate::config_file::LinkFile::idle_timeout).
     pub idle_timeout: Duration,
+    /// See [`LinkFile::carrier`](crate::config_file::LinkFile::carrier).
+    pub carrier: Carrier,
 }
 
 impl Config {
@@ -94,6 +97,15 @@ impl Config {
                     &file.link.idle_timeout,
                     Duration::from_secs(1)..=Duration::from_secs(86_400),
                 )?,
+                carrier: file.link.carrier.parse().map_err(|_| {
+                    let remedy = "use \"auto\", \"datagram\" or \"data-channel\"";
+                    ConfigError::of_field(
+                        "link.carrier",
+                        &file.link.carrier,
+                        "not a carrier",
+                        remedy,
+                    )
+                })?,
             },
         })
     }

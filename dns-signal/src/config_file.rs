@@ -71,6 +71,10 @@ pub struct TunnelFile {
 pub struct LinkFile {
     /// A link without traffic for this long is closed; the next packet opens it again. 1 s to 1 d. Default `60s`.
     pub idle_timeout: String,
+    /// What carries packets: `auto`, the datagram lane where the activator has it too and it gets through, else the data
+    /// channel; `datagram`, the same but a lane that fell silent is not given up; `data-channel`, never the lane.
+    /// Default `auto`.
+    pub carrier: String,
 }
 
 impl Default for TunnelFile {
@@ -87,6 +91,7 @@ impl Default for LinkFile {
     fn default() -> Self {
         Self {
             idle_timeout: "60s".into(),
+            carrier: "auto".into(),
         }
     }
 }

@@ -1,21 +1,23 @@
 //! The one loop of dns-signal: sockets, device, directory and timers meet the agent here.
 //!
-//! Priorities of a turn: 1. stop; 2. what the directory, the DNS side and the mailer say, and questions; 3. datagrams, then frames
-//! from the device, a bounded batch of each, so that neither starves the other; 4. timers; 5. what the agent wants
-//! done; 6. the picture for `/metrics`.
+//! Priorities of a turn: 1. stop; 2. what the directory, the DNS side and the mailer say, and questions; 3. datagrams,
+//! then frames from the device, a bounded batch of each, so that neither starves the other, and what each leads to
+//! goes out before the next is looked at; 4. timers; 5. what else the agent wants done, and sending; 6. the picture
+//! for `/metrics`.
+//!
+//! The loop runs on a thread of its own and asks a [`Poller`] what is ready: while there is work it never waits.
 
-use std::future::{Future, poll_fn};
+use std::future::Future;
 use std::io;
 use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use bytes::BytesMut;
 use discovery_client::{Directory, Event, View};
 use dns_signal_proto::agent::{Agent, AgentOutput, Destination, FrameDrop, LinkNotice, Peers};
-use net::{Clock, HostSockets};
+use link::Transmit;
+use net::{Burst, Clock, HostSockets, Poller};
 use service_kit::status::{Question, Questions};
 use tokio::sync::mpsc;
 use tun::Device;
@@ -26,21 +28,26 @@ use crate::dns_resolver::Wanted;
 use crate::signaling::{PostFailed, Signaling};
 use crate::status::{self, Board, Picture, ShellStats, Status};
 
-/// Frames read from the device in one turn.
+/// Frames read from the device in one turn, and their bytes: other work has to wait for that long.
 const TUN_BATCH: usize = 32;
+/// See [`TUN_BATCH`].
+const TUN_BATCH_BYTES: usize = 256 << 10;
+/// A loop that never waits lets the runtime look for signals this often, in turns.
+const TURNS_WITHOUT_REST: u32 = 64;
 /// The picture is renewed this often at most.
 const PICTURE_INTERVAL: Duration = Duration::from_millis(200);
 /// A frame: its header and the largest IP packet.
 const MAX_FRAME: usize = HEADER_LEN + 65_535;
 
 /// Finds the service behind a virtual IP, by what the DNS side assigned.
-pub(crate) type Lookup = Box<dyn Fn(IpAddr) -> Option<Destination>>;
+pub(crate) type Lookup = Box<dyn Fn(IpAddr) -> Option<Destination> + Send>;
 
 /// Told of each new view, so that the DNS side answers from it.
-pub(crate) type OnView = Box<dyn FnMut(&Arc<View>)>;
+pub(crate) type OnView = Box<dyn FnMut(&Arc<View>) + Send>;
 
 /// Everything the loop holds.
 pub(crate) struct EventLoop {
+    pub(crate) poller: Poller,
     pub(crate) agent: Agent,
     pub(crate) sockets: HostSockets,
     pub(crate) device: Device,
@@ -55,6 +62,8 @@ pub(crate) struct EventLoop {
     pub(crate) on_view: OnView,
     pub(crate) board: Board,
     pub(crate) stats: ShellStats,
+    /// What was received and is not yet looked at; empty between turns.
+    pub(crate) bursts: Vec<Burst>,
 }
 
 /// What ended a wait.
@@ -74,12 +83,24 @@ impl EventLoop {
         let mut stop = pin!(stop);
         let mut frame = vec![0; MAX_FRAME];
         let mut picture_due = Some(Clock.now());
+        let mut turns = 0;
         loop {
-            let timeout = [self.agent.poll_timeout(), picture_due]
-                .into_iter()
-                .flatten()
-                .min();
-            match self.wait(stop.as_mut(), timeout).await {
+            let packets = self.poller.poll()?;
+            turns = if packets { turns + 1 } else { 0 };
+            if turns == TURNS_WITHOUT_REST {
+                turns = 0;
+                tokio::task::yield_now().await;
+            }
+            let timeout = if packets {
+                None
+            } else {
+                self.agent
+                    .poll_timeout()
+                    .into_iter()
+                    .chain(picture_due)
+                    .min()
+            };
+            match self.wait(stop.as_mut(), packets, timeout).await {
                 Wake::Stop => break,
                 Wake::Event(Some(event)) => self.on_event(event),
                 Wake::Event(None) => anyhow::bail!("the directory task ended unexpectedly"),
@@ -95,12 +116,13 @@ impl EventLoop {
                 Wake::Packets | Wake::Timeout => {}
             }
             self.receive_datagrams();
-            self.receive_frames(&mut frame);
+            self.receive_frames(&mut frame)?;
             let now = Clock.now();
             if self.agent.poll_timeout().is_some_and(|due| due <= now) {
                 self.agent.handle_timeout(now);
             }
             self.carry_out();
+            self.flush();
             if picture_due.is_some_and(|due| due <= now) {
                 self.publish();
                 picture_due = None;
@@ -110,32 +132,29 @@ impl EventLoop {
         }
         self.agent.close("dns-signal is stopping", Clock.now());
         self.carry_out();
+        self.flush();
         Ok(())
     }
 
     async fn wait(
         &mut self,
         stop: std::pin::Pin<&mut impl Future<Output = ()>>,
+        packets: bool,
         timeout: Option<Instant>,
     ) -> Wake {
         let Self {
-            sockets,
-            device,
+            poller,
             events,
             wanted,
             failed,
             questions,
             ..
         } = self;
-        let packets = poll_fn(|context| {
-            let datagrams = sockets.poll_ready(context).is_ready();
-            let frames = device.poll_readable(context).is_ready();
-            if datagrams || frames {
-                Poll::Ready(())
-            } else {
-                Poll::Pending
+        let packets = async {
+            if !packets {
+                let _ = poller.readable().await;
             }
-        });
+        };
         let timeout = async {
             match timeout {
                 Some(due) => tokio::time::sleep_until(due.into()).await,
@@ -185,24 +204,48 @@ impl EventLoop {
 
     fn receive_datagrams(&mut self) {
         let now = Clock.now();
-        let Self { sockets, agent, .. } = self;
-        sockets.receive(|payload, meta| {
-            agent.handle_datagram(meta.local, meta.source, BytesMut::from(&*payload), now);
-        });
+        let mut bursts = std::mem::take(&mut self.bursts);
+        self.sockets
+            .receive(&self.poller, |burst| bursts.push(burst));
+        for burst in bursts.drain(..) {
+            let Burst {
+                payload,
+                segment,
+                meta,
+            } = burst;
+            self.agent
+                .handle_datagrams(meta.local, meta.source, payload, segment, now);
+        }
+        self.bursts = bursts;
+        self.agent.handle_end_of_batch(now);
+        self.carry_out();
     }
 
-    fn receive_frames(&mut self, buffer: &mut [u8]) {
+    /// # Errors
+    /// When the device is gone.
+    fn receive_frames(&mut self, buffer: &mut [u8]) -> anyhow::Result<()> {
+        if !self.poller.is_ready(&self.device) {
+            return Ok(());
+        }
+        let mut bytes = 0;
         for _ in 0..TUN_BATCH {
             let length = match self.device.try_recv(buffer) {
                 Ok(length) => length,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
                 Err(error) => {
-                    tracing::debug!(%error, "reading from the TUN device failed");
-                    return;
+                    let name = self.device.name();
+                    return Err(anyhow::Error::new(error)
+                        .context(format!("the TUN interface `{name}` is gone")));
                 }
             };
             self.on_frame(&buffer[..length]);
+            self.carry_out();
+            bytes += length;
+            if bytes >= TUN_BATCH_BYTES {
+                break;
+            }
         }
+        Ok(())
     }
 
     fn on_frame(&mut self, frame: &[u8]) {
@@ -232,11 +275,14 @@ impl EventLoop {
     fn carry_out(&mut self) {
         while let Some(output) = self.agent.poll_output() {
             match output {
-                AgentOutput::Transmit(transmit) => {
-                    for payload in transmit.datagrams() {
-                        if !self.sockets.push(transmit.local, transmit.remote, payload) {
-                            self.stats.datagrams_refused += 1;
-                        }
+                AgentOutput::Transmit(Transmit {
+                    local,
+                    remote,
+                    payload,
+                    segment,
+                }) => {
+                    if !self.sockets.send(local, remote, &payload, segment) {
+                        self.stats.datagrams_refused += payload.chunks(segment).len() as u64;
                     }
                 }
                 AgentOutput::ToTun(frame) => {
@@ -248,7 +294,10 @@ impl EventLoop {
                 AgentOutput::Notice(notice) => log(&notice),
             }
         }
-        self.stats.datagrams_refused += self.sockets.flush().refused as u64;
+    }
+
+    fn flush(&mut self) {
+        self.stats.datagrams_refused += self.sockets.flush(&self.poller).refused as u64;
     }
 
     fn status(&self) -> Status {

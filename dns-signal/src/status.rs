@@ -45,6 +45,7 @@ pub(crate) fn link(status: &LinkStatus) -> Link {
         peer: status.peer.to_string(),
         state: Link::state(status.open),
         path: status.path.map(|path| path.to_string()),
+        carrier: status.carrier.map(|carrier| carrier.to_string()),
         rtt_ms: status.rtt.map(milliseconds),
         steps: steps
             .map(|step| StepStatus::new(step.name, step.after))

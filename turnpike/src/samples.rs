@@ -126,6 +126,8 @@ interface = "turnpike0"
 # Addresses that stand for remote sidecars on this machine; must be unused in `{network}`.
 client-pool-ipv4 = "100.89.0.0/16"
 client-pool-ipv6 = "fd89:7475:726e::/64"
+# What carries packets: "auto", "datagram" or "data-channel".
+carrier = "auto"
 
 # CHANGE: what others reach as orders.{network}.mesh.internal. One section for each service.
 [[export]]
@@ -170,6 +172,8 @@ pool-ipv6 = "fd74:7572:6e70::/64"
 [link]
 # A link without traffic is closed after this, and comes back with the next packet.
 idle-timeout = "60s"
+# What carries packets: "auto", "datagram" or "data-channel".
+carrier = "auto"
 "#,
             discovery = self.discovery,
         )

@@ -110,9 +110,13 @@ fn service_tables(text: &mut String, address: &str, status: &Value) {
         (
             "allocations",
             "ALLOCATION ON",
-            ["relay", "relayed", "state"],
+            &["relay", "relayed", "state"][..],
         ),
-        ("links", "LINK WITH", ["peer", "state", "path"]),
+        (
+            "links",
+            "LINK WITH",
+            &["peer", "state", "path", "carrier"][..],
+        ),
     ] {
         let Some(items) = status.get(name).and_then(Value::as_array) else {
             continue;
@@ -122,7 +126,9 @@ fn service_tables(text: &mut String, address: &str, status: &Value) {
             .map(|item| columns.iter().map(|c| cell(item, c)).collect())
             .collect();
         let upper: Vec<String> = columns.iter().map(|column| column.to_uppercase()).collect();
-        section(text, &[first, &upper[1], &upper[2]], &rows);
+        let mut header: Vec<&str> = upper.iter().map(String::as_str).collect();
+        header[0] = first;
+        section(text, &header, &rows);
     }
 }
 

@@ -56,6 +56,9 @@ pub enum FromTun {
     Dropped(DropReason),
 }
 
+/// A SYN is not longer, even with data (RFC 7413).
+const LONGEST_SYN: usize = 1_600;
+
 /// Rewrites frames.
 #[derive(Debug)]
 pub struct Forwarder {
@@ -242,6 +245,22 @@ impl Forwarder {
                 checksum,
             );
         }
+    }
+}
+
+/// Lowers the MSS that a SYN announces to what a link's path carries in one piece: `mtu` bytes of IP packet. Other
+/// frames stay as they are.
+pub fn fit_mss(frame: &mut [u8], mtu: usize) {
+    if frame.len() > LONGEST_SYN {
+        return;
+    }
+    let Ok(Frame { header, packet }) = Frame::decode(frame) else {
+        return;
+    };
+    if packet.tcp_flags().unwrap_or_default() & SYN != 0 {
+        let mtu = u16::try_from(mtu).unwrap_or(u16::MAX);
+        let max = mss::max_mss(packet.layout().version, mtu);
+        clamp_mss(&mut frame[HEADER_LEN..], max, header.checksum());
     }
 }
 

@@ -2,8 +2,12 @@
 
 use std::time::Instant;
 
-use activator_proto::{Input, LinkKey, Output, forward::FromLink, stats::DropReason};
-use link::{CloseReason, LinkEvent, Path, Step, Transmit};
+use activator_proto::{
+    Input, LinkKey, Output,
+    forward::{FromLink, fit_mss},
+    stats::DropReason,
+};
+use link::{CloseReason, LinkEvent, Path, Step};
 use protocol::document::{BindingResult, Bound, Bye, Control, Refusal, control, document::Body};
 
 use super::EventLoop;
@@ -27,8 +31,8 @@ impl EventLoop {
                 break;
             }
         }
-        self.allocations.flush();
-        self.stats.datagrams_refused += self.sockets.flush().refused as u64;
+        self.allocations.flush(&self.poller);
+        self.stats.datagrams_refused += self.sockets.flush(&self.poller).refused as u64;
     }
 
     fn on_output(&mut self, output: Output, now: Instant) {
@@ -46,7 +50,13 @@ impl EventLoop {
             }
             Output::Allocate { relay, access } => {
                 let seed = random();
-                if let Err(error) = self.allocations.start(relay.clone(), &access, seed, now) {
+                let Self {
+                    allocations,
+                    poller,
+                    ..
+                } = self;
+                let started = allocations.start(relay.clone(), &access, seed, poller, now);
+                if let Err(error) = started {
                     tracing::error!(%relay, %error, "no socket for the allocation");
                     self.gateway.handle_input(Input::NotStarted { relay }, now);
                 }
@@ -154,7 +164,7 @@ impl EventLoop {
     }
 
     /// Takes what the links have to say; whether any had.
-    fn drain_all(&mut self, now: Instant) -> bool {
+    pub(super) fn drain_all(&mut self, now: Instant) -> bool {
         let mut any = false;
         while let Some(key) = self.links.pop_dirty() {
             self.drain(key, now);
@@ -174,7 +184,10 @@ impl EventLoop {
                     let device = &self.device;
                     let forwarder = &mut self.gateway.forwarder;
                     let refused = match forwarder.to_service(key, &mut frame) {
-                        FromLink::ToService => device.try_send(&frame).is_err(),
+                        FromLink::ToService => {
+                            fit_mss(&mut frame, active.link.frame_mtu());
+                            device.try_send(&frame).is_err()
+                        }
                         FromLink::Refused(answer) => {
                             let _ = active.link.send_frame(answer, now);
                             false
@@ -227,47 +240,6 @@ impl EventLoop {
         match closed {
             Some(reason) => self.on_closed(key, &reason, now),
             None => self.links.reschedule(key),
-        }
-    }
-
-    fn transmit(&mut self, key: LinkKey) {
-        let Self {
-            links,
-            allocations,
-            sockets,
-            stats,
-            ..
-        } = self;
-        let mut known = None;
-        while let Some(active) = links.touch_quietly(key) {
-            let mut learned = None;
-            while let Some(Transmit {
-                local,
-                remote,
-                payload,
-                segment,
-            }) = active.link.poll_transmit()
-            {
-                for payload in payload.chunks(segment) {
-                    if allocations.push(local, remote, payload) {
-                        stats.relayed_bytes_sent += payload.len() as u64;
-                    } else if !sockets.push(local, remote, payload) {
-                        stats.datagrams_refused += sockets.flush().refused as u64;
-                        let sent = sockets.push(local, remote, payload);
-                        stats.datagrams_refused += u64::from(!sent);
-                    }
-                }
-                if known != Some((local, remote)) {
-                    learned = Some((local, remote));
-                    break;
-                }
-            }
-            // Once per run of equal pairs: what comes back on them is this link's.
-            let Some((local, remote)) = learned else {
-                break;
-            };
-            links.learn(key, local, remote);
-            known = learned;
         }
     }
 

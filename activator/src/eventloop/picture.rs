@@ -50,6 +50,10 @@ impl EventLoop {
                     peer: active.peer.to_string(),
                     state: LinkStatus::state(active.link.is_open()),
                     path: active.link.path().map(|path| path.to_string()),
+                    carrier: active
+                        .link
+                        .is_open()
+                        .then(|| active.link.carrier().to_string()),
                     rtt_ms: active.link.rtt().map(milliseconds),
                     steps: active
                         .steps

@@ -82,6 +82,8 @@ pub struct Agent {
     links: LinkTable<Session>,
     next_link: u64,
     outputs: VecDeque<AgentOutput>,
+    /// Links that got datagrams since the end of the last batch.
+    touched: Vec<u64>,
     stats: AgentStats,
 }
 
@@ -104,6 +106,7 @@ impl Agent {
             links: LinkTable::new(MAX_LINKS),
             next_link: seed,
             outputs: VecDeque::new(),
+            touched: Vec::new(),
             stats: AgentStats::default(),
         }
     }
@@ -178,12 +181,38 @@ impl Agent {
         payload: BytesMut,
         now: Instant,
     ) {
+        let segment = payload.len().max(1);
+        self.handle_datagrams(local, remote, payload, segment, now);
+        self.handle_end_of_batch(now);
+    }
+
+    /// Datagrams of `segment` bytes, the last may be shorter, that arrived together on a host socket. What they lead
+    /// to comes out after [`Agent::handle_end_of_batch`]: their link joins what belongs together.
+    pub fn handle_datagrams(
+        &mut self,
+        local: SocketAddr,
+        remote: SocketAddr,
+        payload: BytesMut,
+        segment: usize,
+        now: Instant,
+    ) {
         let Some(key) = self.links.route(local, remote, &payload) else {
             self.stats.stray_datagrams += 1;
             return;
         };
         if let Some(session) = self.links.get_mut(key) {
-            session.link.handle_datagram(local, remote, payload, now);
+            session
+                .link
+                .handle_datagrams(local, remote, payload, segment, now);
+            if !self.touched.contains(&key) {
+                self.touched.push(key);
+            }
+        }
+    }
+
+    /// No more datagrams for now.
+    pub fn handle_end_of_batch(&mut self, now: Instant) {
+        while let Some(key) = self.touched.pop() {
             self.drain(key, now);
         }
     }
@@ -363,6 +392,7 @@ impl Agent {
                 peer: session.node.clone(),
                 open: session.link.is_open(),
                 path: session.link.path(),
+                carrier: session.link.is_open().then(|| session.link.carrier()),
                 rtt: session.link.rtt(),
                 steps: session.steps.clone(),
                 stats: session.link.stats(),

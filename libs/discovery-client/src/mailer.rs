@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use model::NodeId;
 use net::Clock;
 use protocol::document::document::Body;
-use tokio::sync::Semaphore;
+use tokio::{runtime::Handle, sync::Semaphore};
 
 use crate::Directory;
 
@@ -20,14 +20,22 @@ const MAX_POSTS: usize = 256;
 pub struct Mailer {
     directory: Directory,
     posts: Arc<Semaphore>,
+    runtime: Handle,
 }
 
 impl Mailer {
-    /// For the documents of the directory's own node.
+    /// For the documents of the directory's own node. What is posted is carried by the runtime this is called in.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime.
     #[must_use]
     pub fn new(directory: Directory) -> Self {
         let posts = Arc::new(Semaphore::new(MAX_POSTS));
-        Self { directory, posts }
+        Self {
+            directory,
+            posts,
+            runtime: Handle::current(),
+        }
     }
 
     /// Signs `body` for `to`, valid for 30 s, and posts it in a task of its own, which takes 3 s at most. `on_failure`
@@ -42,7 +50,7 @@ impl Mailer {
             return on_failure("too many documents are on their way".to_owned());
         };
         let (directory, to) = (self.directory.clone(), to.clone());
-        tokio::spawn(async move {
+        self.runtime.spawn(async move {
             if let Err(error) = directory.post(&to, signed).await {
                 on_failure(error.to_string());
             }

@@ -1,9 +1,9 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::task::{Context, Poll};
 
+use crate::burst::{Burst, BurstBatch};
 use crate::interface::interface_addresses;
-use crate::recv_batch::{Meta, RecvBatch};
+use crate::poller::Poller;
 use crate::send_batch::SendBatch;
 use crate::udp::{UdpOptions, UdpSocket};
 
@@ -12,7 +12,7 @@ use crate::udp::{UdpOptions, UdpSocket};
 #[derive(Debug)]
 pub struct HostSockets {
     sockets: Vec<HostSocket>,
-    batch: RecvBatch,
+    batch: BurstBatch,
 }
 
 #[derive(Debug)]
@@ -20,6 +20,9 @@ struct HostSocket {
     socket: UdpSocket,
     outbound: SendBatch,
     blocked: bool,
+    /// What the poller was told of `blocked`.
+    watched: bool,
+    unreported: HostFlush,
 }
 
 /// What [`HostSockets::flush`] did.
@@ -49,11 +52,13 @@ impl HostSockets {
                 socket: UdpSocket::bind(address, UdpOptions::default())?,
                 outbound: SendBatch::default(),
                 blocked: false,
+                watched: false,
+                unreported: HostFlush::default(),
             });
         }
         Ok(Self {
             sockets,
-            batch: RecvBatch::new(),
+            batch: BurstBatch::new(),
         })
     }
 
@@ -65,55 +70,97 @@ impl HostSockets {
             .collect()
     }
 
-    /// Ready when a datagram may be waiting on any socket, or a blocked one may send again.
-    pub fn poll_ready(&self, context: &mut Context<'_>) -> Poll<()> {
-        let mut ready = false;
+    /// Has the poller watch all sockets.
+    ///
+    /// # Errors
+    ///
+    /// See [`Poller::watch`].
+    pub fn watch(&self, poller: &Poller) -> io::Result<()> {
+        let mut sockets = self.sockets.iter();
+        sockets.try_for_each(|host| poller.watch(&host.socket, false))
+    }
+
+    /// Takes one batch from each socket that the poller found ready and calls `each` with every burst.
+    pub fn receive(&mut self, poller: &Poller, mut each: impl FnMut(Burst)) {
         for host in &self.sockets {
-            ready |= host.socket.poll_readable(context).is_ready();
-            ready |= host.blocked && host.socket.poll_writable(context).is_ready();
-        }
-        if ready {
-            Poll::Ready(())
-        } else {
-            Poll::Pending
+            if poller.is_ready(&host.socket) {
+                // What the kernel reports here concerns one earlier destination (ICMP), never the socket.
+                let _ = host.socket.try_recv_bursts(&mut self.batch, &mut each);
+            }
         }
     }
 
-    /// Takes one batch from each socket and calls `each` with every datagram. Returns how many there were.
-    pub fn receive(&mut self, mut each: impl FnMut(&mut [u8], Meta)) -> usize {
-        let mut received = 0;
-        for host in &self.sockets {
-            // What the kernel reports here concerns one earlier destination (ICMP), never the socket.
-            received += host
-                .socket
-                .try_recv_batch(&mut self.batch, &mut each)
-                .unwrap_or(0);
-        }
-        received
-    }
-
-    /// Queues a datagram on the socket bound to `local`; `false` when there is none or its queue is full.
-    pub fn push(&mut self, local: SocketAddr, remote: SocketAddr, payload: &[u8]) -> bool {
+    /// Sends datagrams of `segment` bytes, the last may be shorter, from the socket bound to `local`: a burst at once,
+    /// one alone with the next [`Self::flush`] or before the next burst, so that neighbors are joined. The order is
+    /// kept; what the kernel does not take and the queue has no room for is counted by the next flush. `false`: there
+    /// is no such socket.
+    pub fn send(
+        &mut self,
+        local: SocketAddr,
+        remote: SocketAddr,
+        payload: &[u8],
+        segment: usize,
+    ) -> bool {
+        let found = |host: &&mut HostSocket| host.socket.local_addr() == local;
         self.sockets
             .iter_mut()
-            .find(|host| host.socket.local_addr() == local)
-            .is_some_and(|host| host.outbound.push(None, remote, &[payload]).is_ok())
+            .find(found)
+            .is_some_and(|host| host.send(remote, payload, segment.max(1)))
     }
 
-    /// Sends what is queued, as far as the kernel takes it.
-    pub fn flush(&mut self) -> HostFlush {
+    /// Sends what is queued, as far as the kernel takes it, and has the poller say when it takes more.
+    pub fn flush(&mut self, poller: &Poller) -> HostFlush {
         let mut total = HostFlush::default();
         for host in &mut self.sockets {
-            if host.outbound.is_empty() {
-                host.blocked = false;
-                continue;
+            host.flush();
+            let HostFlush { sent, refused } = std::mem::take(&mut host.unreported);
+            total.sent += sent;
+            total.refused += refused;
+            if std::mem::replace(&mut host.watched, host.blocked) != host.blocked {
+                // It was watched before, so it can be.
+                let _ = poller.watch(&host.socket, host.blocked);
             }
-            let flushed = host.outbound.flush(&host.socket);
-            host.blocked = flushed.blocked;
-            total.sent += flushed.sent;
-            total.refused += flushed.refused;
         }
         total
+    }
+}
+
+impl HostSocket {
+    fn send(&mut self, remote: SocketAddr, payload: &[u8], segment: usize) -> bool {
+        let mut rest = payload;
+        if payload.len() > segment {
+            self.flush();
+            if self.outbound.is_empty() {
+                match self.socket.try_send(remote, payload, Some(segment)) {
+                    Ok(bytes) => {
+                        self.unreported.sent += bytes.div_ceil(segment);
+                        rest = payload.get(bytes..).unwrap_or_default();
+                    }
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                    Err(_) => {
+                        self.unreported.refused += payload.len().div_ceil(segment);
+                        return true;
+                    }
+                }
+            }
+        }
+        for datagram in rest.chunks(segment) {
+            if self.outbound.push(None, remote, &[datagram]).is_err() {
+                self.unreported.refused += 1;
+            }
+        }
+        true
+    }
+
+    fn flush(&mut self) {
+        if self.outbound.is_empty() {
+            self.blocked = false;
+            return;
+        }
+        let flushed = self.outbound.flush(&self.socket);
+        self.blocked = flushed.blocked;
+        self.unreported.sent += flushed.sent;
+        self.unreported.refused += flushed.refused;
     }
 }
 

@@ -3,21 +3,27 @@
 //! The journey: [`UdpSocket::readable`] wakes a service's loop, [`UdpSocket::try_recv_batch`] hands it every
 //! datagram of up to 32 kernel buffers (each of up to 64 KB when the kernel joined equal datagrams, GRO), the
 //! loop asks its minds what to do, and a [`SendBatch`] joins what leaves into as few system calls as possible
-//! (GSO). No state machine lives here, and no byte of a datagram is understood here.
+//! (GSO). A loop that carries bulk takes and gives whole bursts instead ([`UdpSocket::try_recv_bursts`],
+//! [`UdpSocket::try_send_parts`]) and asks a [`Poller`] what is ready. No state machine lives here, and no byte of a datagram is understood here.
 //!
 //! Invariants: nothing here allocates per datagram; every queue has a bound; an error that concerns one
 //! destination never stops the others; without GSO or GRO in the kernel everything works, only slower.
 
+mod burst;
 mod clock;
 mod host_sockets;
 mod interface;
+mod parts;
+mod poller;
 mod recv_batch;
 mod send_batch;
 mod udp;
 
+pub use burst::{Burst, BurstBatch};
 pub use clock::Clock;
 pub use host_sockets::{HostFlush, HostSockets};
 pub use interface::{InterfaceAddress, interface_addresses};
+pub use poller::Poller;
 pub use recv_batch::{Meta, RecvBatch};
 pub use send_batch::{Flushed, SendBatch, SendBatchFull};
 pub use udp::{UdpOptions, UdpSocket};

@@ -1,4 +1,4 @@
-use std::io;
+use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsFd;
 use std::task::{Context, Poll};
@@ -148,6 +148,20 @@ impl UdpSocket {
         Ok(batch.for_each(filled, self.local, each))
     }
 
+    /// Whether the kernel would not refuse this destination for its form alone.
+    pub(crate) fn reaches(&self, destination: SocketAddr) -> bool {
+        is_destination(destination) && destination.is_ipv4() == self.local.is_ipv4()
+    }
+
+    /// For [`Self::try_recv_bursts`].
+    pub(crate) fn recv_past_readiness(
+        &self,
+        buffers: &mut [IoSliceMut<'_>],
+        meta: &mut [quinn_udp::RecvMeta],
+    ) -> io::Result<usize> {
+        self.state.recv((&self.io).into(), buffers, meta)
+    }
+
     /// How many equal datagrams one [`Self::try_send`] may carry now; 1 once the kernel refused GSO.
     pub fn max_segments(&self) -> usize {
         self.state.max_gso_segments().clamp(1, MAX_GSO_SEGMENTS)
@@ -233,8 +247,7 @@ impl UdpSocket {
     ) -> io::Result<usize> {
         // The kernel says EINVAL to port 0, and quinn-udp would take that for a missing GSO, for ever: one hostile
         // candidate would slow down everybody. The others are no destinations either.
-        let reachable = is_destination(destination)
-            && destination.is_ipv4() == self.local.is_ipv4()
+        let reachable = self.reaches(destination)
             && src_ip.is_none_or(|ip| ip.is_ipv4() == self.local.is_ipv4());
         if !reachable {
             return Err(io::Error::new(

@@ -66,6 +66,8 @@ pub struct LinkStatus {
     pub state: &'static str,
     /// `direct`, `relay/udp`; absent until a pair is nominated.
     pub path: Option<String>,
+    /// `datagram`, `data-channel`: what carries packets now; absent until the link is open.
+    pub carrier: Option<String>,
     /// Round trip in milliseconds, once measured.
     pub rtt_ms: Option<f64>,
     /// The steps of opening, in their order.

@@ -1,13 +1,12 @@
 use std::borrow::Borrow;
 use std::io::{self, IoSlice, IoSliceMut};
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::{Context, Poll};
 
 use ipnet::IpNet;
-use nix::sys::uio::writev;
-use tun_rs::{AsyncDevice, DeviceBuilder};
+use nix::sys::uio::{readv, writev};
+use tun_rs::{DeviceBuilder, SyncDevice};
 use wire::frame::{Frame, Gso, GsoKind, HEADER_LEN, Header};
 use wire::ip::{complete_partial, segment};
 
@@ -30,9 +29,9 @@ pub struct TunConfig {
 }
 
 /// A TUN interface. It disappears when this is dropped. Reads and writes take a shared reference and never
-/// block.
+/// block; whoever wants to wait watches the descriptor.
 pub struct Device {
-    device: AsyncDevice,
+    device: SyncDevice,
     name: String,
     offload: bool,
     malformed: AtomicU64,
@@ -51,8 +50,7 @@ impl std::fmt::Debug for Device {
 
 impl Device {
     /// Makes the interface, sets its addresses and routes and brings it up. When the kernel refuses offload,
-    /// says so in one log line and goes on without. Must be called inside a tokio runtime; blocks for the few
-    /// milliseconds that the kernel takes.
+    /// says so in one log line and goes on without. Blocks for the few milliseconds that the kernel takes.
     ///
     /// # Errors
     ///
@@ -97,20 +95,6 @@ impl Device {
         self.malformed.load(Ordering::Relaxed)
     }
 
-    /// Resolves when a packet may be waiting. Cancel safe.
-    ///
-    /// # Errors
-    ///
-    /// Only when the runtime is going away or the interface was deleted.
-    pub async fn readable(&self) -> io::Result<()> {
-        self.device.readable().await
-    }
-
-    /// As [`Self::readable`], for a loop that polls.
-    pub fn poll_readable(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.device.poll_readable(context)
-    }
-
     /// Takes one packet that the host sent into the interface, as a frame, and returns the frame's length.
     /// `buffer` must hold [`wire::frame::MAX_FRAME_LEN`] bytes, or a long packet would be cut off: it is
     /// refused instead.
@@ -131,11 +115,9 @@ impl Device {
             let mut head = [0; virtio::LEN];
             let len = if self.offload {
                 let mut parts = [IoSliceMut::new(&mut head), IoSliceMut::new(body)];
-                self.device
-                    .try_recv_vectored(&mut parts)?
-                    .saturating_sub(virtio::LEN)
+                self.read(&mut parts)?.saturating_sub(virtio::LEN)
             } else {
-                self.device.try_recv(body)?
+                self.read(&mut [IoSliceMut::new(body)])?
             };
             match virtio::to_frame(&head, &mut body[..len]) {
                 Ok(header) => {
@@ -218,29 +200,42 @@ impl Device {
         self.write(&[], &scratch)
     }
 
-    /// Past tokio's readiness: the kernel always takes packets, but a new device counts as not writable until
-    /// the runtime has polled.
-    #[allow(unsafe_code)]
+    fn read(&self, parts: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+        readv(self, parts).map_err(io::Error::from)
+    }
+
     fn write(&self, head: &[u8], packet: &[u8]) -> io::Result<()> {
-        // SAFETY: the descriptor belongs to `self.device` and is open for as long as `self` is borrowed.
-        let descriptor = unsafe { BorrowedFd::borrow_raw(self.device.as_raw_fd()) };
         let parts = [IoSlice::new(head), IoSlice::new(packet)];
-        writev(descriptor, &parts)
-            .map(|_| ())
-            .map_err(io::Error::from)
+        writev(self, &parts).map(|_| ()).map_err(io::Error::from)
+    }
+}
+
+impl AsFd for Device {
+    #[allow(unsafe_code)]
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        // SAFETY: the descriptor belongs to `self.device` and is open for as long as `self` is borrowed.
+        unsafe { BorrowedFd::borrow_raw(self.device.as_raw_fd()) }
+    }
+}
+
+impl AsRawFd for Device {
+    fn as_raw_fd(&self) -> RawFd {
+        self.device.as_raw_fd()
     }
 }
 
 /// Opens the interface; the second value says whether with offload.
-fn open(name: &str, offload: bool) -> io::Result<(AsyncDevice, bool)> {
-    let build = |offload: bool| {
-        DeviceBuilder::new()
+fn open(name: &str, offload: bool) -> io::Result<(SyncDevice, bool)> {
+    let build = |offload: bool| -> io::Result<SyncDevice> {
+        let device = DeviceBuilder::new()
             .name(name)
             .with(|builder| {
                 builder.offload(offload);
             })
             .inherit_enable_state()
-            .build_async()
+            .build_sync()?;
+        device.set_nonblocking(true)?;
+        Ok(device)
     };
     if !offload {
         return Ok((build(false)?, false));

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::BytesMut;
-use link::{LinkStats, Path, Transmit};
+use link::{Carrier, LinkStats, Path, Transmit};
 use model::{NetworkName, NodeId, ServiceName};
 use protocol::document::document::Body;
 
@@ -84,6 +84,8 @@ pub struct LinkStatus {
     pub open: bool,
     /// How packets travel.
     pub path: Option<Path>,
+    /// What carries frames now, once the link is open.
+    pub carrier: Option<Carrier>,
     /// Round trip of the session.
     pub rtt: Option<Duration>,
     /// The steps of opening so far.

@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use bytes::{Buf as _, BytesMut};
 use model::PeerAddr;
 use stun_types::attribute::AttributeStaticType;
 use stun_types::message::MessageClass;
@@ -14,6 +15,21 @@ use super::{Allocation, Phase};
 use crate::output::{DropReason, Received};
 use crate::peers::Route;
 use wire::stun::write::{Writer, read_address};
+
+/// Payloads of one peer that lie one after the other, of one length but for the last.
+struct Run {
+    peer: PeerAddr,
+    start: usize,
+    end: usize,
+    segment: usize,
+}
+
+impl Run {
+    fn takes(&self, peer: PeerAddr, len: usize) -> bool {
+        let whole = self.segment > 0 && (self.end - self.start).is_multiple_of(self.segment);
+        self.peer == peer && whole && (1..=self.segment).contains(&len)
+    }
+}
 
 impl Allocation {
     /// Takes a datagram that the relay sent. The shell has checked that it came from the relay's address.
@@ -35,6 +51,49 @@ impl Allocation {
             Received::Handled => {}
         }
         received
+    }
+
+    /// As [`Self::handle_datagram`], for datagrams of `segment` bytes, the last may be shorter, that arrived together:
+    /// calls `each` with what peers sent, as bursts again: who sent it, the payloads one after the other, and the
+    /// bytes of each but the last.
+    pub fn handle_datagrams(
+        &mut self,
+        now: Instant,
+        mut burst: BytesMut,
+        segment: usize,
+        mut each: impl FnMut(PeerAddr, BytesMut, usize),
+    ) {
+        let mut runs = Vec::new();
+        let mut at = 0;
+        while at < burst.len() {
+            let end = at.saturating_add(segment.max(1)).min(burst.len());
+            let datagram = &burst[at..end];
+            if let Received::FromPeer { peer, payload } = self.handle_datagram(now, datagram) {
+                // Where it lies in the burst; never before what was moved already.
+                let start = at + (payload.as_ptr() as usize - datagram.as_ptr() as usize);
+                let len = payload.len();
+                match runs.last_mut() {
+                    Some(run) if Run::takes(run, peer, len) => {
+                        burst.copy_within(start..start + len, run.end);
+                        run.end += len;
+                    }
+                    _ => runs.push(Run {
+                        peer,
+                        start,
+                        end: start + len,
+                        segment: len,
+                    }),
+                }
+            }
+            at = end;
+        }
+        let mut before = 0;
+        for run in runs {
+            burst.advance(run.start - before);
+            before = run.end;
+            let payload = burst.split_to(run.end - run.start);
+            each(run.peer, payload, run.segment.max(1));
+        }
     }
 
     fn on_channel_data<'a>(&mut self, now: Instant, datagram: &'a [u8]) -> Received<'a> {
@@ -79,6 +138,21 @@ impl Allocation {
     pub(super) fn on_heard(&mut self, now: Instant) {
         self.liveness.quiet_since = now;
         self.liveness.probes = 0;
+    }
+
+    /// The number of the channel that is bound for `peer`, for so many datagrams that are about to be sent in
+    /// ChannelData; `None` as long as there is none.
+    pub fn channel(&mut self, peer: PeerAddr, datagrams: usize) -> Option<u16> {
+        if !matches!(self.phase, Phase::Active) {
+            return None;
+        }
+        match self.peers.route(peer) {
+            Route::Channel(number) => {
+                self.stats.to_peers += datagrams as u64;
+                Some(number)
+            }
+            _ => None,
+        }
     }
 
     /// The four bytes to put in front of `len` bytes for `peer`; `None` as long as no channel is bound for it (then
