@@ -5,6 +5,7 @@ use anyhow::Result;
 use clap::Subcommand;
 
 mod dns;
+mod relay;
 mod report;
 mod svg;
 mod tunnel;
@@ -21,6 +22,8 @@ pub(crate) enum Subject {
     Dns,
     /// Two networks joined, beside no tunnel, nebula, wireguard-go and boringtun
     Tunnel(tunnel::Options),
+    /// The relay under load, beside coturn and beside the machine's limit
+    Relay(relay::Options),
 }
 
 pub(crate) fn run(subject: Subject) -> Result<ExitCode> {
@@ -28,6 +31,7 @@ pub(crate) fn run(subject: Subject) -> Result<ExitCode> {
         Subject::Link => link()?,
         Subject::Dns => dns::run()?,
         Subject::Tunnel(options) => return tunnel::run(&options),
+        Subject::Relay(options) => relay::run(&options)?,
     }
     Ok(ExitCode::SUCCESS)
 }

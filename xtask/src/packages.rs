@@ -39,6 +39,13 @@ pub(crate) const FOR_BENCH_DNS: &[Tool] = &[
     ("dig", "bind9-dnsutils"),
 ];
 
+/// What `bench relay` needs: a rival, and what puts everyone in their place.
+pub(crate) const FOR_BENCH_RELAY: &[Tool] = &[
+    ("turnserver", "coturn"),
+    ("taskset", "util-linux"),
+    ("setpriv", "util-linux"),
+];
+
 /// What `bench tunnel` needs beyond the lab: rivals, their configuration, and the load.
 pub(crate) const FOR_BENCH_TUNNEL: &[Tool] = &[
     ("iperf3", "iperf3"),

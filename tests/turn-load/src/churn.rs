@@ -12,7 +12,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use serde_json::json;
 use stun_types::message::MessageClass;
-use turn_client::{Allocation, Event};
+use turn_client::{Allocation, Event, LostReason};
 use wire::stun::Message;
 
 use crate::cli::{Churn, Server};
@@ -69,6 +69,7 @@ pub(crate) fn run(options: &Churn) -> Result<()> {
             "cpu_ns_each": spent.map(|spent| spent / done),
             "busy": spent.map(|spent| spent / 1e9 / seconds),
             "repeated": churner.repeated,
+            "port_taken": churner.taken,
         });
         println!("{report}");
         return Ok(());
@@ -83,6 +84,12 @@ pub(crate) fn run(options: &Churn) -> Result<()> {
             churner.repeated
         );
     }
+    if churner.taken > 0 {
+        println!(
+            "{} times the server still had the last allocation of a socket: use more --sockets",
+            churner.taken
+        );
+    }
     Ok(())
 }
 
@@ -94,6 +101,8 @@ struct Churner {
     epoll: Epoll,
     done: u64,
     repeated: u64,
+    /// Sockets whose last allocation the relay still had.
+    taken: u64,
     looked: Instant,
 }
 
@@ -121,6 +130,7 @@ impl Churner {
             epoll,
             done: 0,
             repeated: 0,
+            taken: 0,
             looked: Instant::now(),
         };
         for _ in 0..options.in_flight.min(options.sockets) {
@@ -199,6 +209,14 @@ impl Churner {
                             let _ = slot.socket.send(&request);
                             slot.stage = Stage::Releasing(request, now, false);
                             return Ok(false);
+                        }
+                        // Some relays go on having an allocation for a second after it was given back.
+                        Event::Lost {
+                            reason: LostReason::PortTaken,
+                        } => {
+                            slot.stage = Stage::Resting;
+                            self.taken += 1;
+                            return Ok(true);
                         }
                         Event::Lost { reason } => bail!("no allocation: {reason}"),
                         Event::NeedCredential => {

@@ -128,8 +128,8 @@ pub(crate) struct Load {
 pub(crate) struct Churn {
     #[command(flatten)]
     pub(crate) server: Server,
-    /// Client sockets, used in turns
-    #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..=16384))]
+    /// Client sockets, used in turns: a server may go on having an allocation for a while after it was given back
+    #[arg(long, default_value_t = 4096, value_parser = clap::value_parser!(u32).range(1..=60_000))]
     pub(crate) sockets: u32,
     /// Allocations under way at a time
     #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..=4096))]

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use model::PeerAddr;
@@ -23,8 +23,8 @@ pub(crate) struct Flow {
     /// Of the next packet.
     pub(crate) sequence: u64,
     pub(crate) progress: Progress,
-    /// Keeps what was agreed with the relay.
-    _allocation: Option<Allocation>,
+    /// What was agreed with the relay, if it is one.
+    allocation: Option<Allocation>,
 }
 
 impl Flow {
@@ -34,6 +34,18 @@ impl Flow {
             Direction::ClientToPeer => (&self.client, &self.peer),
             Direction::PeerToClient => (&self.peer, &self.client),
         }
+    }
+
+    /// Gives the allocation back, without waiting for the answer: who gets the same port next would meet it.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub(crate) fn close(mut self) -> Result<()> {
+        let Some(allocation) = &mut self.allocation else {
+            return Ok(());
+        };
+        allocation.close(Instant::now());
+        handshake::flush(&self.client.io, allocation)
     }
 
     /// The stamp of the next packet.
@@ -89,7 +101,7 @@ const fn flow(
         channel,
         sequence: 0,
         progress: Progress::START,
-        _allocation: allocation,
+        allocation,
     }
 }
 

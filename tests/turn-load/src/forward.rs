@@ -20,8 +20,8 @@ use crate::socket::{Buffers, FlowSocket};
 
 /// Of the socket that is asked.
 const ASKED: u64 = u64::MAX;
-/// Buffers per `recvmmsg`: more fall out of the cache before they are sent.
-const BATCH: usize = 8;
+/// Buffers per `recvmmsg` while the kernel joins datagrams: more fall out of the cache before they are sent.
+const JOINED: usize = 2;
 /// What the kernel cuts at most (`UDP_MAX_SEGMENTS` of older ones), and sends at most.
 const MOST_SEGMENTS: usize = 64;
 const MOST_BYTES: usize = 65_507;
@@ -100,7 +100,7 @@ pub(crate) fn run(options: &Forward) -> Result<()> {
     let event = |data| EpollEvent::new(EpollFlags::EPOLLIN, data);
     epoll.add(asked.as_fd(), event(ASKED)).context("an epoll")?;
     let mut pairs: Vec<Pair> = Vec::new();
-    let mut buffers = Buffers::new(BATCH);
+    let mut buffers = Buffers::new(Buffers::MOST);
     loop {
         let mut events = [EpollEvent::empty(); 64];
         let ready = match epoll.wait(&mut events, EpollTimeout::NONE) {
@@ -130,6 +130,10 @@ pub(crate) fn run(options: &Forward) -> Result<()> {
             };
             let filled = from.receive(&mut buffers).context("receiving")?;
             forward(&buffers, filled, &to.io, added);
+            let joined = buffers
+                .filled(filled)
+                .any(|(buffer, stride)| buffer.len() > stride);
+            buffers.want(if joined { JOINED } else { Buffers::MOST });
         }
     }
 }

@@ -87,16 +87,16 @@ pub(crate) fn hold(server: &Server, count: u32) -> Result<Vec<Client>> {
     Ok(clients)
 }
 
-/// Gives an allocation back, without waiting for the answer.
-///
-/// # Errors
-/// What the kernel says.
-pub(crate) fn give_back(mut client: Client) -> Result<()> {
+fn give_back(mut client: Client) -> Result<()> {
     client.allocation.close(Instant::now());
     handshake::flush(&client.socket, &mut client.allocation)
 }
 
-fn give_all_back(clients: Vec<Client>) -> Result<()> {
+/// Gives allocations back, without waiting for the answers.
+///
+/// # Errors
+/// What the kernel says.
+pub(crate) fn give_all_back(clients: Vec<Client>) -> Result<()> {
     for (index, client) in clients.into_iter().enumerate() {
         give_back(client)?;
         if index % AT_ONCE == 0 {

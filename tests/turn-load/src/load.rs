@@ -11,7 +11,6 @@ use crate::burst::Burst;
 use crate::cli::{Direction, Load};
 use crate::clock::Clock;
 use crate::flow::{self, Flow};
-use crate::handshake::Client;
 use crate::histogram::Histogram;
 use crate::receiver::Receiver;
 use crate::{idle, process};
@@ -65,10 +64,11 @@ pub(crate) fn run(load: &Load) -> Result<()> {
     process::allow_open_files(sockets)?;
     let idle = idle::hold(&load.server, load.idle)?;
     let flows = flow::open(load)?;
-    let report = Run::new(load, flows)?.measure(load)?;
-    idle.into_iter()
-        .try_for_each(|client: Client| idle::give_back(client))?;
-    report.print(load.observation.json)
+    let mut run = Run::new(load, flows)?;
+    let report = run.measure(load);
+    run.flows.into_iter().try_for_each(Flow::close)?;
+    idle::give_all_back(idle)?;
+    report?.print(load.observation.json)
 }
 
 /// Sender and receiver.
@@ -149,7 +149,7 @@ impl Run {
         Ok(())
     }
 
-    fn measure(mut self, load: &Load) -> Result<Report> {
+    fn measure(&mut self, load: &Load) -> Result<Report> {
         let pid = load.observation.pid;
         let cpu = || pid.map(process::cpu_nanoseconds).transpose();
         let start = self.clock.now();

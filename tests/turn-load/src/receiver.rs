@@ -15,6 +15,8 @@ use crate::socket::Buffers;
 
 /// Sockets looked at between two bursts.
 const READY: usize = 64;
+/// Calls of `recvmmsg` for one flow in a row.
+const SHARE: usize = 8;
 /// Of so many buffers, one packet is compared byte by byte.
 const SAMPLE: u64 = 64;
 
@@ -58,7 +60,7 @@ impl Receiver {
             direction,
             size,
             framed,
-            buffers: Buffers::new(32),
+            buffers: Buffers::new(Buffers::MOST),
             epoll,
             clock,
             received: 0,
@@ -67,7 +69,7 @@ impl Receiver {
         })
     }
 
-    /// Takes what is there, of each socket that has something at most one `recvmmsg`.
+    /// Takes what is there, of each socket that has something a few calls of `recvmmsg`.
     ///
     /// # Errors
     /// What the kernel says.
@@ -85,14 +87,24 @@ impl Receiver {
         Ok(())
     }
 
+    /// Until there is no more, or one flow has had its share.
     fn take(&mut self, flows: &mut [Flow], index: usize) -> Result<()> {
+        for _ in 0..SHARE {
+            if self.take_once(flows, index)? < Buffers::MOST {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn take_once(&mut self, flows: &mut [Flow], index: usize) -> Result<usize> {
         let flow = &mut flows[index];
         let (_, exit) = flow.ends(self.direction);
         let filled = exit
             .receive(&mut self.buffers)
             .context("receiving from the relay")?;
         if filled == 0 {
-            return Ok(());
+            return Ok(0);
         }
         let now = if self.latency.is_some() {
             self.clock.now()
@@ -130,7 +142,7 @@ impl Receiver {
                 }
             }
         }
-        Ok(())
+        Ok(filled)
     }
 }
 

@@ -107,13 +107,21 @@ pub(crate) struct Buffers {
 }
 
 impl Buffers {
-    /// Of `wanted` buffers, at most 32.
+    /// Of one `recvmmsg`.
+    pub(crate) const MOST: usize = BATCH_SIZE;
+
+    /// So many, at most [`Self::MOST`].
     pub(crate) fn new(wanted: usize) -> Self {
         Self {
-            memory: vec![0; BUFFER_LEN * BATCH_SIZE],
+            memory: vec![0; BUFFER_LEN * Self::MOST],
             meta: [RecvMeta::default(); BATCH_SIZE],
             wanted: wanted.clamp(1, BATCH_SIZE),
         }
+    }
+
+    /// Of the next `recvmmsg`, so many at most.
+    pub(crate) fn want(&mut self, wanted: usize) {
+        self.wanted = wanted.clamp(1, Self::MOST);
     }
 
     /// The first `filled` buffers with the length of the datagrams in each; the last one of a buffer may be shorter.

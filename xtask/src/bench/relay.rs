@@ -1,0 +1,227 @@
+//! `bench relay`: our relay, Debian's coturn and a forwarder without protocol under the same load, in turns in one run.
+//!
+//! The layout is the same for everyone: whoever is measured has one core to itself (`--relay-cores`), clients and peers
+//! are one thread on another (`--load-core`), both at the highest priority; addresses are those of loopback.
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use anyhow::{Context as _, Result, ensure};
+use clap::Args;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use serde_json::json;
+
+mod acceptance;
+mod contender;
+mod load;
+mod part;
+mod results;
+
+use super::report::{circumstances, write};
+use super::svg::{self, Bar, Group};
+use crate::workspace::{cargo, root, target_directory};
+use crate::{packages, shell};
+use acceptance::Verdict;
+use contender::Setting;
+use load::{CPU, DIRECTIONS, Lengths, Load};
+use part::Part;
+use results::Book;
+
+/// As many as 16 000 clients take, and as 10 000 allocations and what coturn has for each client.
+const OPEN_FILES: u64 = 20_000;
+
+/// How much of it.
+#[derive(Args, Debug)]
+pub(crate) struct Options {
+    /// Rounds; each measures everyone once, in turns
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=99))]
+    rounds: u32,
+    /// One round with short runs: to see that it works, not to be believed
+    #[arg(long)]
+    quick: bool,
+    /// Only these parts, by name or its beginning: flows, flows-1, flows-16-1200, latency, churn, idle, idle-flows
+    #[arg(long, value_name = "PART", value_delimiter = ',')]
+    only: Vec<String>,
+    /// Cargo profile of relay and load; `release` builds faster and runs slower
+    #[arg(long, default_value = "dist")]
+    profile: String,
+    /// Use the binaries of the last build
+    #[arg(long)]
+    no_build: bool,
+    /// Cores of the one that is measured, as taskset(1) writes them
+    #[arg(long, default_value = "1", value_name = "CORES")]
+    relay_cores: String,
+    /// The core of clients and peers
+    #[arg(long, default_value_t = 0, value_name = "CORE")]
+    load_core: usize,
+    /// Event loops of turn-relay [default: its own choice]
+    #[arg(long)]
+    threads: Option<u16>,
+}
+
+impl Options {
+    fn parts(&self) -> Result<Vec<Part>> {
+        let all = Part::all();
+        for wanted in &self.only {
+            let known = all.iter().any(|part| part.is_called(wanted));
+            let names: Vec<String> = all.iter().map(Part::to_string).collect();
+            ensure!(known, "no part `{wanted}`: there are {}", names.join(", "));
+        }
+        let chosen = |part: &Part| {
+            self.only.is_empty() || self.only.iter().any(|wanted| part.is_called(wanted))
+        };
+        Ok(all.into_iter().filter(chosen).collect())
+    }
+
+    const fn lengths(&self) -> Lengths {
+        if self.quick {
+            Lengths {
+                warmup: 100,
+                run: 300,
+            }
+        } else {
+            Lengths {
+                warmup: 200,
+                run: 800,
+            }
+        }
+    }
+
+    const fn rounds(&self) -> u32 {
+        if self.quick { 1 } else { self.rounds }
+    }
+
+    /// What may be published; its parts may come from several runs.
+    fn is_whole(&self) -> bool {
+        let usual = self.relay_cores == "1" && self.load_core == 0 && self.threads.is_none();
+        !self.quick && self.rounds >= 5 && self.profile == "dist" && usual
+    }
+}
+
+pub(crate) fn run(options: &Options) -> Result<()> {
+    packages::ensure_root("the benchmark")?;
+    let parts = options.parts()?;
+    packages::ensure_installed(&[packages::FOR_BENCH_RELAY])?;
+    let binaries = target_directory()?.join(&options.profile);
+    if !options.no_build {
+        build(&options.profile)?;
+    }
+    allow_open_files()?;
+    let directory = target_directory()?.join("bench/relay");
+    fs::create_dir_all(&directory).with_context(|| format!("making {}", directory.display()))?;
+    let setting = Setting {
+        binaries,
+        directory,
+        relay_cores: options.relay_cores.clone(),
+        load_core: options.load_core,
+        threads: options.threads,
+    };
+    let file = directory_of_reports(options)?.join("relay.json");
+    let mut book = Book::read(&file)?;
+    let begin = Instant::now();
+    for part in parts {
+        let measured = measure(part, &setting, options)?;
+        book.parts.insert(part.to_string(), measured);
+    }
+    let verdicts = acceptance::judge(&book);
+    println!("\nWhat the project asks for");
+    verdicts.iter().for_each(Verdict::print);
+    println!("\n{:.0} s", begin.elapsed().as_secs_f64());
+    publish(&book, &verdicts, &file)
+}
+
+fn allow_open_files() -> Result<()> {
+    let (soft, hard) =
+        getrlimit(Resource::RLIMIT_NOFILE).context("reading the limit of open files")?;
+    if soft >= OPEN_FILES {
+        return Ok(());
+    }
+    setrlimit(Resource::RLIMIT_NOFILE, OPEN_FILES, hard.max(OPEN_FILES))
+        .with_context(|| format!("{OPEN_FILES} open files are needed (ulimit -n), {hard} allowed"))
+}
+
+fn build(profile: &str) -> Result<()> {
+    shell::heading(&format!("Building {profile} binaries"));
+    let build = ["build", "--profile", profile, "--locked", "--bins"];
+    shell::run(
+        cargo()
+            .args(build)
+            .args(["-p", "turn-relay", "-p", "turn-load"]),
+    )
+}
+
+fn measure(part: Part, setting: &Setting, options: &Options) -> Result<results::Part> {
+    let rounds = options.rounds();
+    let mut measured = results::Part {
+        circumstances: circumstances(),
+        rounds,
+        cases: Vec::new(),
+    };
+    for round in 1..=rounds {
+        eprintln!("   {part}, round {round} of {rounds}");
+        part.round(setting, options.lengths(), &mut measured)
+            .with_context(|| format!("{part}, round {round}"))?;
+    }
+    measured.conclude();
+    part.print(&measured);
+    Ok(measured)
+}
+
+/// Where a run's files go: to the documentation when it may be published, else beside what is built.
+fn directory_of_reports(options: &Options) -> Result<PathBuf> {
+    let directory = if options.is_whole() {
+        root().join("docs/bench")
+    } else {
+        target_directory()?.join("bench")
+    };
+    fs::create_dir_all(&directory).with_context(|| format!("making {}", directory.display()))?;
+    Ok(directory)
+}
+
+fn publish(book: &Book, verdicts: &[Verdict], file: &Path) -> Result<()> {
+    let verdicts: Vec<_> = verdicts.iter().map(Verdict::to_json).collect();
+    let text = json!({ "parts": book.parts, "verdicts": verdicts });
+    write(file, &(serde_json::to_string_pretty(&text)? + "\n"))?;
+    write(&file.with_extension("svg"), &svg::chart(&charts(book)))
+}
+
+/// CPU per packet of every load with GSO, and what else has one number.
+fn charts(book: &Book) -> Vec<Group> {
+    let mut groups = Vec::new();
+    for flows in part::FLOWS {
+        for size in part::SIZES {
+            for direction in DIRECTIONS {
+                let load = Load::fast(flows, size, direction);
+                for load in [load, load.plain()] {
+                    let title = format!("{}: CPU per packet, ns", load.name());
+                    groups.extend(group(book, &load.name(), CPU, 1.0, title));
+                }
+            }
+        }
+    }
+    for direction in DIRECTIONS {
+        let case = part::half_load(direction, "its own");
+        let title = format!("p99 added {case}, us");
+        groups.extend(group(book, &case, part::ADDED[1], 1.0, title));
+    }
+    let title = "CPU of an allocation, made and given back, us".to_owned();
+    groups.extend(group(book, part::CHURN, "cpu_ns_each", 1e3, title));
+    let title = "Memory of an idle allocation of 10 000, bytes".to_owned();
+    groups.extend(group(book, &part::held(10_000), "bytes_each", 1.0, title));
+    groups
+}
+
+fn group(book: &Book, case: &str, metric: &str, divisor: f64, title: String) -> Option<Group> {
+    let bars: Vec<Bar> = contender::ALL
+        .into_iter()
+        .filter_map(|name| {
+            let value = book.median(case, name, metric)?;
+            Some(Bar {
+                label: name.to_owned(),
+                value: value.max(0.0) / divisor,
+                ours: part::is_ours(name),
+            })
+        })
+        .collect();
+    (!bars.is_empty()).then_some(Group { title, bars })
+}

@@ -1,0 +1,253 @@
+//! What is measured, in parts that can be run alone.
+use std::fmt;
+
+use anyhow::{Context as _, Result};
+
+use super::contender::{self, COTURN, Contender, LIMIT, SERVERS, Setting};
+use super::load::{BUSY, CPU, DELIVERED, DIRECTIONS, Generator, Lengths, Load, Metrics};
+use super::results;
+
+pub(super) const FLOWS: [u32; 3] = [1, 16, 256];
+pub(super) const SIZES: [u32; 2] = [1200, 120];
+/// Idle allocations whose memory is measured.
+const HELD: [u32; 2] = [5_000, 10_000];
+/// Idle allocations beside flows.
+pub(super) const BESIDE: u32 = 10_000;
+
+pub(super) const CHURN: &str = "allocations made and given back";
+/// Microseconds that a relay adds, one way.
+pub(super) const ADDED: [&str; 2] = ["added_p50_us", "added_p99_us"];
+
+/// One part of the benchmark.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Part {
+    /// So many flows with packets of so many bytes, as fast as it goes.
+    Flows(u32, u32),
+    /// How much later packets arrive than without a relay, at half load.
+    Latency,
+    /// Allocations made and given back.
+    Churn,
+    /// Memory of idle allocations.
+    IdleMemory,
+    /// 256 flows with and without idle allocations beside.
+    IdleFlows,
+}
+
+impl Part {
+    /// In the order in which they run.
+    pub(super) fn all() -> Vec<Self> {
+        let flows = FLOWS.into_iter();
+        let flows = flows.flat_map(|flows| SIZES.map(|size| Self::Flows(flows, size)));
+        let others = [
+            Self::Latency,
+            Self::Churn,
+            Self::IdleMemory,
+            Self::IdleFlows,
+        ];
+        flows.chain(others).collect()
+    }
+
+    /// Its name, or the name's beginning up to a dash.
+    pub(super) fn is_called(self, wanted: &str) -> bool {
+        let name = self.to_string();
+        name.strip_prefix(wanted)
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
+    }
+
+    /// One round: everyone once under every load of the part, in turns.
+    pub(super) fn round(
+        self,
+        setting: &Setting,
+        lengths: Lengths,
+        part: &mut results::Part,
+    ) -> Result<()> {
+        let generator = Generator::new(setting);
+        match self {
+            Self::Flows(flows, size) => {
+                flows_round(setting, &generator, flows, size, lengths, part)
+            }
+            Self::Latency => latency_round(setting, &generator, lengths, part),
+            Self::Churn => {
+                for name in SERVERS {
+                    let contender = Contender::start(name, setting)?;
+                    part.add(CHURN, name, generator.churn(&contender, lengths)?);
+                }
+                Ok(())
+            }
+            Self::IdleMemory => {
+                for count in HELD {
+                    for name in SERVERS {
+                        let contender = Contender::start(name, setting)?;
+                        part.add(&held(count), name, generator.idle(&contender, count)?);
+                    }
+                }
+                Ok(())
+            }
+            Self::IdleFlows => {
+                for name in SERVERS {
+                    let contender = Contender::start(name, setting)?;
+                    for direction in DIRECTIONS {
+                        for idle in [0, BESIDE] {
+                            let load = Load {
+                                idle,
+                                ..Load::fast(256, 1200, direction)
+                            };
+                            // As a case of its own also without: both are of the same part and the same rounds.
+                            let case = format!("beside: {}", load.name());
+                            part.add(&case, name, generator.load(&contender, load, lengths)?);
+                        }
+                    }
+                }
+                Ok(())
+            }
+        }
+    }
+
+    pub(super) fn print(self, part: &results::Part) {
+        const SPEED: (&str, &str, f64, usize) = ("kpackets/s", DELIVERED, 1e3, 0);
+        const SPENT: (&str, &str, f64, usize) = ("CPU ns/packet", CPU, 1.0, 0);
+        const CORE: (&str, &str, f64, usize) = ("of a core", BUSY, 1.0, 2);
+        match self {
+            Self::Flows(..) | Self::IdleFlows => part.print(&[SPEED, SPENT, CORE], CPU),
+            Self::Latency => part.print(
+                &[
+                    SPEED,
+                    CORE,
+                    ("p50 us", "p50", 1.0, 1),
+                    ("p99 us", "p99", 1.0, 1),
+                    ("p50 added us", ADDED[0], 1.0, 1),
+                    ("p99 added us", ADDED[1], 1.0, 1),
+                ],
+                ADDED[1],
+            ),
+            Self::Churn => part.print(
+                &[
+                    ("per second", "allocations_per_second", 1.0, 0),
+                    ("CPU us each", "cpu_ns_each", 1e3, 1),
+                    CORE,
+                ],
+                "cpu_ns_each",
+            ),
+            Self::IdleMemory => part.print(&[("bytes each", "bytes_each", 1.0, 0)], "bytes_each"),
+        }
+    }
+}
+
+impl fmt::Display for Part {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Flows(flows, size) => write!(f, "flows-{flows}-{size}"),
+            Self::Latency => f.write_str("latency"),
+            Self::Churn => f.write_str("churn"),
+            Self::IdleMemory => f.write_str("idle-memory"),
+            Self::IdleFlows => f.write_str("idle-flows"),
+        }
+    }
+}
+
+impl Load {
+    /// With GSO and nothing beside.
+    pub(super) const fn fast(flows: u32, size: u32, direction: &'static str) -> Self {
+        Self {
+            flows,
+            size,
+            direction,
+            sender: "gso",
+            idle: 0,
+        }
+    }
+
+    /// The same from a sender without GSO.
+    pub(super) const fn plain(self) -> Self {
+        Self {
+            sender: "plain",
+            ..self
+        }
+    }
+}
+
+pub(super) fn held(count: u32) -> String {
+    format!("{count} idle allocations")
+}
+
+/// The name of a case of the part with latencies.
+pub(super) fn half_load(direction: &str, whose: &str) -> String {
+    format!("at half of {whose} load, {direction}")
+}
+
+fn flows_round(
+    setting: &Setting,
+    generator: &Generator<'_>,
+    flows: u32,
+    size: u32,
+    lengths: Lengths,
+    part: &mut results::Part,
+) -> Result<()> {
+    let contenders = start_all(setting)?;
+    for direction in DIRECTIONS {
+        let load = Load::fast(flows, size, direction);
+        for load in [load, load.plain()] {
+            for contender in &contenders {
+                let metrics = generator.load(contender, load, lengths)?;
+                part.add(&load.name(), contender.name, metrics);
+            }
+        }
+    }
+    Ok(())
+}
+
+fn start_all(setting: &Setting) -> Result<Vec<Contender>> {
+    let all = contender::ALL.into_iter();
+    all.map(|name| Contender::start(name, setting)).collect()
+}
+
+/// Everyone at half of what it took from a plain sender, and at half of what coturn took; single packets, evenly spaced.
+fn latency_round(
+    setting: &Setting,
+    generator: &Generator<'_>,
+    lengths: Lengths,
+    part: &mut results::Part,
+) -> Result<()> {
+    let contenders = start_all(setting)?;
+    for direction in DIRECTIONS {
+        let load = Load::fast(16, 1200, direction).plain();
+        let mut half = Metrics::new();
+        for contender in &contenders {
+            let metrics = generator.load(contender, load, lengths)?;
+            half.insert(contender.name.to_owned(), value(&metrics, DELIVERED)? / 2.0);
+        }
+        let common = value(&half, COTURN)?;
+        let bare = generator.latency(None, load, common, lengths)?;
+        for contender in &contenders {
+            let metrics = generator.latency(Some(contender), load, common, lengths)?;
+            let case = half_load(direction, "coturn's");
+            part.add(&case, contender.name, with_added(metrics, &bare)?);
+        }
+        for contender in &contenders {
+            let own = value(&half, contender.name)?;
+            let case = half_load(direction, "its own");
+            let bare = generator.latency(None, load, own, lengths)?;
+            let metrics = generator.latency(Some(contender), load, own, lengths)?;
+            part.add(&case, contender.name, with_added(metrics, &bare)?);
+        }
+    }
+    Ok(())
+}
+
+fn with_added(mut metrics: Metrics, bare: &Metrics) -> Result<Metrics> {
+    for (added, percentile) in ADDED.into_iter().zip(["p50", "p99"]) {
+        let difference = value(&metrics, percentile)? - value(bare, percentile)?;
+        metrics.insert(added.to_owned(), difference);
+    }
+    Ok(metrics)
+}
+
+fn value(metrics: &Metrics, name: &str) -> Result<f64> {
+    let value = metrics.get(name).copied();
+    value.with_context(|| format!("turn-load did not say {name}"))
+}
+
+/// Everyone's name that a chart shows in color.
+pub(super) fn is_ours(contender: &str) -> bool {
+    ![COTURN, LIMIT].contains(&contender)
+}
