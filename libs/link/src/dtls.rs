@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use bytes::BytesMut;
 use rtc_dtls::config::{ClientAuthType, ConfigBuilder, ExtendedMasterSecretType, HandshakeConfig};
 use rtc_dtls::endpoint::{Endpoint, EndpointEvent};
+use rtc_dtls::extension::extension_use_srtp::SrtpProtectionProfile;
 use rtc_shared::TransportProtocol;
 use rtc_shared::error::Error;
 use zeroize::Zeroizing;
@@ -23,6 +24,14 @@ pub(crate) const PEER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192
 
 /// Longer than any handshake may take.
 const NEVER: Duration = Duration::from_secs(3_600);
+
+/// What every browser offers (RFC 8827 section 6.5), whether or not there will be media. An answerer that knows none of
+/// them would be refusing the handshake, instead of leaving the extension out (RFC 5764 section 4.1.1): one is agreed on
+/// and never used.
+const SRTP_PROFILES: [SrtpProtectionProfile; 2] = [
+    SrtpProtectionProfile::Srtp_Aead_Aes_128_Gcm,
+    SrtpProtectionProfile::Srtp_Aes128_Cm_Hmac_Sha1_80,
+];
 
 pub(crate) enum DtlsEvent {
     Connected,
@@ -59,11 +68,16 @@ impl Dtls {
     ) -> Result<Self, LinkError> {
         let seen = Arc::new(OnceLock::new());
         let (record, provider) = (seen.clone(), certificate.provider.clone());
+        let profiles: &[_] = match role {
+            LinkRole::Offerer => &[],
+            LinkRole::Answerer => &SRTP_PROFILES,
+        };
         let config = ConfigBuilder::default()
             .with_crypto_provider(certificate.provider.clone())
             .with_certificates(vec![certificate.certificate.clone()])
             .with_client_auth(ClientAuthType::RequireAnyClientCert)
             .with_extended_master_secret(ExtendedMasterSecretType::Require)
+            .with_srtp_protection_profiles(profiles.to_vec())
             // Flights are repeated here, see `flight`.
             .with_flight_interval(NEVER)
             // No CA vouches for these certificates: the signed fingerprint does, right below.
