@@ -51,7 +51,9 @@ impl Aead {
         if ours.first() == Some(&aes) && theirs.first() == Some(&(aes as u32)) {
             return Some(aes);
         }
-        [Self::ChaCha20Poly1305, aes].into_iter().find(|aead| both(*aead))
+        [Self::ChaCha20Poly1305, aes]
+            .into_iter()
+            .find(|aead| both(*aead))
     }
 
     fn algorithm(self) -> &'static Algorithm {
@@ -125,7 +127,12 @@ pub(crate) struct Key {
 
 impl Key {
     /// Encrypts in place and gives the tag. The caller answers for `counter` being new for this key.
-    pub(crate) fn seal(&self, counter: u32, header: &[u8], text: &mut [u8]) -> Option<[u8; TAG_LEN]> {
+    pub(crate) fn seal(
+        &self,
+        counter: u32,
+        header: &[u8],
+        text: &mut [u8],
+    ) -> Option<[u8; TAG_LEN]> {
         let tag = self
             .key
             .seal_in_place_separate_tag(self.nonce(counter), Aad::from(header), text)
@@ -135,7 +142,12 @@ impl Key {
 
     /// Checks and decrypts in place, the tag last; gives the plain text. What `text` holds after a failure is nothing
     /// to look at.
-    pub(crate) fn open<'a>(&self, counter: u32, header: &[u8], text: &'a mut [u8]) -> Option<&'a mut [u8]> {
+    pub(crate) fn open<'a>(
+        &self,
+        counter: u32,
+        header: &[u8],
+        text: &'a mut [u8],
+    ) -> Option<&'a mut [u8]> {
         self.key
             .open_in_place(self.nonce(counter), Aad::from(header), text)
             .ok()

@@ -69,7 +69,12 @@ impl<'a> Cutter<'a> {
         };
         if is_tcp {
             let at = l4 + 4;
-            let field = [headers[at], headers[at + 1], headers[at + 2], headers[at + 3]];
+            let field = [
+                headers[at],
+                headers[at + 1],
+                headers[at + 2],
+                headers[at + 3],
+            ];
             cutter.sequence = u32::from_be_bytes(field);
         }
         if is_v4 {
@@ -120,7 +125,8 @@ impl<'a> Cutter<'a> {
             let sequence = self.sequence.wrapping_add(self.at as u32);
             transport[4..8].copy_from_slice(&sequence.to_be_bytes());
             // FIN and PSH belong to the last segment, CWR to the first (RFC 3168 section 6.1.2).
-            transport[13] = self.flags & !(if last { 0 } else { FIN_PSH }) & !(if first { 0 } else { CWR });
+            transport[13] =
+                self.flags & !(if last { 0 } else { FIN_PSH }) & !(if first { 0 } else { CWR });
             put(transport, 16, partial);
         } else {
             put(transport, 4, segment_len as u16);

@@ -46,7 +46,10 @@ impl Join {
     #[must_use]
     pub fn begin(packet: &[u8], layout: &Layout) -> Option<Self> {
         let headers_len = layout.headers_len(packet)?;
-        let size = layout.end.checked_sub(headers_len).filter(|size| *size > 0)?;
+        let size = layout
+            .end
+            .checked_sub(headers_len)
+            .filter(|size| *size > 0)?;
         if layout.fragment != Fragment::Whole || layout.end != packet.len() {
             return None;
         }
@@ -57,12 +60,20 @@ impl Join {
             _ => return None,
         };
         let transport = &packet[layout.l4..];
-        let flags = if kind == GsoKind::UdpL4 { 0 } else { transport[13] };
+        let flags = if kind == GsoKind::UdpL4 {
+            0
+        } else {
+            transport[13]
+        };
         if flags & (SYN | RST | URG) != 0 {
             return None;
         }
-        let pseudo_sum =
-            checksum::pseudo_header(layout.source, layout.destination, layout.protocol.number(), 0);
+        let pseudo_sum = checksum::pseudo_header(
+            layout.source,
+            layout.destination,
+            layout.protocol.number(),
+            0,
+        );
         let mut join = Self {
             kind,
             l4: layout.l4,
@@ -93,7 +104,11 @@ impl Join {
     /// where in `packet` the payload begins, which the caller puts behind what there is.
     pub fn take(&mut self, head: &[u8], packet: &[u8]) -> Option<usize> {
         let payload = packet.len().checked_sub(self.headers_len)?;
-        let most = if self.kind == GsoKind::UdpL4 { MAX_UDP_JOINED } else { MAX_TCP_SEGMENTS };
+        let most = if self.kind == GsoKind::UdpL4 {
+            MAX_UDP_JOINED
+        } else {
+            MAX_TCP_SEGMENTS
+        };
         if self.closed
             || payload == 0
             || payload > self.size
