@@ -450,8 +450,17 @@ impl Ice {
     }
 
     fn learn(&mut self, remote: Remote) {
-        let known = |known: &Remote| known.address == remote.address;
-        if self.remotes.len() < 2 * MAX_REMOTE_CANDIDATES && !self.remotes.iter().any(known) {
+        let same = |known: &&mut Remote| known.address == remote.address;
+        if let Some(known) = self.remotes.iter_mut().find(same) {
+            if remote.relayed && !known.relayed {
+                // Its checks came before the description that says what it is.
+                *known = remote;
+                let of = |pair: &&mut Pair| pair.remote == remote.address;
+                for pair in self.pairs.iter_mut().filter(of) {
+                    pair.relayed = true;
+                }
+            }
+        } else if self.remotes.len() < 2 * MAX_REMOTE_CANDIDATES {
             self.remotes.push(remote);
             self.pair_up();
         }

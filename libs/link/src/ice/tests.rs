@@ -290,6 +290,8 @@ fn checks_that_come_before_the_answer_are_not_lost() {
     assert_eq!(world.promised[0], Some(path), "known at once");
     world.run(2 * ONE_WAY);
     assert!(world.last(0).is_some() && world.last(1).is_some());
+    let known_as = world.last(0).map(|(_, _, path)| path);
+    assert_eq!(known_as, Some(Path::RelayUdp), "the answer said so");
 }
 
 #[test]
