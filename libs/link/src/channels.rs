@@ -160,13 +160,10 @@ impl Channels {
 
     fn on_packet(&mut self, packet: Bytes, now: Instant) {
         match self.endpoint.handle(now, PEER, None, packet) {
-            Some((handle, DatagramEvent::NewAssociation(association))) => {
-                // An INIT that is repeated, because our answer to it was lost, is a new association to the endpoint.
-                // Only the one made last can still be completed: the other end has no answer to the earlier ones.
-                let unfinished = |(_, ours): &(_, Association)| ours.is_handshaking();
-                if self.association.as_ref().is_none_or(unfinished) {
-                    self.association = Some((handle, association));
-                }
+            Some((handle, DatagramEvent::NewAssociation(association)))
+                if self.association.is_none() =>
+            {
+                self.association = Some((handle, association));
             }
             Some((handle, DatagramEvent::AssociationEvent(event))) => match &mut self.association {
                 Some((ours, association)) if *ours == handle => association.handle_event(event),

@@ -103,6 +103,7 @@ impl PartialDecode {
                 initiate_tag = Some(reader.get_u32());
             }
             CT_COOKIE_ECHO => {
+                // `ChunkHeader::unmarshal` has looked whether it is there.
                 cookie = Some(raw.slice(
                     PACKET_HEADER_SIZE + CHUNK_HEADER_SIZE
                         ..PACKET_HEADER_SIZE + CHUNK_HEADER_SIZE + header.value_length(),

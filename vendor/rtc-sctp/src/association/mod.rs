@@ -1097,6 +1097,11 @@ impl Association {
         // responding, the endpoint MUST send the INIT ACK back to the same
         // address that the original INIT (sent by this endpoint) was sent.
 
+        // 5.2.2. A late copy of the INIT that this association comes from: what it asks for is there.
+        if state == AssociationState::Established && i.initiate_tag == self.peer_verification_tag {
+            return Ok(vec![]);
+        }
+
         if state != AssociationState::Closed
             && state != AssociationState::CookieWait
             && state != AssociationState::CookieEchoed

@@ -58,7 +58,7 @@ impl Chunk for ChunkAbort {
 
         let mut error_causes = vec![];
         let mut offset = CHUNK_HEADER_SIZE;
-        while offset + 4 <= raw.len() {
+        while offset + 4 <= CHUNK_HEADER_SIZE + header.value_length() {
             let e = ErrorCause::unmarshal(
                 &raw.slice(offset..CHUNK_HEADER_SIZE + header.value_length()),
             )?;

@@ -135,8 +135,9 @@ impl Endpoint {
         } else {
             //TODO: improve INIT handling for DoS attack
             if partial_decode.first_chunk_type == CT_INIT {
-                if let Some(dst_cid) = partial_decode.initiate_tag {
-                    self.association_ids.get(&dst_cid).cloned()
+                if let Some(initiate_tag) = partial_decode.initiate_tag {
+                    // One that is repeated, because the answer to it was lost, is for the association it made.
+                    self.association_ids_init.get(&initiate_tag).cloned()
                 } else {
                     None
                 }
@@ -272,6 +273,7 @@ impl Endpoint {
         server_config: Option<Arc<ServerConfig>>,
         transport_config: Arc<TransportConfig>,
     ) -> (AssociationHandle, Association) {
+        let server = server_config.is_some();
         let conn = Association::new(
             server_config,
             transport_config,
@@ -292,6 +294,9 @@ impl Endpoint {
 
         let ch = AssociationHandle(id);
         self.association_ids.insert(local_aid, ch);
+        if server {
+            self.association_ids_init.insert(remote_aid, ch);
+        }
 
         (ch, conn)
     }
