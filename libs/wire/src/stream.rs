@@ -60,13 +60,14 @@ impl<'a> Frames<'a> {
 
 impl<'a> Frames<'a> {
     /// The next frame, and all that directly follow it with the same first four bytes, if it is ChannelData: equal in
-    /// channel and length. With the distance from one to the next, which is their length with padding.
+    /// channel and length; without data it comes alone. With the distance from one to the next, which is their length with
+    /// padding.
     #[inline]
     pub fn next_run(&mut self) -> Option<(&'a [u8], usize)> {
         let all = self.rest;
         let first = self.next()?;
         let stride = first.len().next_multiple_of(4);
-        if first[0] >= 0x40 {
+        if first[0] >= 0x40 && first.len() > channel_data::HEADER_LEN {
             let header = first.first_chunk::<{ channel_data::HEADER_LEN }>();
             let alike = |frame: &&[u8]| frame.first_chunk() == header;
             let more = self.rest.chunks_exact(stride).take_while(alike).count();

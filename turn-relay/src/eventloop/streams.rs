@@ -1,6 +1,6 @@
 //! The part of an event loop's turn that is about connections.
 
-use super::EventLoop;
+use super::{EventLoop, PUBLISH_INTERVAL};
 use crate::carrying::Carrying;
 use crate::stream::{StreamBuffer, StreamEvent, StreamOut, Streams};
 use crate::udp::SendPlan;
@@ -115,6 +115,9 @@ impl EventLoop {
         self.streams.flush_answers(&self.epoll);
         while let Some(path) = self.streams.poll_closed() {
             self.server.handle_connection_closed(now, path);
+            // Time alone may have closed it.
+            self.publish_at
+                .get_or_insert(now.instant + PUBLISH_INTERVAL);
         }
         self.drain_outputs(now, plan);
         self.streams.end_turn();

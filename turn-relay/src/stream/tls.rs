@@ -13,6 +13,8 @@ use std::sync::Arc;
 const MAX_TAIL: usize = 48 << 10;
 /// What a record of TLS takes beyond its content, at most (RFC 8446 section 5.2).
 const RECORD_OVERHEAD: usize = 5 + 256;
+/// What a session that failed may still want to send: a flight, and an alert.
+const LAST_WORDS: usize = 8;
 /// Content of one record.
 const RECORD: usize = 16 << 10;
 
@@ -91,12 +93,23 @@ impl Session {
                     at += discard;
                     break Ok(ended);
                 }
-                (_, Err(error)) => break Err(error),
+                (discard, Err(error)) => {
+                    at += discard;
+                    break Err(error);
+                }
             }
         };
         if result.is_err() {
-            // The alert that says why. Another error cannot say more.
-            let _ = self.step(&mut [], plain);
+            // The alert that says why, after what else it had to say; beyond it would be another error. The bytes have to
+            // be those that it knows.
+            for _ in 0..LAST_WORDS {
+                let said = self.wire.len();
+                let rest = received.get_mut(at..).unwrap_or_default();
+                let more = matches!(self.step(rest, plain), (0, Ok(None)));
+                if !more || is_alert(&self.wire.as_slice()[said..]) {
+                    break;
+                }
+            }
             return result;
         }
         let rest = received.get(at..).unwrap_or_default();
@@ -199,6 +212,15 @@ impl Session {
     }
 }
 
+/// Whether a record is an alert, encrypted or not (RFC 8446 sections 5.1 and 6): nothing else is encrypted so short.
+fn is_alert(record: &[u8]) -> bool {
+    match record.first() {
+        Some(21) => true,
+        Some(23) => record.len() <= 5 + 3 + 16,
+        _ => false,
+    }
+}
+
 /// Whether the client has closed the session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Ended(pub(super) bool);
@@ -217,5 +239,176 @@ fn encode(
             }
             Err(error) => buffer.resize(error.required_size, 0),
         }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use rustls::pki_types::{PrivateKeyDer, ServerName};
+    use rustls::version::{TLS12, TLS13};
+    use rustls::{ClientConfig, ClientConnection, RootCertStore, SupportedProtocolVersion};
+    use std::io::{Read, Write};
+
+    fn pair(
+        version: &'static SupportedProtocolVersion,
+        alpn: &[u8],
+    ) -> (ClientConnection, Session) {
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let made = rcgen::generate_simple_self_signed(vec!["relay.example".into()]).unwrap();
+        let certificate = made.cert.der().clone();
+        let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
+        let mut server = ServerConfig::builder_with_provider(provider.clone())
+            .with_protocol_versions(&[&TLS13, &TLS12])
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![certificate.clone()], key)
+            .unwrap();
+        server.alpn_protocols = vec![b"stun.turn".to_vec()];
+        let mut roots = RootCertStore::empty();
+        roots.add(certificate).unwrap();
+        let mut client = ClientConfig::builder_with_provider(provider)
+            .with_protocol_versions(&[version])
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        client.alpn_protocols = vec![alpn.to_vec()];
+        let name = ServerName::try_from("relay.example").unwrap();
+        (
+            ClientConnection::new(Arc::new(client), name).unwrap(),
+            Session::new(Arc::new(server)).unwrap(),
+        )
+    }
+
+    /// What the client has to say, in pieces of this size; the content of it.
+    fn to_server(
+        client: &mut ClientConnection,
+        server: &mut Session,
+        piece: usize,
+    ) -> Result<Vec<u8>, TlsError> {
+        let mut wire = Vec::new();
+        while client.wants_write() {
+            client.write_tls(&mut wire).unwrap();
+        }
+        let mut plain = Vec::new();
+        for piece in wire.chunks(piece) {
+            let mut received = server.take_tail();
+            received.extend_from_slice(piece);
+            server.decrypt(&mut received, &mut plain)?;
+        }
+        Ok(plain)
+    }
+
+    fn to_client(
+        server: &mut Session,
+        client: &mut ClientConnection,
+    ) -> Result<Vec<u8>, rustls::Error> {
+        let mut plain = Vec::new();
+        while !server.wire.is_empty() {
+            let read = client.read_tls(&mut server.wire.as_slice()).unwrap();
+            server.wire.consume(read);
+            let state = client.process_new_packets()?;
+            let mut some = vec![0; state.plaintext_bytes_to_read()];
+            client.reader().read_exact(&mut some).unwrap();
+            plain.extend(some);
+        }
+        Ok(plain)
+    }
+
+    fn established(
+        version: &'static SupportedProtocolVersion,
+        piece: usize,
+    ) -> (ClientConnection, Session) {
+        let (mut client, mut server) = pair(version, b"stun.turn");
+        while client.is_handshaking() || !server.is_established() {
+            to_server(&mut client, &mut server, piece).unwrap();
+            to_client(&mut server, &mut client).unwrap();
+        }
+        (client, server)
+    }
+
+    #[test]
+    fn content_arrives_however_the_records_are_cut() {
+        for version in [&TLS12, &TLS13] {
+            for piece in [1, 7, 1_000, 100_000] {
+                let (mut client, mut server) = established(version, piece);
+                let mut scratch = Vec::new();
+                for size in [1, 1_000, 16_384, 16_385, 70_000] {
+                    let content: Vec<u8> = (0..size).map(|at| (at * 7) as u8).collect();
+                    server.encrypt(&content, &mut scratch).unwrap();
+                    assert_eq!(to_client(&mut server, &mut client).unwrap(), content);
+                    let mut arrived = Vec::new();
+                    for some in content.chunks(10_000) {
+                        client.writer().write_all(some).unwrap();
+                        arrived.extend(to_server(&mut client, &mut server, piece).unwrap());
+                    }
+                    assert_eq!(arrived, content);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn an_update_of_keys_goes_before_what_is_encrypted_with_them() {
+        let (mut client, mut server) = established(&TLS13, 100_000);
+        let mut scratch = Vec::new();
+        for round in 0..10 {
+            client.refresh_traffic_keys().unwrap();
+            client.writer().write_all(b"to the server").unwrap();
+            // Sometimes the server encrypts while the client's update is there in part.
+            let piece = if round % 2 == 0 { 100_000 } else { 3 };
+            let mut wire = Vec::new();
+            while client.wants_write() {
+                client.write_tls(&mut wire).unwrap();
+            }
+            let mut plain = Vec::new();
+            for some in wire.chunks(piece) {
+                let mut received = server.take_tail();
+                received.extend_from_slice(some);
+                server.decrypt(&mut received, &mut plain).unwrap();
+                server.encrypt(b"to the client", &mut scratch).unwrap();
+                assert_eq!(
+                    to_client(&mut server, &mut client).unwrap(),
+                    b"to the client"
+                );
+            }
+            assert_eq!(plain, b"to the server");
+        }
+    }
+
+    #[test]
+    fn whoever_is_refused_is_told_why() {
+        let (mut client, mut server) = pair(&TLS13, b"http/1.1");
+        to_server(&mut client, &mut server, 100_000).unwrap_err();
+        let told = to_client(&mut server, &mut client).unwrap_err();
+        let expected = rustls::AlertDescription::NoApplicationProtocol;
+        assert_eq!(told, rustls::Error::AlertReceived(expected));
+    }
+
+    #[test]
+    fn garbage_ends_a_session_and_a_record_that_never_ends_is_bounded() {
+        let provider_free = || pair(&TLS13, b"stun.turn").1;
+        let mut plain = Vec::new();
+        for garbage in [
+            &b"GET / HTTP/1.1\r\n\r\n"[..],
+            &[0xFF; 5],
+            &[22, 3, 1, 0xFF, 0xFF],
+        ] {
+            let mut server = provider_free();
+            assert!(server.decrypt(&mut garbage.to_vec(), &mut plain).is_err());
+        }
+        // A handshake message of 16 MB in many records.
+        let mut server = provider_free();
+        let mut record = vec![22, 3, 1, 0x10, 0, 1, 0xFF, 0xFF, 0xFF];
+        record.resize(5 + 0x1000, 0);
+        let ended = (0..64).find(|_| {
+            let mut received = server.take_tail();
+            assert!(received.len() <= MAX_TAIL);
+            received.extend_from_slice(&record);
+            record[5..9].fill(0);
+            server.decrypt(&mut received, &mut plain).is_err()
+        });
+        assert!(ended.is_some() && plain.is_empty());
     }
 }

@@ -9,8 +9,8 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use stun_types::attribute::{AttributeWrite, ErrorCode, Nonce, Realm, Username};
 use stun_types::message::{
-    IntegrityAlgorithm, LongTermCredentials, Message, MessageWrite, MessageWriteExt,
-    MessageWriteVec, Method,
+    IntegrityAlgorithm, LongTermCredentials, Message, MessageIntegrityCredentials, MessageWrite,
+    MessageWriteExt, MessageWriteVec, Method,
 };
 use turn_types::attribute::{
     ChannelNumber, Lifetime, RequestedAddressFamily, RequestedTransport, XorPeerAddress,
@@ -79,6 +79,11 @@ impl Service {
         std::fs::read_to_string(self.log.path()).unwrap()
     }
 
+    /// Where it listens over `tcp` or `tls`.
+    pub fn listening(&self, transport: &str) -> Vec<SocketAddr> {
+        self.addresses(&format!("listening address={transport}://"))
+    }
+
     fn addresses(&self, after: &str) -> Vec<SocketAddr> {
         let log = self.log();
         let found = log.lines().filter_map(|line| line.split_once(after));
@@ -97,6 +102,11 @@ impl Service {
         let mut text = String::new();
         stream.read_to_string(&mut text).unwrap();
         text
+    }
+
+    /// All metrics, as they are served.
+    pub fn metrics(&self) -> String {
+        self.get("/metrics")
     }
 
     /// A metric with its labels as they are written, without the prefix; 0 if it is not there.
@@ -136,6 +146,44 @@ impl Drop for Service {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+fn key() -> MessageIntegrityCredentials {
+    LongTermCredentials::new("alice".into(), "wonderland".into())
+        .to_key("turnpike".into())
+        .into()
+}
+
+/// A request of alice's.
+pub fn signed(
+    method: Method,
+    nonce: &str,
+    attributes: impl FnOnce(&mut MessageWriteVec),
+) -> Vec<u8> {
+    let mut writer = Message::builder_request(method, MessageWriteVec::new());
+    attributes(&mut writer);
+    let parts: [&dyn AttributeWrite; 3] = [
+        &Username::new("alice").unwrap(),
+        &Realm::new("turnpike").unwrap(),
+        &Nonce::new(nonce).unwrap(),
+    ];
+    for part in parts {
+        writer.add_attribute(part).unwrap();
+    }
+    writer
+        .add_message_integrity(&key(), IntegrityAlgorithm::Sha1)
+        .unwrap();
+    writer.finish()
+}
+
+/// An answer to alice, if it is a success; otherwise its error code.
+pub fn verified(bytes: Vec<u8>) -> Result<Vec<u8>, u16> {
+    let answer = Message::from_bytes(&bytes).unwrap();
+    answer.validate_integrity(&key()).unwrap();
+    match answer.attribute::<ErrorCode>() {
+        Ok(error) => Err(error.code()),
+        Err(_) => Ok(bytes),
     }
 }
 
@@ -184,29 +232,7 @@ impl Client {
         method: Method,
         attributes: impl FnOnce(&mut MessageWriteVec),
     ) -> Result<Vec<u8>, u16> {
-        let mut writer = Message::builder_request(method, MessageWriteVec::new());
-        attributes(&mut writer);
-        let parts: [&dyn AttributeWrite; 3] = [
-            &Username::new("alice").unwrap(),
-            &Realm::new("turnpike").unwrap(),
-            &Nonce::new(&self.nonce).unwrap(),
-        ];
-        for part in parts {
-            writer.add_attribute(part).unwrap();
-        }
-        let key = LongTermCredentials::new("alice".into(), "wonderland".into())
-            .to_key("turnpike".into())
-            .into();
-        writer
-            .add_message_integrity(&key, IntegrityAlgorithm::Sha1)
-            .unwrap();
-        let bytes = self.exchange(&writer.finish());
-        let answer = Message::from_bytes(&bytes).unwrap();
-        answer.validate_integrity(&key).unwrap();
-        match answer.attribute::<ErrorCode>() {
-            Ok(error) => Err(error.code()),
-            Err(_) => Ok(bytes),
-        }
+        verified(self.exchange(&signed(method, &self.nonce, attributes)))
     }
 
     pub fn allocate(&self, family: turn_types::AddressFamily) -> Result<SocketAddr, u16> {
