@@ -259,7 +259,6 @@ impl Server {
     pub(crate) fn remove(&mut self, id: AllocationId) {
         if let Some(allocation) = self.table.remove(id) {
             self.config.shared.release_quota(&allocation.user);
-            Self::withdraw_ends(&self.config.shared, &allocation);
             self.stats.allocations -= 1;
             self.stats.permissions -= allocation.permissions.len() as u64;
             self.stats.channels -= allocation.channels.len() as u64;

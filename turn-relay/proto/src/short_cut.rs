@@ -87,7 +87,8 @@ impl Server {
         copies.get(shared.ends(), (peer.0, here), now)
     }
 
-    /// Publishes, renews or withdraws the ends of an allocation, after its channels or permissions changed.
+    /// Publishes, renews or withdraws the ends of an allocation, after its channels, permissions or relayed addresses
+    /// changed. All of them are withdrawn when its relayed addresses are closed, and with them it ends.
     pub(crate) fn publish_ends(&mut self, id: AllocationId, now: Instant) {
         let shared = &self.config.shared;
         let Some(allocation) = self.table.get_mut(id) else {
@@ -128,16 +129,5 @@ impl Server {
             ends.extend(published.iter().copied());
         });
         allocation.published = published.into_iter().map(|(pair, _)| pair).collect();
-    }
-
-    /// Withdraws what an allocation that ends has published.
-    pub(crate) fn withdraw_ends(shared: &Shared, allocation: &Allocation) {
-        if !allocation.published.is_empty() {
-            shared.ends().change(|ends| {
-                for pair in &allocation.published {
-                    ends.remove(pair);
-                }
-            });
-        }
     }
 }

@@ -165,7 +165,9 @@ impl<'b> Outgoing<'_, 'b> {
                 .map_or(0, |group| group.room(size, rest, most));
             let begins = room == 0;
             let count = if begins {
-                (MAX_BYTES / size.max(1)).clamp(1, rest.min(usize::from(most)))
+                // Empty ones add nothing to a joined message: each leaves alone.
+                let by_bytes = MAX_BYTES.checked_div(size).unwrap_or(1);
+                by_bytes.clamp(1, rest.min(usize::from(most)))
             } else {
                 room
             };
