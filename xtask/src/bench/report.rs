@@ -23,6 +23,7 @@ pub(crate) fn circumstances() -> Value {
         "cpu": model,
         "cpus": count,
         "kernel": fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim(),
+        "congestion_control": fs::read_to_string("/proc/sys/net/ipv4/tcp_congestion_control").unwrap_or_default().trim(),
         "commit": said_by("git", &["rev-parse", "--short=12", "HEAD"]),
     })
 }

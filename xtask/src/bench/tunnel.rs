@@ -41,6 +41,9 @@ pub(crate) struct Options {
     /// Only these contenders: no-tunnel, lane, channel, lane-relay, channel-relay, lane-coturn, channel-coturn, nebula, wireguard-go, boringtun
     #[arg(long, value_name = "CONTENDER", value_delimiter = ',')]
     of: Vec<String>,
+    /// TCP's congestion control where no delay box stands; default: the kernel's
+    #[arg(long, value_name = "NAME")]
+    congestion: Option<String>,
     /// Cargo profile of the services; `release` builds faster and runs slower
     #[arg(long, default_value = "dist")]
     profile: String,
@@ -56,7 +59,11 @@ impl Options {
 
     /// Everything, in full: what may be published.
     fn is_whole(&self) -> bool {
-        self.only.is_empty() && self.of.is_empty() && !self.quick && self.rounds >= 5
+        self.only.is_empty()
+            && self.of.is_empty()
+            && !self.quick
+            && self.rounds >= 5
+            && self.congestion.is_none()
     }
 
     fn parts(&self) -> Result<Vec<Part>> {
@@ -92,7 +99,7 @@ impl Options {
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     packages::ensure_root("the benchmark")?;
     let labs = Way::ALL.map(Way::lab);
-    guard::guarded(&labs, || measure(options))
+    guard::guarded(&labs, rivals::clean_up, || measure(options))
 }
 
 fn measure(options: &Options) -> Result<()> {
@@ -214,7 +221,7 @@ impl Field {
                 eprint!(" {}", contender.name);
                 // A tunnel that stalls is a result, not the end of the run.
                 let metrics = part
-                    .measure(contender, options.lengths())
+                    .measure(contender, options.lengths(), options.congestion.as_deref())
                     .unwrap_or_else(|error| {
                         eprintln!("\n   {}: {error:#}", contender.name);
                         Metrics::new()

@@ -15,8 +15,12 @@ const INSIDE: &str = "TURNPIKE_BENCH_INSIDE";
 /// Exit code of a run that a signal ended: what a shell says of Ctrl-C.
 const INTERRUPTED: u8 = 130;
 
-/// Runs `work` in a child of its own, and removes `labs` afterwards.
-pub(super) fn guarded(labs: &[&str], work: impl FnOnce() -> Result<()>) -> Result<ExitCode> {
+/// Runs `work` in a child of its own, and then removes `labs` and cleans up.
+pub(super) fn guarded(
+    labs: &[&str],
+    clean_up: impl FnOnce() -> Result<()>,
+    work: impl FnOnce() -> Result<()>,
+) -> Result<ExitCode> {
     let mut signals = SigSet::empty();
     for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGCHLD] {
         signals.add(signal);
@@ -46,6 +50,7 @@ pub(super) fn guarded(labs: &[&str], work: impl FnOnce() -> Result<()>) -> Resul
     for lab in labs {
         Lab::remove(lab)?;
     }
+    clean_up()?;
     let code = status.code().map(|code| u8::try_from(code).unwrap_or(1));
     Ok(ExitCode::from(code.unwrap_or(INTERRUPTED)))
 }

@@ -38,8 +38,7 @@ pub(super) fn tcp(
     congestion: Option<&str>,
 ) -> Result<Metrics> {
     let flows = flows.to_string();
-    let mut args = vec!["-P", &flows];
-    args.extend(congestion.into_iter().flat_map(|name| ["-C", name]));
+    let args = [&["-P", &flows][..], &chosen(congestion)].concat();
     let run = Run::of(contender, &args, seconds)?;
     let mut metrics = Metrics::new();
     let received = &run.said["end"]["sum_received"];
@@ -54,8 +53,13 @@ pub(super) fn tcp(
 }
 
 /// One TCP flow in each direction at once.
-pub(super) fn both_directions(contender: &Contender, seconds: u64) -> Result<Metrics> {
-    let run = Run::of(contender, &["--bidir"], seconds)?;
+pub(super) fn both_directions(
+    contender: &Contender,
+    seconds: u64,
+    congestion: Option<&str>,
+) -> Result<Metrics> {
+    let args = [&["--bidir"][..], &chosen(congestion)].concat();
+    let run = Run::of(contender, &args, seconds)?;
     let end = &run.said["end"];
     let (there, back) = (&end["sum_received"], &end["sum_received_bidir_reverse"]);
     let rate = |sum| number(sum, "bits_per_second").map(|bits| bits / GIGA);
@@ -111,13 +115,18 @@ pub(super) fn ping(contender: &Contender, count: u32) -> Result<Metrics> {
 }
 
 /// The same while one TCP flow takes all it can get.
-pub(super) fn loaded_ping(contender: &Contender, count: u32) -> Result<Metrics> {
+pub(super) fn loaded_ping(
+    contender: &Contender,
+    count: u32,
+    congestion: Option<&str>,
+) -> Result<Metrics> {
     let seconds = u64::from(count) / 100 + 2;
     let server = serve(contender)?;
     let mut client = contender.at_client("iperf3", seconds + PATIENCE);
     client
         .args(iperf_args(&contender.target, seconds))
-        .args(["-J"])
+        .args(chosen(congestion))
+        .arg("-J")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::null());
@@ -185,6 +194,14 @@ impl Run {
         let stalled = seconds.iter().filter(|&&bits| bits == 0.0).count();
         metrics.insert("stalled_seconds", stalled as f64);
     }
+}
+
+/// The words that choose TCP's congestion control.
+fn chosen(congestion: Option<&str>) -> Vec<&str> {
+    congestion
+        .into_iter()
+        .flat_map(|name| ["-C", name])
+        .collect()
 }
 
 fn iperf_args(target: &str, seconds: u64) -> Vec<String> {

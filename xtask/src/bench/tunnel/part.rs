@@ -103,13 +103,19 @@ impl Part {
             .is_none_or(|path| path.round_trip == 80 && path.congestion == "bbr")
     }
 
-    pub(super) fn measure(self, contender: &Contender, lengths: Lengths) -> Result<Metrics> {
+    /// One round. `congestion` is TCP's on the short path, when not the kernel's.
+    pub(super) fn measure(
+        self,
+        contender: &Contender,
+        lengths: Lengths,
+        congestion: Option<&str>,
+    ) -> Result<Metrics> {
         match self {
-            Self::Tcp(flows) => load::tcp(contender, flows, lengths.short, None),
-            Self::Both => load::both_directions(contender, lengths.short),
+            Self::Tcp(flows) => load::tcp(contender, flows, lengths.short, congestion),
+            Self::Both => load::both_directions(contender, lengths.short, congestion),
             Self::Udp(megabits) => load::udp(contender, megabits, lengths.short),
             Self::Ping => load::ping(contender, lengths.pings),
-            Self::PingLoaded => load::loaded_ping(contender, lengths.pings),
+            Self::PingLoaded => load::loaded_ping(contender, lengths.pings, congestion),
             Self::Long(path) => load::tcp(contender, 1, lengths.long, Some(path.congestion)),
         }
     }

@@ -19,6 +19,8 @@ const BORINGTUN: &str = "0.7.1";
 const NEBULA_PORT: u16 = 4242;
 /// Where programs that speak WireGuard's configuration protocol have their sockets.
 const WIREGUARD_SOCKETS: &str = "/var/run/wireguard";
+/// What the interfaces of programs that speak it are called, before their numbers.
+const INTERFACES: &str = "tpwg";
 const STARTS_WITHIN: Duration = Duration::from_secs(10);
 
 /// A rival that runs: what is measured, and what ends with it.
@@ -156,10 +158,8 @@ fn wireguard(
     let port = (51_820 + u16::from(network)).to_string();
     let mut processes = Vec::new();
     for (side, (private, _)) in keys.iter().enumerate() {
-        let interface = format!("tpwg{network}{side}");
+        let interface = format!("{INTERFACES}{network}{side}");
         let socket = Path::new(WIREGUARD_SOCKETS).join(format!("{interface}.sock"));
-        // Of a run that was killed.
-        let _ = fs::remove_file(&socket);
         processes.push(place.start(side, &program(&interface))?);
         wait::until_true(&format!("{name} to start"), STARTS_WITHIN, || {
             Ok(socket.exists())
@@ -232,4 +232,18 @@ fn boringtun() -> Result<PathBuf> {
 /// Builds and installs what is not there yet, before anything is measured.
 pub(super) fn prepare() -> Result<()> {
     boringtun().map(drop)
+}
+
+/// Removes what rivals leave behind in the file system when they are killed.
+pub(super) fn clean_up() -> Result<()> {
+    let Ok(entries) = fs::read_dir(WIREGUARD_SOCKETS) else {
+        return Ok(());
+    };
+    for entry in entries {
+        let entry = entry.context("listing sockets")?;
+        if entry.file_name().to_string_lossy().starts_with(INTERFACES) {
+            fs::remove_file(entry.path()).context("removing a rival's socket")?;
+        }
+    }
+    Ok(())
 }
