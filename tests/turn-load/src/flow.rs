@@ -12,7 +12,7 @@ use crate::cli::{Direction, Load};
 use crate::forward;
 use crate::handshake::{self, Client};
 use crate::payload::{Progress, Stamp};
-use crate::socket::{FlowSocket, any, towards};
+use crate::socket::{FlowSocket, PATIENT, any, towards};
 
 #[derive(Debug)]
 pub(crate) struct Flow {
@@ -71,7 +71,10 @@ pub(crate) fn open(load: &Load) -> Result<Vec<Flow>> {
     };
     let mut sockets = Vec::new();
     for _ in 0..load.flows {
-        sockets.push((FlowSocket::bind(client_ip)?, FlowSocket::bind(peer_ip)?));
+        sockets.push((
+            FlowSocket::bind(client_ip, PATIENT)?,
+            FlowSocket::bind(peer_ip, PATIENT)?,
+        ));
     }
     if load.direct {
         return sockets

@@ -16,7 +16,7 @@ use wire::channel_data::{self, FIRST_CHANNEL, HEADER_LEN};
 
 use crate::cli::Forward;
 use crate::process;
-use crate::socket::{Buffers, FlowSocket};
+use crate::socket::{Buffers, FlowSocket, WARM};
 
 /// Of the socket that is asked.
 const ASKED: u64 = u64::MAX;
@@ -152,8 +152,8 @@ fn answer(asked: &UdpSocket, flows: usize) -> Result<Option<Pair>> {
     }
     let local = asked.local_addr()?.ip();
     let pair = Pair {
-        front: FlowSocket::bind(local)?,
-        back: FlowSocket::bind(local)?,
+        front: FlowSocket::bind(local, WARM)?,
+        back: FlowSocket::bind(local, WARM)?,
         header: header(question.size),
     };
     pair.front.io.connect(question.client)?;

@@ -12,7 +12,9 @@ use socket2::{Domain, Socket, Type};
 /// As much as the kernel may join into one buffer.
 const BUFFER_LEN: usize = 65_536;
 /// A receiver must lose nothing while it sends: the relay's losses are counted, not ours.
-const RECEIVE_BYTES: usize = 16 << 20;
+pub(crate) const PATIENT: usize = 16 << 20;
+/// What waits in a queue should not have left the cache when its turn comes.
+pub(crate) const WARM: usize = 1 << 20;
 
 /// The unspecified address of the same family.
 pub(crate) const fn any(like: IpAddr) -> IpAddr {
@@ -52,16 +54,16 @@ pub(crate) struct FlowSocket {
 }
 
 impl FlowSocket {
-    /// On any free port of `local`.
+    /// On any free port of `local`, with room for so many bytes that were not received yet.
     ///
     /// # Errors
     /// As [`plain`].
-    pub(crate) fn bind(local: IpAddr) -> Result<Self> {
+    pub(crate) fn bind(local: IpAddr, room: usize) -> Result<Self> {
         let address = SocketAddr::new(local, 0);
         let socket = Socket::new(Domain::for_address(address), Type::DGRAM, None)?;
         // Beyond the system's limit where that is allowed.
-        if setsockopt(&socket.as_fd(), sockopt::RcvBufForce, &RECEIVE_BYTES).is_err() {
-            socket.set_recv_buffer_size(RECEIVE_BYTES)?;
+        if setsockopt(&socket.as_fd(), sockopt::RcvBufForce, &room).is_err() {
+            socket.set_recv_buffer_size(room)?;
         }
         socket
             .bind(&address.into())

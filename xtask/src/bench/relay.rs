@@ -54,6 +54,9 @@ pub(crate) struct Options {
     /// The core of clients and peers
     #[arg(long, default_value_t = 0, value_name = "CORE")]
     load_core: usize,
+    /// Run the one that is measured as a real-time process, on a machine that has other work, too
+    #[arg(long)]
+    realtime: bool,
     /// Event loops of turn-relay [default: its own choice]
     #[arg(long)]
     threads: Option<u16>,
@@ -114,6 +117,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         directory,
         relay_cores: options.relay_cores.clone(),
         load_core: options.load_core,
+        realtime: options.realtime,
         threads: options.threads,
     };
     let file = directory_of_reports(options)?.join("relay.json");
@@ -154,6 +158,7 @@ fn measure(part: Part, setting: &Setting, options: &Options) -> Result<results::
     let rounds = options.rounds();
     let mut measured = results::Part {
         circumstances: circumstances(),
+        realtime: options.realtime,
         rounds,
         cases: Vec::new(),
     };

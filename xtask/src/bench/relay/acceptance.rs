@@ -159,6 +159,7 @@ mod tests {
     fn what_was_not_measured_is_neither_met_nor_missed() {
         let mut part = Part {
             circumstances: Value::Null,
+            realtime: false,
             rounds: 1,
             cases: Vec::new(),
         };

@@ -36,6 +36,8 @@ pub(super) struct Setting {
     pub(super) relay_cores: String,
     /// The core of clients and peers.
     pub(super) load_core: usize,
+    /// Whether the one that is measured is a real-time process (SCHED_FIFO).
+    pub(super) realtime: bool,
     /// Event loops of ours; else its own choice.
     pub(super) threads: Option<u16>,
 }
@@ -66,7 +68,7 @@ impl Contender {
             _ => limit(setting, address),
         };
         let log = File::create(setting.directory.join(format!("{name}.log")))?;
-        let mut command = undisturbed(&program, Some(&setting.relay_cores));
+        let mut command = undisturbed(&program, Some(setting));
         let child = command
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
@@ -91,13 +93,17 @@ impl Contender {
 }
 
 /// A command at the highest priority, so that what else the machine does matters little: by nice(1), and by the session's
-/// own autogroup (sched(7)), without which the former counts among a session's own processes only. It ends with us.
-pub(super) fn undisturbed(program: &Command, cores: Option<&str>) -> Command {
+/// own autogroup (sched(7)), without which the former counts among a session's own processes only. It ends with us. With a
+/// setting, it is one that is measured, and has its place.
+pub(super) fn undisturbed(program: &Command, place: Option<&Setting>) -> Command {
     const FIRST: &str = "echo -20 > /proc/self/autogroup 2> /dev/null; exec nice -n -20 \"$@\"";
     let mut command = Command::new("setsid");
     command.args(["setpriv", "--pdeathsig", "KILL", "sh", "-c", FIRST, "sh"]);
-    if let Some(cores) = cores {
-        command.args(["taskset", "-c", cores]);
+    if let Some(setting) = place {
+        command.args(["taskset", "-c", &setting.relay_cores]);
+        if setting.realtime {
+            command.args(["chrt", "--fifo", "10"]);
+        }
     }
     command.arg(program.get_program()).args(program.get_args());
     command

@@ -20,6 +20,8 @@ pub(super) struct Book {
 #[derive(Debug, Deserialize, Serialize)]
 pub(super) struct Part {
     pub(super) circumstances: Value,
+    /// Whether those that are measured ran as real-time processes.
+    pub(super) realtime: bool,
     pub(super) rounds: u32,
     pub(super) cases: Vec<Case>,
 }
@@ -162,6 +164,7 @@ mod tests {
     fn medians_are_of_all_rounds_and_found_by_name() {
         let mut part = Part {
             circumstances: Value::Null,
+            realtime: false,
             rounds: 3,
             cases: Vec::new(),
         };
