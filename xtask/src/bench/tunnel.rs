@@ -82,14 +82,18 @@ impl Options {
     const fn lengths(&self) -> Lengths {
         if self.quick {
             Lengths {
+                single: 2,
                 short: 2,
                 long: 5,
+                long_beside: 3,
                 pings: 100,
             }
         } else {
             Lengths {
-                short: 3,
+                single: 3,
+                short: 2,
                 long: 10,
+                long_beside: 6,
                 pings: 250,
             }
         }
@@ -202,11 +206,7 @@ impl Field {
 
     /// All rounds of a part, each contender once per round.
     fn part(&self, part: Part, options: &Options) -> Result<Table> {
-        let rounds = if options.quick || !part.counts() {
-            1
-        } else {
-            options.rounds
-        };
+        let rounds = if options.quick { 1 } else { options.rounds };
         let mut entries: Vec<Entry> = self
             .contenders
             .iter()
@@ -216,8 +216,17 @@ impl Field {
             })
             .collect();
         for round in 1..=rounds {
+            let mut field: Vec<(&Contender, &mut Entry)> = self
+                .contenders
+                .iter()
+                .zip(&mut entries)
+                .filter(|(contender, _)| part.takes_part(contender.name, round))
+                .collect();
+            if field.is_empty() {
+                break;
+            }
             eprint!("   {part}, round {round} of {rounds}:");
-            for (contender, entry) in self.contenders.iter().zip(&mut entries) {
+            for (contender, entry) in &mut field {
                 eprint!(" {}", contender.name);
                 // A tunnel that stalls is a result, not the end of the run.
                 let metrics = part

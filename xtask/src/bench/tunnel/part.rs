@@ -5,14 +5,19 @@ use anyhow::Result;
 
 use super::contender::Contender;
 use super::load::{self, Metrics};
+use super::rivals;
 
 /// How long things take.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Lengths {
-    /// One run of iperf3 on a short path, in seconds.
+    /// Seconds of the part that counts most.
+    pub(super) single: u64,
+    /// Seconds of the others on a short path.
     pub(super) short: u64,
-    /// On a long one: TCP needs a while to find its rate.
+    /// Seconds on a long path, where TCP needs a while to find its rate.
     pub(super) long: u64,
+    /// Seconds on one of those that are there to compare with.
+    pub(super) long_beside: u64,
     /// Pings, 10 ms apart.
     pub(super) pings: u32,
 }
@@ -97,8 +102,15 @@ impl Part {
         }
     }
 
-    /// Whether what it measures is part of an acceptance line; other long paths are measured once, for their time.
-    pub(super) fn counts(self) -> bool {
+    /// Whether it is measured in every round: all that the project asks something of. Other long paths, and rivals on
+    /// all of them, are measured once, so that a run has an end.
+    pub(super) fn takes_part(self, contender: &str, round: u32) -> bool {
+        let always =
+            self.counts() && (self.long_path().is_none() || !rivals::NAMES.contains(&contender));
+        always || round == 1
+    }
+
+    fn counts(self) -> bool {
         self.long_path()
             .is_none_or(|path| path.round_trip == 80 && path.congestion == "bbr")
     }
@@ -111,12 +123,20 @@ impl Part {
         congestion: Option<&str>,
     ) -> Result<Metrics> {
         match self {
+            Self::Tcp(1) => load::tcp(contender, 1, lengths.single, congestion),
             Self::Tcp(flows) => load::tcp(contender, flows, lengths.short, congestion),
             Self::Both => load::both_directions(contender, lengths.short, congestion),
             Self::Udp(megabits) => load::udp(contender, megabits, lengths.short),
             Self::Ping => load::ping(contender, lengths.pings),
             Self::PingLoaded => load::loaded_ping(contender, lengths.pings, congestion),
-            Self::Long(path) => load::tcp(contender, 1, lengths.long, Some(path.congestion)),
+            Self::Long(path) => {
+                let seconds = if self.counts() {
+                    lengths.long
+                } else {
+                    lengths.long_beside
+                };
+                load::tcp(contender, 1, seconds, Some(path.congestion))
+            }
         }
     }
 

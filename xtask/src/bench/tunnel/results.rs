@@ -31,7 +31,14 @@ impl Entry {
             .map(|round| round.get(metric).copied().unwrap_or(0.0))
             .collect();
         values.sort_by(f64::total_cmp);
-        known.then(|| values[values.len() / 2])
+        let middle = values.len() / 2;
+        known.then(|| {
+            if values.len().is_multiple_of(2) {
+                f64::midpoint(values[middle - 1], values[middle])
+            } else {
+                values[middle]
+            }
+        })
     }
 
     /// The greatest of all rounds.
@@ -159,7 +166,9 @@ mod tests {
             rounds: vec![round(3.0), round(1.0), round(2.0)],
         };
         assert_eq!(entry.median("gbit_s"), Some(2.0));
-        entry.rounds.extend([Metrics::new(), Metrics::new()]);
+        entry.rounds.push(Metrics::new());
+        assert_eq!(entry.median("gbit_s"), Some(1.5));
+        entry.rounds.push(Metrics::new());
         assert_eq!(entry.median("gbit_s"), Some(1.0));
         assert_eq!(entry.worst("gbit_s"), Some(3.0));
         assert_eq!(entry.median("p50_ms"), None);
