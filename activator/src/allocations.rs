@@ -379,6 +379,7 @@ impl Relay {
             self.stats.bytes_sent += payload.len() as u64;
             return;
         }
+        self.queue_requests();
         for datagram in payload.chunks(segment) {
             scratch.clear();
             if self.mind.encode_to_peer(peer, datagram, scratch) && self.send(&[scratch]) {
@@ -434,12 +435,17 @@ impl Relay {
         pushed
     }
 
-    fn flush(&mut self) {
+    /// Queues what the mind itself has to say.
+    fn queue_requests(&mut self) {
         while let Some(message) = self.mind.poll_transmit() {
             if self.outbound.push(None, self.server, &[&message]).is_err() {
                 self.stats.refused += 1;
             }
         }
+    }
+
+    fn flush(&mut self) {
+        self.queue_requests();
         if self.outbound.is_empty() {
             self.blocked = false;
             return;

@@ -13,8 +13,8 @@
 //! [`Allocation::poll_timeout`].
 //!
 //! Invariants: nothing is allocated or copied for a packet from a peer, nor for one to a peer but into the
-//! caller's buffer; a new allocation never inherits what an old one had; at most 4 096 peers, 16 packets waiting
-//! per peer, and a bounded number of transactions.
+//! caller's buffer; a new allocation never inherits what an old one had; at most 4 096 peers and a bounded
+//! number of transactions; nothing to a peer waits.
 //!
 //! Done: RFC 8489 (retransmission, long-term credentials with MD5 and SHA-256 password algorithms, both integrity
 //! attributes), RFC 8656 over UDP with ADDITIONAL-ADDRESS-FAMILY. Not done: TCP and TLS to the relay, RFC 6062,

@@ -3,7 +3,7 @@
 
 mod slot;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
@@ -15,8 +15,6 @@ use slot::{Channel, Permission, Slot};
 /// As many peers as there are channel numbers.
 pub const MAX_PEERS: usize = (LAST_CHANNEL - FIRST_CHANNEL) as usize + 1;
 
-/// Packets that wait for a peer's permission.
-const MAX_QUEUED: usize = 16;
 /// What a ChannelBind is good for (RFC 8656 section 12).
 const CHANNEL_LIFETIME: Duration = Duration::from_secs(600);
 
@@ -27,8 +25,6 @@ pub(crate) enum Route {
     Channel(u16),
     /// In a Send indication.
     Indication,
-    /// Not yet: the permission of this peer is on its way.
-    Wait(u16),
     /// Not at all.
     Nowhere,
 }
@@ -123,7 +119,6 @@ impl Peers {
         slot.channel = Channel::Unbound;
         slot.due = None;
         slot.ready = false;
-        slot.waiting.clear();
         if self.last.is_some_and(|(last, _)| last == peer) {
             self.last = None;
         }
@@ -151,15 +146,8 @@ impl Peers {
                 self.last = Some((peer, index));
                 return Route::Channel(FIRST_CHANNEL + index);
             }
-            let granted = self
-                .permissions
-                .get(&peer.0.ip())
-                .is_some_and(|p| p.granted);
-            return if granted {
-                Route::Indication
-            } else {
-                Route::Wait(index)
-            };
+            // The request for its permission was made before: the relay reads that first.
+            return Route::Indication;
         }
         // A port that nobody told us of, at an address that may pass: a peer-reflexive candidate.
         let granted = self
@@ -184,24 +172,8 @@ impl Peers {
         Some(slot.peer)
     }
 
-    /// Keeps a packet until the permission is there; false when too many wait.
-    pub(crate) fn enqueue(&mut self, index: u16, packet: &[u8]) -> bool {
-        let Some(slot) = &mut self.slots[usize::from(index)] else {
-            return false;
-        };
-        if slot.waiting.len() >= MAX_QUEUED {
-            return false;
-        }
-        slot.waiting.push_back(packet.to_vec());
-        true
-    }
-
-    /// The relay lets `ip` through: what waited, and which peers are ready that were not.
-    pub(crate) fn on_permission(
-        &mut self,
-        ip: IpAddr,
-        refresh: Instant,
-    ) -> Vec<(PeerAddr, bool, VecDeque<Vec<u8>>)> {
+    /// The relay lets `ip` through: which peers are ready that were not.
+    pub(crate) fn on_permission(&mut self, ip: IpAddr, refresh: Instant) -> Vec<PeerAddr> {
         let Some(permission) = self.permissions.get_mut(&ip) else {
             return Vec::new();
         };
@@ -216,10 +188,8 @@ impl Peers {
             if slot.released {
                 continue;
             }
-            let news = !std::mem::replace(&mut slot.ready, true);
-            let waiting = std::mem::take(&mut slot.waiting);
-            if news || !waiting.is_empty() {
-                woken.push((*peer, news, waiting));
+            if !std::mem::replace(&mut slot.ready, true) {
+                woken.push(*peer);
             }
         }
         woken
@@ -234,20 +204,12 @@ impl Peers {
         true
     }
 
-    /// The relay forbids `ip`: what waited is dropped. Returns how many peers that concerns.
+    /// The relay forbids `ip`. Returns how many peers that concerns.
     pub(crate) fn on_forbidden(&mut self, ip: IpAddr) -> u64 {
         let Some(permission) = self.permissions.get_mut(&ip) else {
             return 0;
         };
         permission.granted = false;
-        for slot in self
-            .slots
-            .iter_mut()
-            .flatten()
-            .filter(|slot| slot.peer.0.ip() == ip)
-        {
-            slot.waiting.clear();
-        }
         permission.peers as u64
     }
 
@@ -259,22 +221,21 @@ impl Peers {
         }
     }
 
-    /// The relay has bound the channel, which is as good as a permission: what waited, and whether nobody was told
-    /// of the peer yet. `None` for a peer that was released meanwhile.
+    /// The relay has bound the channel, which is as good as a permission: whether nobody was told of the peer yet.
+    /// `None` for a peer that was released meanwhile.
     pub(crate) fn on_bound(
         &mut self,
         index: u16,
         peer: PeerAddr,
         now: Instant,
         again: Instant,
-    ) -> Option<(bool, VecDeque<Vec<u8>>)> {
+    ) -> Option<bool> {
         let slot = self.slot(index, peer)?;
         slot.channel = Channel::Bound;
         slot.bound_until = Some(now + CHANNEL_LIFETIME);
         slot.held_until = slot.bound_until;
         slot.due = Some(again);
-        let news = !std::mem::replace(&mut slot.ready, true);
-        Some((news, std::mem::take(&mut slot.waiting)))
+        Some(!std::mem::replace(&mut slot.ready, true))
     }
 
     /// Goes on with Send indications; tries again then. A binding that was there is kept: it is good until its
@@ -333,7 +294,6 @@ impl Peers {
             slot.ready = false;
             slot.orphaned = true;
             slot.used = false;
-            slot.waiting.clear();
         }
         for permission in self.permissions.values_mut() {
             permission.granted = false;

@@ -15,9 +15,7 @@ pub struct Stats {
     pub from_peers: u64,
     /// Packets to peers, encoded.
     pub to_peers: u64,
-    /// Packets to peers that waited for a permission.
-    pub queued: u64,
-    /// Packets to peers that could not be sent: no allocation, no permission, or too many waited.
+    /// Packets to peers that could not be sent: no allocation, or nobody asked for a permission.
     pub not_sent: u64,
     /// Peers that the relay forbids (403).
     pub forbidden: u64,

@@ -49,6 +49,7 @@ fn server(seed: u8, now: Instant) -> relay::Server {
         software: "test".to_owned(),
         credentials: Arc::new(credentials),
         peer_policy: Arc::new(relay::PeerPolicy::new(allowed, &[])),
+        relay_port: None,
         short_cut: true,
         nonce_key: [seed; 32],
         seed: [seed; 32],

@@ -1,9 +1,8 @@
 //! Answers of the relay: whose they are, whether they are authentic, and what follows.
 
-use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use model::{MappedAddr, PeerAddr, RelayedAddr};
+use model::{MappedAddr, RelayedAddr};
 use stun_types::attribute::{AttributeStaticType, ErrorCode, Nonce, XorMappedAddress};
 use stun_types::message::MessageClass;
 use turn_types::attribute::{Lifetime, XorRelayedAddress};
@@ -100,32 +99,19 @@ impl Allocation {
                     .random
                     .duration(PERMISSION_REFRESH, PERMISSION_REFRESH + JITTER);
                 self.timers.set(now + again, Due::Permission(ip));
-                for (peer, news, waiting) in self.peers.on_permission(ip, now + again) {
-                    self.on_ready(peer, news, &waiting);
-                }
+                let ready = self.peers.on_permission(ip, now + again);
+                self.events.extend(ready.into_iter().map(Event::PeerReady));
             }
             Request::Channel(index, peer) => {
                 let again = self
                     .random
                     .duration(CHANNEL_REFRESH, CHANNEL_REFRESH + JITTER);
                 let bound = self.peers.on_bound(index, peer, now, now + again);
-                if let Some((news, waiting)) = bound {
+                if let Some(news) = bound {
                     self.timers.set(now + again, Due::Channel(index));
-                    self.on_ready(peer, news, &waiting);
+                    self.events.extend(news.then_some(Event::PeerReady(peer)));
                 }
             }
-        }
-    }
-
-    fn on_ready(&mut self, peer: PeerAddr, news: bool, waiting: &VecDeque<Vec<u8>>) {
-        if news {
-            self.events.push_back(Event::PeerReady(peer));
-        }
-        for packet in waiting {
-            let mut bytes = Vec::with_capacity(packet.len() + 56);
-            self.write_indication(peer, packet, &mut bytes);
-            self.stats.to_peers += 1;
-            self.transmits.push_back(bytes);
         }
     }
 

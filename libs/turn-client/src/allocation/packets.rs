@@ -174,8 +174,10 @@ impl Allocation {
     /// Appends to `out` what to send to the relay for `payload` to reach `peer`: ChannelData, or a Send indication
     /// until the channel is bound (the relay drops ChannelData before that).
     ///
-    /// False when there is nothing to send now: the packet waits for the peer's permission (at most 16 per peer) and
-    /// will come out of [`Self::poll_transmit`], or it is dropped and counted.
+    /// An indication may be under way together with the request for its permission, not before it: whatever
+    /// [`Self::poll_transmit`] has goes out first. What overtakes it all the same is lost, like any datagram.
+    ///
+    /// False when there is nothing to send: the packet is dropped and counted.
     pub fn encode_to_peer(&mut self, peer: PeerAddr, payload: &[u8], out: &mut Vec<u8>) -> bool {
         let active = matches!(self.phase, Phase::Active);
         let Some(len) = u16::try_from(payload.len()).ok().filter(|_| active) else {
@@ -188,14 +190,6 @@ impl Allocation {
                 out.extend_from_slice(payload);
             }
             Route::Indication => self.write_indication(peer, payload, out),
-            Route::Wait(index) => {
-                if self.peers.enqueue(index, payload) {
-                    self.stats.queued += 1;
-                } else {
-                    self.stats.not_sent += 1;
-                }
-                return false;
-            }
             Route::Nowhere => {
                 self.stats.not_sent += 1;
                 return false;

@@ -1,6 +1,5 @@
 //! What is known of one peer, and of one address.
 
-use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use model::PeerAddr;
@@ -30,7 +29,6 @@ pub(super) struct Slot {
     /// Survived a lost allocation: whoever wanted it may be gone, so it must prove that it is used.
     pub(super) orphaned: bool,
     pub(super) used: bool,
-    pub(super) waiting: VecDeque<Vec<u8>>,
 }
 
 #[derive(Debug)]
@@ -52,7 +50,6 @@ impl Slot {
             ready: false,
             orphaned: false,
             used: false,
-            waiting: VecDeque::new(),
         }
     }
 

@@ -160,6 +160,11 @@ impl Gate {
             let mut standing = self.allocations.iter_mut().find(relayed);
             for payload in payload.chunks(segment) {
                 if let Some(standing) = &mut standing {
+                    // The request for a permission goes before what relies on it.
+                    while let Some(message) = standing.mind.poll_transmit() {
+                        self.wishes
+                            .push(Wish::Send(standing.local, standing.server, message));
+                    }
                     if let Some(message) = standing.wrap(remote, payload) {
                         self.wishes
                             .push(Wish::Send(standing.local, standing.server, message));
