@@ -6,6 +6,7 @@ use crate::config::Settings;
 use crate::eventloop::EventLoop;
 use crate::listener::{self, Listener};
 use crate::metrics::{Metrics, Published};
+use crate::relay_sockets::bind_shared;
 use crate::stream::{self, StreamListener, StreamSetup};
 use crate::udp::Io;
 use anyhow::Context;
@@ -13,7 +14,7 @@ use net::Clock;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use service_kit::{Admin, ConfigError, Readiness, SharedRegistry};
-use std::net::{IpAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread;
@@ -116,14 +117,30 @@ fn start(
     let nonce_key = random()?;
     let credentials = Arc::new(settings.credentials);
     let peer_policy = Arc::new(PeerPolicy::new(settings.allow_peers, own));
-    let shared = Arc::new(Shared::new(
-        settings.relay_addresses,
-        &settings.ports,
-        settings.allocations_per_user,
-    ));
+    let families = [true, false].map(|v4| {
+        let mut networks = settings.relay_networks.iter();
+        networks.any(|network| network.addr().is_ipv4() == v4)
+    });
+    let is_shared = !settings.relay_networks.is_empty();
+    let per_user = settings.allocations_per_user;
+    let shared = Arc::new(if is_shared {
+        Shared::of_networks(settings.relay_networks, per_user)
+    } else {
+        Shared::new(settings.relay_addresses, &settings.ports, per_user)
+    });
     let (ending, ended) = mpsc::unbounded_channel();
     for (shard, (listeners, streams)) in (0..settings.threads).zip(per_thread) {
+        // Checked with the configuration: even, and within the range.
+        let relay_port = is_shared.then(|| settings.ports.start().next_multiple_of(2) + 2 * shard);
+        let relay_sockets = relay_port.map_or(Ok(Vec::new()), |port| {
+            let failed = |error| {
+                let address = (Ipv4Addr::UNSPECIFIED, port).into();
+                ConfigError::listen("port-range", address, &error)
+            };
+            bind_shared(families, port, io).map_err(failed)
+        })?;
         let config = ServerConfig {
+            relay_port,
             shared: shared.clone(),
             limits: Limits::default(),
             software: format!("turnpike-turn-relay/{}", env!("CARGO_PKG_VERSION")),
@@ -137,7 +154,15 @@ fn start(
         let published = Arc::new(Published::default());
         metrics.shards.push(published.clone());
         let server = Server::new(config, started);
-        let event_loop = EventLoop::new(server, listeners, streams, stop.clone(), published, io)?;
+        let event_loop = EventLoop::new(
+            server,
+            listeners,
+            streams,
+            stop.clone(),
+            published,
+            relay_sockets,
+            io,
+        )?;
         let ending = ending.clone();
         thread::Builder::new()
             .name(format!("relay-{shard}"))
@@ -192,11 +217,10 @@ fn announce(
     for (transport, address) in &listen {
         tracing::info!(address = %format_args!("{transport}://{address}"), "listening");
     }
-    let relay: Vec<String> = settings
-        .relay_addresses
-        .iter()
-        .map(|address| address.bind.to_string())
-        .collect();
+    let addresses = settings.relay_addresses.iter();
+    let addresses = addresses.map(|address| address.bind.to_string());
+    let networks = settings.relay_networks.iter().map(ToString::to_string);
+    let relay: Vec<String> = addresses.chain(networks).collect();
     tracing::info!(
         addresses = relay.join(", "),
         ports = %format_args!("{}-{}", settings.ports.start(), settings.ports.end()),

@@ -8,7 +8,8 @@ use model::{ClientAddr, PeerAddr, ServerAddr};
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use turn_relay_proto::{
-    Burst, Direction, FiveTuple, Now, Payloads, Server, Traffic, Transport, Verdict,
+    Burst, Direction, DropReason, FiveTuple, Now, Payloads, RelayId, Server, Traffic, Transport,
+    Verdict,
 };
 use wire::stream::Frames;
 
@@ -47,13 +48,16 @@ impl<'b, 'd: 'b> Carrying<'_, '_, 'b, 'd> {
     }
 
     /// The frames of a connection; what of them is for peers.
-    pub(crate) fn from_stream(&mut self, path: FiveTuple, frames: &mut Frames<'d>) -> Traffic {
+    pub(crate) fn carry_stream(&mut self, path: FiveTuple, frames: &mut Frames<'d>) -> Traffic {
         let mut to_peer = Traffic::default();
         while let Some((run, stride)) = frames.next_run() {
             let mut rest = Some(Burst::new(run, stride));
             while let Some(burst) = rest {
                 let (verdict, count) = self.server.handle_client_burst(self.now, path, burst);
-                if let Verdict::ToPeer { payload, .. } = &verdict {
+                // To a client, by the short cut: its peer all the same.
+                if let Verdict::ToPeer { payload, .. } | Verdict::ToClient { payload, .. } =
+                    &verdict
+                {
                     to_peer.packets += count as u64;
                     to_peer.bytes += (count * payload.len()) as u64;
                 }
@@ -67,22 +71,43 @@ impl<'b, 'd: 'b> Carrying<'_, '_, 'b, 'd> {
     /// A batch from the socket of a relayed address.
     pub(crate) fn from_peers(&mut self, slot: usize, batch: &'d mut RecvBatch) -> Taken {
         // It may have been closed since it was found ready.
-        let Some(relay) = self.relays.at(slot) else {
+        let Some((relay, socket)) = self.relays.at(slot) else {
             return Taken::default();
         };
-        let (batch, taken) = fill(batch, relay.socket.as_fd());
+        let (batch, taken) = fill(batch, socket.as_fd());
         for received in (0..taken.buffers).filter_map(|at| batch.get(at)) {
-            let peer = PeerAddr(received.source);
-            let mut rest = Some(received.burst());
-            while let Some(burst) = rest {
-                let (verdict, count) = self
-                    .server
-                    .handle_peer_burst(self.now, relay.id, peer, burst);
-                self.carry_out(verdict, burst, count);
-                rest = burst.after(count);
+            self.from_peer(relay, &received);
+        }
+        taken
+    }
+
+    /// A batch from a socket that relayed addresses share.
+    pub(crate) fn from_shared(&mut self, index: usize, batch: &'d mut RecvBatch) -> Taken {
+        let Some(socket) = self.relays.shared().get(index) else {
+            return Taken::default();
+        };
+        let (batch, taken) = fill(batch, socket.as_fd());
+        for received in (0..taken.buffers).filter_map(|at| batch.get(at)) {
+            let relay = received.local.and_then(|ip| self.relays.at_address(ip));
+            match relay {
+                Some(relay) => self.from_peer(relay, &received),
+                None => {
+                    let dropped = &mut self.server.stats_mut().dropped;
+                    dropped[DropReason::RelayClosed as usize] += received.count();
+                }
             }
         }
         taken
+    }
+
+    fn from_peer(&mut self, relay: RelayId, received: &Received<'d>) {
+        let peer = PeerAddr(received.source);
+        let mut rest = Some(received.burst());
+        while let Some(burst) = rest {
+            let (verdict, count) = self.server.handle_peer_burst(self.now, relay, peer, burst);
+            self.carry_out(verdict, burst, count);
+            rest = burst.after(count);
+        }
     }
 
     /// Puts a verdict about the first `count` datagrams of a burst into the plan.
@@ -94,13 +119,12 @@ impl<'b, 'd: 'b> Carrying<'_, '_, 'b, 'd> {
                 peer,
                 payload,
             } => {
-                if let Some(relay) = self.relays.get(relay)
+                if let Some((socket, from)) = self.relays.sender(relay)
                     && let Some(payloads) = burst.payloads(payload, count)
                 {
                     let parts = (&[][..], payloads, 0);
-                    let socket = relay.socket.as_fd();
                     self.out
-                        .push(socket, peer.0, None, Direction::ToPeer, parts);
+                        .push(socket, peer.0, from, Direction::ToPeer, parts);
                 }
             }
             Verdict::ToClient {

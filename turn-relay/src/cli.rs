@@ -58,6 +58,11 @@ pub(crate) struct Args {
     #[arg(long, value_name = "ADDR:PORT")]
     pub(crate) admin: Option<String>,
 
+    /// per-allocation, or shared: relayed addresses are told apart by address, out of the networks in --relay-address, and
+    /// share a port and a socket per event loop [default: per-allocation]
+    #[arg(long, value_name = "WAY")]
+    pub(crate) relay_sockets: Option<String>,
+
     /// How datagrams come and go: auto, gso, mmsg or plain [default: auto, the first of the others that works]
     #[arg(long, value_name = "WAY")]
     pub(crate) io: Option<String>,

@@ -32,6 +32,8 @@ pub(crate) struct Settings {
     pub(crate) stream_limits: StreamLimits,
     pub(crate) credentials: Credentials,
     pub(crate) relay_addresses: Vec<RelayAddress>,
+    /// Instead of relay addresses: networks whose addresses are the allocations', on sockets that they share.
+    pub(crate) relay_networks: Vec<IpNet>,
     pub(crate) allow_peers: Vec<IpNet>,
     pub(crate) ports: RangeInclusive<u16>,
     pub(crate) admin: Option<SocketAddr>,
@@ -101,10 +103,26 @@ impl Settings {
         let ports = ports.or(file.port_range.map(|text| ("port-range", text)));
         let admin = args.admin.clone().map(|text| ("--admin", text));
         let admin = admin.or(file.admin.map(|text| ("admin", text)));
+        let ports = ports.map_or(Ok(PORTS), |(field, text)| parse::ports(field, &text))?;
+        let sockets = args
+            .relay_sockets
+            .as_deref()
+            .map(|text| ("--relay-sockets", text));
+        let is_shared = parse::relay_sockets(sockets, file.relay_sockets.as_deref())?;
+        let (relay_addresses, relay_networks) = if is_shared {
+            parse::ports_of_shards(&ports, threads)?;
+            (Vec::new(), parse::relay_networks(&relay, &external)?)
+        } else {
+            (
+                parse::relay_addresses(&relay, &external, &listen)?,
+                Vec::new(),
+            )
+        };
         Ok(Self {
-            relay_addresses: parse::relay_addresses(&relay, &external, &listen)?,
+            relay_addresses,
+            relay_networks,
             allow_peers: parse::each(&allow, parse::network)?,
-            ports: ports.map_or(Ok(PORTS), |(field, text)| parse::ports(field, &text))?,
+            ports,
             admin: admin
                 .map(|(field, text)| parse::admin(field, &text))
                 .transpose()?,

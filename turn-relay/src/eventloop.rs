@@ -23,6 +23,7 @@ use net::Clock;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::eventfd::EventFd;
 use std::io;
+use std::net::UdpSocket;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -37,7 +38,9 @@ const BATCHES: usize = 4;
 /// Received bytes after which it is sent at once, while they are in the cache.
 const ENOUGH: usize = 256 * 1024;
 const WATCHED: EpollFlags = EpollFlags::EPOLLIN.union(EpollFlags::EPOLLET);
-/// Tokens below are listeners, from here on relayed addresses by slot, and then what is of [`Streams`].
+/// Tokens below are listeners, from here on the sockets that relayed addresses share, then relayed addresses by slot, and
+/// then what is of [`Streams`].
+const SHARED: u64 = 1 << 31;
 const RELAYS: u64 = 1 << 32;
 const STOP: u64 = u64::MAX;
 
@@ -76,11 +79,15 @@ impl EventLoop {
         streams: StreamSetup,
         stop: Arc<EventFd>,
         published: Arc<Published>,
+        shared: Vec<UdpSocket>,
         io: Io,
     ) -> io::Result<Self> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
         for (index, listener) in listeners.iter().enumerate() {
             epoll.add(&listener.socket, EpollEvent::new(WATCHED, index as u64))?;
+        }
+        for (index, socket) in shared.iter().enumerate() {
+            epoll.add(socket, EpollEvent::new(WATCHED, SHARED + index as u64))?;
         }
         epoll.add(&*stop, EpollEvent::new(EpollFlags::EPOLLIN, STOP))?;
         let streams = Streams::new(streams, &epoll)?;
@@ -89,7 +96,7 @@ impl EventLoop {
             epoll,
             _stop: stop,
             listeners,
-            relays: RelaySockets::new(io),
+            relays: RelaySockets::new(io, shared),
             streams,
             server,
             shell: ShellStats::default(),
@@ -134,7 +141,7 @@ impl EventLoop {
                         return Ok(());
                     }
                     token if Streams::event(token).is_some() => streams.ready.push(*event),
-                    token if token < RELAYS => clients.now.push(token),
+                    token if token < SHARED => clients.now.push(token),
                     token => peers.now.push(token),
                 }
             }
@@ -187,8 +194,10 @@ impl EventLoop {
             };
             let mut bytes = 0;
             for (batch, token) in recv.iter_mut().zip(&mut todo) {
-                let taken = if token < RELAYS {
+                let taken = if token < SHARED {
                     carrying.from_clients(token as usize, batch)
+                } else if token < RELAYS {
+                    carrying.from_shared((token - SHARED) as usize, batch)
                 } else {
                     carrying.from_peers((token - RELAYS) as usize, batch)
                 };
@@ -212,10 +221,13 @@ impl EventLoop {
             match output {
                 Output::Answer { path, bytes } => self.answer(path, &bytes, plan),
                 Output::OpenRelay { relay, address } => {
-                    let opened = self.relays.open(relay, address).and_then(|open| {
+                    let opened = self.relays.open(relay, address).and_then(|socket| {
+                        let Some(socket) = socket else {
+                            return Ok(());
+                        };
                         let token = RELAYS + relay.slot() as u64;
                         let event = EpollEvent::new(WATCHED, token);
-                        self.epoll.add(&open.socket, event).map_err(|error| {
+                        self.epoll.add(socket, event).map_err(|error| {
                             tracing::warn!(%error, "cannot watch the socket of a relayed address");
                             turn_relay_proto::OpenError::Other
                         })

@@ -1,15 +1,24 @@
-//! The sockets of relayed addresses, found by their slot.
+//! The sockets of relayed addresses: one for each, or one for all of an event loop and family.
 
 use crate::udp::{self, Io, SocketOptions};
+use rustc_hash::FxHashMap;
 use std::io;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::os::fd::{AsFd, BorrowedFd};
 use turn_relay_proto::{OpenError, RelayId};
 
-/// One relayed address and its socket.
+/// One relayed address.
 #[derive(Debug)]
-pub(crate) struct RelaySocket {
-    pub(crate) id: RelayId,
-    pub(crate) socket: UdpSocket,
+struct RelaySocket {
+    id: RelayId,
+    via: Via,
+}
+
+#[derive(Debug)]
+enum Via {
+    Own(UdpSocket),
+    /// The shared socket of this index, from this address.
+    Shared(usize, IpAddr),
 }
 
 /// By [`RelayId::slot`]: a peer's packet finds its allocation, and a client's its socket, by index.
@@ -17,53 +26,123 @@ pub(crate) struct RelaySocket {
 pub(crate) struct RelaySockets {
     slots: Vec<Option<RelaySocket>>,
     options: SocketOptions,
+    /// One for each family at most; none where each relayed address has its own.
+    shared: Vec<UdpSocket>,
+    /// What is told apart by address on the shared sockets.
+    by_address: FxHashMap<IpAddr, RelayId>,
+}
+
+/// Binds the sockets that all relayed addresses of one event loop share: on every address of this machine, and `port`.
+///
+/// # Errors
+/// When the port is in use.
+pub(crate) fn bind_shared(families: [bool; 2], port: u16, io: Io) -> io::Result<Vec<UdpSocket>> {
+    let options = SocketOptions {
+        local_address: true,
+        any_source: true,
+        gro: io == Io::Gso,
+        ..SocketOptions::default()
+    };
+    let any: [IpAddr; 2] = [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()];
+    let wanted = any.into_iter().zip(families).filter(|(_, wanted)| *wanted);
+    wanted
+        .map(|(ip, _)| udp::bind(SocketAddr::new(ip, port), &options))
+        .collect()
 }
 
 impl RelaySockets {
-    pub(crate) fn new(io: Io) -> Self {
+    /// `shared` is empty where each relayed address has a socket of its own.
+    pub(crate) fn new(io: Io, shared: Vec<UdpSocket>) -> Self {
         Self {
             slots: Vec::new(),
             options: SocketOptions {
                 gro: io == Io::Gso,
                 ..SocketOptions::default()
             },
+            shared,
+            by_address: FxHashMap::default(),
         }
     }
 
-    /// Binds a socket and keeps it.
+    pub(crate) fn shared(&self) -> &[UdpSocket] {
+        &self.shared
+    }
+
+    /// Makes a relayed address. Returns its own socket, if it has one, for whoever watches it.
     pub(crate) fn open(
         &mut self,
         id: RelayId,
         address: SocketAddr,
-    ) -> Result<&RelaySocket, OpenError> {
-        let socket = udp::bind(address, &self.options).map_err(|error| {
+    ) -> Result<Option<&UdpSocket>, OpenError> {
+        let via = if self.shared.is_empty() {
+            Via::Own(self.bind(address)?)
+        } else {
+            let of_family = |socket: &UdpSocket| {
+                let local = socket.local_addr();
+                local.is_ok_and(|local| local.is_ipv4() == address.is_ipv4())
+            };
+            let index = self.shared.iter().position(of_family);
+            self.by_address.insert(address.ip(), id);
+            Via::Shared(index.ok_or(OpenError::Other)?, address.ip())
+        };
+        let slot = id.slot();
+        if self.slots.len() <= slot {
+            self.slots.resize_with(slot + 1, || None);
+        }
+        match &self.slots[slot].insert(RelaySocket { id, via }).via {
+            Via::Own(socket) => Ok(Some(socket)),
+            Via::Shared(..) => Ok(None),
+        }
+    }
+
+    fn bind(&self, address: SocketAddr) -> Result<UdpSocket, OpenError> {
+        udp::bind(address, &self.options).map_err(|error| {
             if error.kind() == io::ErrorKind::AddrInUse {
                 return OpenError::PortInUse;
             }
             tracing::warn!(%address, %error, "cannot open a socket for a relayed address");
             OpenError::Other
-        })?;
-        let slot = id.slot();
-        if self.slots.len() <= slot {
-            self.slots.resize_with(slot + 1, || None);
-        }
-        Ok(self.slots[slot].insert(RelaySocket { id, socket }))
+        })
     }
 
-    /// Closing removes it from epoll too.
+    /// Closing a socket removes it from epoll too.
     pub(crate) fn close(&mut self, id: RelayId) {
-        if let Some(slot) = self.slots.get_mut(id.slot())
-            && slot.as_ref().is_some_and(|open| open.id == id)
+        let Some(slot) = self.slots.get_mut(id.slot()) else {
+            return;
+        };
+        if slot.as_ref().is_some_and(|open| open.id == id)
+            && let Some(RelaySocket {
+                via: Via::Shared(_, ip),
+                ..
+            }) = slot.take()
         {
-            *slot = None;
+            self.by_address.remove(&ip);
         }
     }
 
-    pub(crate) fn at(&self, slot: usize) -> Option<&RelaySocket> {
-        self.slots.get(slot)?.as_ref()
+    /// A relayed address with a socket of its own.
+    pub(crate) fn at(&self, slot: usize) -> Option<(RelayId, &UdpSocket)> {
+        let open = self.slots.get(slot)?.as_ref()?;
+        match &open.via {
+            Via::Own(socket) => Some((open.id, socket)),
+            Via::Shared(..) => None,
+        }
     }
 
-    pub(crate) fn get(&self, id: RelayId) -> Option<&RelaySocket> {
-        self.at(id.slot()).filter(|open| open.id == id)
+    /// Whose a datagram is that came to this address on a shared socket.
+    pub(crate) fn at_address(&self, ip: IpAddr) -> Option<RelayId> {
+        self.by_address.get(&ip).copied()
+    }
+
+    /// The socket to send from, and the address where the socket alone does not tell.
+    pub(crate) fn sender(&self, id: RelayId) -> Option<(BorrowedFd<'_>, Option<IpAddr>)> {
+        let open = self.slots.get(id.slot())?.as_ref()?;
+        if open.id != id {
+            return None;
+        }
+        Some(match &open.via {
+            Via::Own(socket) => (socket.as_fd(), None),
+            Via::Shared(index, ip) => (self.shared.get(*index)?.as_fd(), Some(*ip)),
+        })
     }
 }

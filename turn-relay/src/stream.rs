@@ -9,6 +9,9 @@
 //! Bounds: connections, strangers (connections without an allocation), strangers of one source prefix, the time that a
 //! handshake and a stranger may take, the length of a stranger's frame, the bytes that wait for a slow reader. What does
 //! not fit is a whole frame that is dropped and counted, or a connection that is closed and counted; nobody waits.
+//!
+//! Done: RFC 8656 over TCP and over TLS 1.2 and 1.3 to the client, ALPN of RFC 7443, certificates that are read again.
+//! Not done: client certificates, early data, TLS in the kernel, PROXY protocol.
 
 mod accept;
 mod admission;

@@ -123,7 +123,12 @@ struct World {
 
 impl World {
     fn new(io: &str, peers: &[UdpSocket]) -> Self {
-        let args = ["--listen", "udp://127.0.0.1:0", "--allow-peer", "127.0.0.0/8"];
+        let args = [
+            "--listen",
+            "udp://127.0.0.1:0",
+            "--allow-peer",
+            "127.0.0.0/8",
+        ];
         let service = Service::start(&[&args[..], &["--io", io]].concat());
         let server = service.listen[0];
         let clients: Vec<_> = (0..CLIENTS)
@@ -250,14 +255,19 @@ fn compare(expected: &Seen, seen: &Seen, what: &str) {
     for (flow, expected) in expected {
         let none = Vec::new();
         let seen = seen.get(flow).unwrap_or(&none);
-        let differs = (0..expected.len().max(seen.len())).find(|at| expected.get(*at) != seen.get(*at));
+        let differs =
+            (0..expected.len().max(seen.len())).find(|at| expected.get(*at) != seen.get(*at));
         if let Some(at) = differs {
             let lengths = |all: &[Vec<u8>]| all.iter().map(Vec::len).collect::<Vec<_>>();
             let (expected, seen) = (lengths(expected), lengths(seen));
             panic!("{what}, {flow}, from datagram {at} on: lengths {seen:?}, not {expected:?}");
         }
     }
-    assert_eq!(expected.len(), seen.len(), "{what}: flows that should not be");
+    assert_eq!(
+        expected.len(),
+        seen.len(),
+        "{what}: flows that should not be"
+    );
 }
 
 #[test]
@@ -299,5 +309,8 @@ fn all_rungs_of_the_ladder_put_out_the_same_bytes_in_the_same_order() {
         indicated += seen[0].keys().filter(|flow| flow.contains("data")).count();
     }
     // That it was about something.
-    assert!(relayed > ROUNDS * 20 && indicated > 10, "{relayed}, {indicated}");
+    assert!(
+        relayed > ROUNDS * 20 && indicated > 10,
+        "{relayed}, {indicated}"
+    );
 }

@@ -3,12 +3,15 @@
 #![allow(clippy::unwrap_used)]
 
 mod common;
+#[path = "common/stream.rs"]
+mod stream;
 
 use common::{Service, command};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::io::Write;
-use std::net::UdpSocket;
+use std::net::{TcpListener, UdpSocket};
+use stream::Certificate;
 
 /// Exit code and standard error of a relay that does not start.
 fn fails(args: &[&str]) -> (i32, String) {
@@ -30,7 +33,10 @@ fn a_wrong_flag_is_named_with_its_value_and_what_would_be_right() {
             &["--listen", "127.0.0.1:1"],
             &["`--listen`", "127.0.0.1:1", "udp://"],
         ),
-        (&["--listen", "tcp://127.0.0.1:1"], &["only udp"]),
+        (
+            &["--listen", "sctp://127.0.0.1:1"],
+            &["only udp, tcp and tls"],
+        ),
         (
             &["--listen", "udp://127.0.0.1"],
             &["not an address and port"],
@@ -75,6 +81,138 @@ fn a_wrong_flag_is_named_with_its_value_and_what_would_be_right() {
         }
         assert!(!line.contains("nopassword"));
     }
+}
+
+#[test]
+fn a_tls_listener_without_a_certificate_that_it_can_use_says_which_file_and_what_to_do() {
+    let good = Certificate::new();
+    let other = Certificate::new();
+    let empty = tempfile::NamedTempFile::new().unwrap();
+    let empty = empty.path().to_str().unwrap().to_owned();
+    let certificate = good.path("certificate.pem");
+    let key = good.path("key.pem");
+    let cases: [(&[&str], &[&str]); 7] = [
+        (
+            &[],
+            &["`certificate-file`", "tls://127.0.0.1:0 needs it", "PEM"],
+        ),
+        (
+            &["--certificate-file", &certificate],
+            &["`key-file`", "tls://127.0.0.1:0 needs it", "key"],
+        ),
+        (
+            &["--certificate-file", "/nowhere.pem", "--key-file", &key],
+            &["`certificate-file`", "/nowhere.pem", "check path"],
+        ),
+        (
+            &[
+                "--certificate-file",
+                &certificate,
+                "--key-file",
+                "/nowhere.pem",
+            ],
+            &["`key-file`", "/nowhere.pem", "check path"],
+        ),
+        (
+            &["--certificate-file", &key, "--key-file", &key],
+            &["`certificate-file`", &key, "no certificate in it"],
+        ),
+        (
+            &[
+                "--certificate-file",
+                &certificate,
+                "--key-file",
+                &certificate,
+            ],
+            &[
+                "`key-file`",
+                &certificate,
+                "no private key",
+                "not encrypted",
+            ],
+        ),
+        (
+            &[
+                "--certificate-file",
+                &certificate,
+                "--key-file",
+                &other.path("key.pem"),
+            ],
+            &[
+                "`key-file`",
+                &other.path("key.pem"),
+                "not the key of",
+                &certificate,
+            ],
+        ),
+    ];
+    for (args, expected) in cases {
+        let base = ["--user", "a:b", "--listen", "tls://127.0.0.1:0"];
+        let (code, line) = fails(&[&base[..], args].concat());
+        assert_eq!(code, 64, "{line}");
+        for part in expected {
+            assert!(line.contains(part), "{line} should contain {part}");
+        }
+    }
+    let base = ["--user", "a:b", "--listen", "tls://127.0.0.1:0"];
+    let files = ["--certificate-file", &empty, "--key-file", &key];
+    let (code, line) = fails(&[&base[..], &files].concat());
+    assert_eq!(code, 64);
+    assert!(line.contains(&empty), "{line}");
+}
+
+#[test]
+fn a_key_that_others_can_read_is_complained_about() {
+    use std::os::unix::fs::PermissionsExt;
+    let certificate = Certificate::new();
+    let mode = std::fs::Permissions::from_mode(0o644);
+    std::fs::set_permissions(certificate.path("key.pem"), mode).unwrap();
+    let flags = certificate.flags();
+    let mut args = vec!["--listen", "tls://127.0.0.1:0"];
+    args.extend(flags.iter().map(String::as_str));
+    let service = Service::start(&args);
+    let log = service.log();
+    assert!(
+        log.contains("others can read this secret") && log.contains("key.pem"),
+        "{log}"
+    );
+}
+
+#[test]
+fn tcp_listeners_share_their_port_with_udp_and_with_nobody_else() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap();
+    let user = ["--user", "a:b"];
+    let (code, line) = fails(&[&user[..], &["--listen", &format!("tcp://{address}")]].concat());
+    assert_eq!(code, 1);
+    assert!(
+        line.contains("in use") && line.contains(&address.to_string()),
+        "{line}"
+    );
+    drop(taken);
+    let first = Service::start(&[
+        "--listen",
+        &format!("udp://{address}"),
+        "--listen",
+        &format!("tcp://{address}"),
+    ]);
+    assert_eq!(
+        (first.listen[0], first.listening("tcp")[0]),
+        (address, address)
+    );
+    // Not even with another relay of ours, which would silently get half of the clients.
+    let (code, line) = fails(&[&user[..], &["--listen", &format!("tcp://{address}")]].concat());
+    assert_eq!(code, 1);
+    assert!(line.contains("in use"), "{line}");
+    let twice = [
+        "--listen",
+        "tcp://127.0.0.1:5",
+        "--listen",
+        "tls://127.0.0.1:5",
+    ];
+    let (code, line) = fails(&[&user[..], &twice].concat());
+    assert_eq!(code, 64);
+    assert!(line.contains("given twice"), "{line}");
 }
 
 #[test]

@@ -187,6 +187,7 @@ fn server(incarnation: u8, now: Instant) -> Server {
         software: "sim".to_owned(),
         credentials: Arc::new(credentials),
         peer_policy: Arc::new(PeerPolicy::new(allowed.to_vec(), &own)),
+        relay_port: None,
         short_cut: true,
         nonce_key: [incarnation; 32],
         seed: [incarnation ^ 0x55; 32],

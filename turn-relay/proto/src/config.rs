@@ -59,6 +59,9 @@ pub struct ServerConfig {
     pub software: String,
     pub credentials: Arc<Credentials>,
     pub peer_policy: Arc<PeerPolicy>,
+    /// The port of all its relayed addresses, for a shard that tells them apart by address
+    /// ([`Shared::of_networks`]); different for each shard, and even, as EVEN-PORT may want it.
+    pub relay_port: Option<u16>,
     /// Whether packets between two allocations of this relay go from client to client, without the kernel between them.
     pub short_cut: bool,
     /// The same for all shards, so that each accepts the others' nonces.

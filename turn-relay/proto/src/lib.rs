@@ -1,4 +1,4 @@
-//! The mind of a TURN server over UDP: it decides about every datagram, and sees no socket, clock or random source.
+//! The mind of a TURN server: it decides about every datagram, and sees no socket, clock or random source.
 //!
 //! The journey of a datagram: [`Server::handle_client_burst`] tells ChannelData from STUN; ChannelData and Send
 //! indications take the packet path (`relay`), requests are authenticated (`auth`) and go to their method's module
@@ -11,11 +11,11 @@
 //! not relayed or answered is counted with a [`DropReason`].
 //!
 //! Done: [RFC 8489](https://www.rfc-editor.org/rfc/rfc8489) Binding and long-term credentials with MD5 and SHA-256,
-//! MESSAGE-INTEGRITY-SHA256, USERHASH of static users; [RFC 8656](https://www.rfc-editor.org/rfc/rfc8656) over UDP with
-//! both families, EVEN-PORT and RESERVATION-TOKEN; expiring credentials
+//! MESSAGE-INTEGRITY-SHA256, USERHASH of static users; [RFC 8656](https://www.rfc-editor.org/rfc/rfc8656) with UDP, TCP
+//! or TLS to the client ([`Transport`]), UDP to peers, both families, EVEN-PORT and RESERVATION-TOKEN; expiring credentials
 //! ([draft-uberti-behave-turn-rest-00](https://datatracker.ietf.org/doc/html/draft-uberti-behave-turn-rest-00)).
-//! Not done: DONT-FRAGMENT (answered by 420), ICMP in Data indications (RFC 8656 section 11.5), TCP and TLS between
-//! client and server, RFC 6062, RFC 8016.
+//! Not done: DONT-FRAGMENT (answered by 420), ICMP in Data indications (RFC 8656 section 11.5), DTLS between client and
+//! server, RFC 6062, RFC 8016.
 
 #![forbid(unsafe_code)]
 

@@ -7,6 +7,7 @@ use crate::config::RelayAddress;
 use crate::quota::Quota;
 use crate::random::Random;
 use crate::short_cut::Ends;
+use ipnet::IpNet;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -16,6 +17,8 @@ use std::time::Instant;
 #[derive(Debug)]
 pub struct Shared {
     addresses: Vec<RelayAddress>,
+    /// By position in `addresses`, if allocations are told apart by address and not by port; otherwise empty.
+    networks: Vec<IpNet>,
     /// By position in `addresses`.
     pools: Vec<Mutex<PortPool>>,
     /// A client's second Allocate may reach another shard than the first, because it comes from another port.
@@ -24,11 +27,14 @@ pub struct Shared {
     ends: Ends,
 }
 
-/// Which port of which relay address.
+/// Which port of which relay address; or which address of which relay network, and its port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Port {
     pub(crate) pool: u16,
+    /// The port; or the number of the address in its network.
     pub(crate) number: u16,
+    /// Beside the number of an address: the shard's port.
+    pub(crate) beside: Option<u16>,
 }
 
 /// Which ports are wanted (RFC 8656 section 18.7).
@@ -53,7 +59,32 @@ impl Shared {
             .collect();
         Self {
             addresses,
+            networks: Vec::new(),
             pools,
+            reservations: Mutex::default(),
+            quota: Mutex::new(Quota::new(allocations_per_user)),
+            ends: Ends::default(),
+        }
+    }
+
+    /// Allocations told apart by their addresses out of these networks, all of which lead to this machine: 65 534 of each
+    /// at most, without the first and the last. Each shard has one port for all of its own:
+    /// [`ServerConfig::relay_port`](crate::ServerConfig::relay_port).
+    pub fn of_networks(networks: Vec<IpNet>, allocations_per_user: u32) -> Self {
+        let of_network = |network: &IpNet| RelayAddress {
+            bind: network.addr(),
+            advertised: network.addr(),
+        };
+        let pool = |network: &IpNet| {
+            let bits = u32::from(network.max_prefix_len() - network.prefix_len());
+            let last = 1u32.checked_shl(bits).map_or(u32::MAX, |count| count - 1);
+            let last = last.saturating_sub(1).min(u32::from(u16::MAX) - 1);
+            Mutex::new(PortPool::new(1..=last as u16))
+        };
+        Self {
+            addresses: networks.iter().map(of_network).collect(),
+            pools: networks.iter().map(pool).collect(),
+            networks,
             reservations: Mutex::default(),
             quota: Mutex::new(Quota::new(allocations_per_user)),
             ends: Ends::default(),
@@ -66,6 +97,7 @@ impl Shared {
         &self,
         ipv4: bool,
         kind: PortKind,
+        beside: Option<u16>,
         random: &mut Random,
         now: Instant,
     ) -> Result<Port, bool> {
@@ -80,13 +112,21 @@ impl Shared {
             found = true;
             let mut pool = lock(&self.pools[index]);
             let number = match kind {
+                // The next port is no allocation's to give away.
+                PortKind::EvenOfPair if beside.is_some() => None,
+                PortKind::Even if beside.is_some_and(|port| port % 2 == 1) => None,
+                PortKind::Even if beside.is_some() => pool.take(random, now),
                 PortKind::Any => pool.take(random, now),
                 PortKind::Even => pool.take_even(false, random, now),
                 PortKind::EvenOfPair => pool.take_even(true, random, now),
             };
             if let Some(number) = number {
                 let pool = index as u16;
-                return Ok(Port { pool, number });
+                return Ok(Port {
+                    pool,
+                    number,
+                    beside,
+                });
             }
         }
         Err(found)
@@ -98,19 +138,31 @@ impl Shared {
 
     /// What a socket for this port binds to.
     pub(crate) fn bind_address(&self, port: Port) -> SocketAddr {
-        SocketAddr::new(self.addresses[usize::from(port.pool)].bind, port.number)
+        let ip = self.addresses[usize::from(port.pool)].bind;
+        self.address(port, ip)
     }
 
     /// What the client is told.
     pub(crate) fn advertised_address(&self, port: Port) -> SocketAddr {
-        let address = self.addresses[usize::from(port.pool)];
-        SocketAddr::new(address.advertised, port.number)
+        let ip = self.addresses[usize::from(port.pool)].advertised;
+        self.address(port, ip)
+    }
+
+    fn address(&self, port: Port, ip: IpAddr) -> SocketAddr {
+        let Some(number) = port.beside else {
+            return SocketAddr::new(ip, port.number);
+        };
+        let ip = match ip {
+            IpAddr::V4(v4) => IpAddr::V4((v4.to_bits() + u32::from(port.number)).into()),
+            IpAddr::V6(v6) => IpAddr::V6((v6.to_bits() + u128::from(port.number)).into()),
+        };
+        SocketAddr::new(ip, number)
     }
 
     /// How a peer at this address knows a relayed address: with the address that sockets are bound to, or with the one
     /// that clients are told. `None` if the peer is not on this relay.
     pub(crate) fn as_known_to(&self, port: Port, peer: IpAddr) -> Option<SocketAddr> {
-        if self.addresses.iter().any(|own| own.bind == peer) {
+        if self.in_networks(peer) || self.addresses.iter().any(|own| own.bind == peer) {
             Some(self.bind_address(port))
         } else if self.addresses.iter().any(|own| own.advertised == peer) {
             Some(self.advertised_address(port))
@@ -122,7 +174,11 @@ impl Shared {
     /// Whether relayed addresses are on this address.
     pub(crate) fn is_own(&self, ip: IpAddr) -> bool {
         let mut own = self.addresses.iter();
-        own.any(|own| own.bind == ip || own.advertised == ip)
+        self.in_networks(ip) || own.any(|own| own.bind == ip || own.advertised == ip)
+    }
+
+    fn in_networks(&self, ip: IpAddr) -> bool {
+        self.networks.iter().any(|network| network.contains(&ip))
     }
 
     pub(crate) fn ends(&self) -> &Ends {

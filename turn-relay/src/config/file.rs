@@ -35,7 +35,7 @@ pub(super) struct File {
     pub(super) auth_secret_files: Vec<PathBuf>,
     /// A file of users that do not expire, one `NAME:PASSWORD` per line; `#` begins a comment.
     pub(super) users_file: Option<PathBuf>,
-    /// Addresses of this machine that relayed addresses are on. Default: those listened on, unless they are wildcards.
+    /// Addresses of this machine that relayed addresses are on; networks with `relay-sockets = "shared"`. Default: those listened on, unless they are wildcards.
     pub(super) relay_addresses: Vec<String>,
     /// What clients are told instead, behind a one-to-one NAT: for each family none, or as many as relay addresses.
     pub(super) external_addresses: Vec<String>,
@@ -49,6 +49,10 @@ pub(super) struct File {
     pub(super) threads: Option<NonZeroUsize>,
     /// Allocations that one user may hold at a time. Default: 4096.
     pub(super) allocations_per_user: Option<u32>,
+    /// `per-allocation`: each relayed address is a port of its own, with a socket of its own. `shared`: each is an address of
+    /// its own out of the networks in `relay-addresses`, which must lead to this machine (`ip route add local NETWORK dev
+    /// lo`), and all of an event loop share one socket and one port. Default: `per-allocation`.
+    pub(super) relay_sockets: Option<String>,
     /// How datagrams come and go: `gso`, `mmsg` or `plain`, each with more system calls than the one before; `auto` for
     /// the first of them that works. Default: `auto`.
     pub(super) io: Option<String>,

@@ -166,6 +166,74 @@ pub(super) fn ports(field: &str, text: &str) -> Result<RangeInclusive<u16>, Conf
     })
 }
 
+/// Whether relayed addresses share sockets.
+pub(super) fn relay_sockets(
+    flag: Option<(&'static str, &str)>,
+    field: Option<&str>,
+) -> Result<bool, ConfigError> {
+    match flag.or(field.map(|text| ("relay-sockets", text))) {
+        None | Some((_, "per-allocation")) => Ok(false),
+        Some((_, "shared")) => Ok(true),
+        Some((field, text)) => Err(ConfigError::of_field(
+            field,
+            text,
+            "no such way",
+            "write per-allocation or shared",
+        )),
+    }
+}
+
+/// The networks that relayed addresses are taken from.
+pub(super) fn relay_networks(relay: &Values, external: &Values) -> Result<Vec<IpNet>, ConfigError> {
+    if let Some(text) = external.values.first() {
+        return Err(ConfigError::of_field(
+            external.field,
+            text,
+            "not known with shared relay sockets",
+            "remove it: clients are told the addresses themselves",
+        ));
+    }
+    if relay.values.is_empty() {
+        return Err(ConfigError::of_field(
+            relay.field,
+            "",
+            "missing, and shared relay sockets take their addresses from there",
+            "name a network that leads to this machine, for example relay-addresses = [\"10.0.64.0/20\"]",
+        ));
+    }
+    let networks = each(relay, network)?;
+    // Two addresses at least between the first and the last.
+    match networks
+        .iter()
+        .find(|n| n.max_prefix_len() - n.prefix_len() < 2)
+    {
+        None => Ok(networks),
+        Some(small) => Err(ConfigError::of_field(
+            relay.field,
+            small,
+            "too small: each allocation takes an address of it",
+            "name a network, not an address",
+        )),
+    }
+}
+
+/// Each event loop has an even port of its own.
+pub(super) fn ports_of_shards(
+    ports: &RangeInclusive<u16>,
+    threads: u16,
+) -> Result<(), ConfigError> {
+    let first = u32::from(*ports.start()).next_multiple_of(2);
+    if first + 2 * u32::from(threads - 1) <= u32::from(*ports.end()) {
+        return Ok(());
+    }
+    Err(ConfigError::of_field(
+        "port-range",
+        format!("{}-{}", ports.start(), ports.end()),
+        format!("too few for {threads} event loops, each of which takes an even one"),
+        "widen it",
+    ))
+}
+
 /// The rung that is forced, if one is.
 pub(super) fn io(
     flag: Option<(&'static str, &str)>,

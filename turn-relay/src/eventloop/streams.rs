@@ -89,7 +89,7 @@ impl EventLoop {
             out: plan.start(),
             streams: self.streams.start_plan(),
         };
-        let to_peer = carrying.from_stream(path, &mut frames);
+        let to_peer = carrying.carry_stream(path, &mut frames);
         let Carrying { out, streams, .. } = carrying;
         let unsent = out.flush();
         self.account(&unsent);

@@ -60,6 +60,11 @@ pub(crate) struct Received<'b> {
 }
 
 impl<'b> Received<'b> {
+    /// How many datagrams there are.
+    pub(crate) fn count(&self) -> u64 {
+        self.bytes.len().div_ceil(self.segment.max(1)).max(1) as u64
+    }
+
     /// The datagrams. An empty datagram is one, too.
     pub(crate) fn burst(&self) -> Burst<'b> {
         Burst::new(self.bytes, self.segment)

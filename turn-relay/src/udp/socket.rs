@@ -15,6 +15,8 @@ pub(crate) struct SocketOptions {
     pub(crate) reuse_port: bool,
     /// Tell of each datagram which of our addresses it was sent to.
     pub(crate) local_address: bool,
+    /// Send from addresses that lead here by a route alone.
+    pub(crate) any_source: bool,
     /// Receive joined datagrams, if the kernel knows how.
     pub(crate) gro: bool,
     /// The same, or fail.
@@ -36,6 +38,13 @@ pub(crate) fn bind(address: SocketAddr, options: &SocketOptions) -> io::Result<U
     }
     if options.reuse_port {
         socket.set_reuse_port(true)?;
+    }
+    if options.any_source {
+        if address.is_ipv4() {
+            set(&socket, libc::IPPROTO_IP, libc::IP_FREEBIND, 1)?;
+        } else {
+            set(&socket, libc::IPPROTO_IPV6, libc::IPV6_FREEBIND, 1)?;
+        }
     }
     socket.bind(&address.into())?;
     let larger = [

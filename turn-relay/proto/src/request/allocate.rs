@@ -370,7 +370,13 @@ impl Server {
 
     fn take_port(&mut self, family: Family, kind: PortKind, now: Instant) -> Result<Port, Refusal> {
         let shared = &self.config.shared;
-        let taken = shared.take_port(family == Family::V4, kind, &mut self.random, now);
+        let taken = shared.take_port(
+            family == Family::V4,
+            kind,
+            self.config.relay_port,
+            &mut self.random,
+            now,
+        );
         taken.map_err(|has_addresses| {
             if has_addresses {
                 Refusal::InsufficientCapacity

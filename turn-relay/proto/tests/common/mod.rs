@@ -49,6 +49,8 @@ pub struct Setup {
     pub allow: Vec<&'static str>,
     pub per_user: u32,
     pub short_cut: bool,
+    /// Instead of relay addresses.
+    pub networks: Vec<&'static str>,
 }
 
 impl Default for Setup {
@@ -62,6 +64,7 @@ impl Default for Setup {
             allow: vec!["10.0.0.0/24", "fd00:10::/64"],
             per_user: 100,
             short_cut: true,
+            networks: Vec::new(),
         }
     }
 }
@@ -120,11 +123,13 @@ impl Relay {
         });
         let allow = setup.allow.iter().map(|net| net.parse().unwrap()).collect();
         let started = Instant::now();
-        let shared = Arc::new(Shared::new(
-            addresses.collect(),
-            &setup.ports,
-            setup.per_user,
-        ));
+        let shared = if setup.networks.is_empty() {
+            Shared::new(addresses.collect(), &setup.ports, setup.per_user)
+        } else {
+            let networks = setup.networks.iter().map(|n| n.parse().unwrap());
+            Shared::of_networks(networks.collect(), setup.per_user)
+        };
+        let shared = Arc::new(shared);
         let credentials = Arc::new(credentials);
         let peer_policy = Arc::new(PeerPolicy::new(allow, &[ServerAddr(server_addr())]));
         let of_shard = |shard: usize| {
@@ -134,6 +139,7 @@ impl Relay {
                 software: "test".into(),
                 credentials: credentials.clone(),
                 peer_policy: peer_policy.clone(),
+                relay_port: (!setup.networks.is_empty()).then_some(50_000 + 2 * shard as u16),
                 short_cut: setup.short_cut,
                 nonce_key: [1; 32],
                 seed: [2 + shard as u8; 32],
