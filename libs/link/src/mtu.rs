@@ -141,7 +141,8 @@ impl Prober {
         if self.phase != Phase::Settled {
             return false;
         }
-        let since = |at: Option<Instant>| at.map_or(Duration::MAX, |at| now.saturating_duration_since(at));
+        let since =
+            |at: Option<Instant>| at.map_or(Duration::MAX, |at| now.saturating_duration_since(at));
         if self.raise_at.is_some_and(|at| at <= now) {
             self.raise_at = None;
             self.too_big = self.ceiling + 1;
@@ -206,7 +207,11 @@ impl Prober {
 
     /// A probe was acknowledged. `false`: none of those that are waited for.
     pub(crate) fn on_acknowledged(&mut self, id: u32, now: Instant) -> bool {
-        let Some(at) = self.outstanding.iter().position(|(probe, _)| probe.id == id) else {
+        let Some(at) = self
+            .outstanding
+            .iter()
+            .position(|(probe, _)| probe.id == id)
+        else {
             return false;
         };
         let Some((Probe { size, .. }, sent)) = self.outstanding.remove(at) else {
@@ -270,7 +275,10 @@ impl Prober {
         self.tries = 0;
         let open = |size: &usize| (self.limit + 1..self.too_big).contains(size);
         let half = || (self.too_big - self.limit > STEP).then(|| (self.limit + self.too_big) / 2);
-        let candidate = [self.base, self.ceiling].into_iter().find(open).or_else(half);
+        let candidate = [self.base, self.ceiling]
+            .into_iter()
+            .find(open)
+            .or_else(half);
         match candidate {
             Some(candidate) => {
                 self.phase = Phase::Searching { candidate };
