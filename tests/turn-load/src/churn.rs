@@ -220,7 +220,7 @@ impl Churner {
                         }
                         Event::Lost { reason } => bail!("no allocation: {reason}"),
                         Event::NeedCredential => {
-                            bail!("the server does not accept user and password")
+                            bail!("the server does not accept the credential")
                         }
                         Event::PeerReady(_) => {}
                     }

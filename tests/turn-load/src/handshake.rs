@@ -73,7 +73,7 @@ impl Client {
                     None => self.done = true,
                 },
                 Event::Lost { reason } => bail!("no allocation: {reason}"),
-                Event::NeedCredential => bail!("the server does not accept user and password"),
+                Event::NeedCredential => bail!("the server does not accept the credential"),
                 Event::PeerReady(_) => {}
             }
         }

@@ -36,7 +36,7 @@ impl Histogram {
         let mut seen = 0;
         for (index, count) in self.buckets.iter().enumerate() {
             seen += count;
-            if seen >= wanted {
+            if seen >= wanted && index + 1 < self.buckets.len() {
                 return upper_end(index).min(self.greatest);
             }
         }

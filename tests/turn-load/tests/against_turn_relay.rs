@@ -126,7 +126,7 @@ fn a_wrong_password_and_a_silent_server_are_errors() -> Result<()> {
     let refused = command("load", &server, &["--password", "wrong"]).output()?;
     let error = String::from_utf8_lossy(&refused.stderr);
     ensure!(
-        !refused.status.success() && error.contains("user and password"),
+        !refused.status.success() && error.contains("credential"),
         "{error}"
     );
     // Bound, so that nobody else is there, and never read.

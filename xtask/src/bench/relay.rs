@@ -190,17 +190,15 @@ fn publish(book: &Book, verdicts: &[Verdict], file: &Path) -> Result<()> {
     write(&file.with_extension("svg"), &svg::chart(&charts(book)))
 }
 
-/// CPU per packet of every load with GSO, and what else has one number.
+/// CPU per packet, and what else has one number.
 fn charts(book: &Book) -> Vec<Group> {
     let mut groups = Vec::new();
     for flows in part::FLOWS {
-        for size in part::SIZES {
-            for direction in DIRECTIONS {
-                let load = Load::fast(flows, size, direction);
-                for load in [load, load.plain()] {
-                    let title = format!("{}: CPU per packet, ns", load.name());
-                    groups.extend(group(book, &load.name(), CPU, 1.0, title));
-                }
+        for direction in DIRECTIONS {
+            let (large, small) = part::SIZES.map(|size| Load::fast(flows, size, direction)).into();
+            for load in [large, large.plain(), small] {
+                let title = format!("{}: CPU per packet, ns", load.name());
+                groups.extend(group(book, &load.name(), CPU, 1.0, title));
             }
         }
     }
