@@ -21,8 +21,12 @@ pub const REALM: &str = "west";
 #[derive(Debug)]
 pub struct Relay {
     child: Child,
-    /// Where it listens, in the order of the flags.
+    /// Where it listens over UDP: IPv4, IPv6.
     pub listen: Vec<SocketAddr>,
+    /// Over TCP, likewise.
+    pub tcp: Vec<SocketAddr>,
+    /// Over TLS, likewise, with a certificate that nobody has to trust.
+    pub tls: Vec<SocketAddr>,
     admin: SocketAddr,
     directory: TempDir,
 }
@@ -33,9 +37,22 @@ impl Relay {
         let directory = tempfile::tempdir()?;
         let secret = directory.path().join("secret");
         std::fs::write(&secret, SECRET)?;
+        let made = rcgen::generate_simple_self_signed(vec!["relay.example".into()])?;
+        let (certificate, key) = (
+            directory.path().join("certificate.pem"),
+            directory.path().join("key.pem"),
+        );
+        std::fs::write(&certificate, made.cert.pem())?;
+        std::fs::write(&key, made.signing_key.serialize_pem())?;
         let log = directory.path().join("log");
         let child = Command::new(program("turn-relay"))
             .args(["--listen", "udp://127.0.0.1:0", "--listen", "udp://[::1]:0"])
+            .args(["--listen", "tcp://127.0.0.1:0", "--listen", "tcp://[::1]:0"])
+            .args(["--listen", "tls://127.0.0.1:0", "--listen", "tls://[::1]:0"])
+            .arg("--certificate-file")
+            .arg(certificate)
+            .arg("--key-file")
+            .arg(key)
             .args(["--admin", "127.0.0.1:0", "--realm", REALM])
             .args(["--user", &format!("{}:{}", USER.0, USER.1)])
             .arg("--auth-secret-file")
@@ -48,6 +65,8 @@ impl Relay {
         let mut relay = Self {
             child,
             listen: Vec::new(),
+            tcp: Vec::new(),
+            tls: Vec::new(),
             admin: ([127, 0, 0, 1], 0).into(),
             directory,
         };
@@ -56,6 +75,8 @@ impl Relay {
             Ok(relay.logged("admin port address=")?.pop())
         })?;
         relay.listen = relay.logged("listening address=udp://")?;
+        relay.tcp = relay.logged("listening address=tcp://")?;
+        relay.tls = relay.logged("listening address=tls://")?;
         wait::until_true("readiness", START, || {
             Ok(relay.get("/readyz")?.starts_with("HTTP/1.1 200"))
         })?;

@@ -1,5 +1,8 @@
 //! `turnutils_uclient`, coturn's test client, as Debian ships it, with `turnutils_peer` as the peer that sends all back.
+//! Over UDP, TCP (`-t`) and TLS (`-t -S`).
 //!
+//! Left out is what the relay does not serve: DONT-FRAGMENT (`-g`), TCP to peers (`-T`), DTLS (`-S` alone). `-R` and `-N`
+//! do not complete against coturn itself.
 //! Its allocations with both families (`-Z`) are left out: it asks for them with attribute 0x8032 of an old draft, which RFC
 //! 8656 made 0x8000.
 
@@ -53,10 +56,29 @@ fn free(ip: &str) -> Result<SocketAddr> {
 /// Sends messages and wants each of them back, and the relay to have counted each.
 fn all_come_back(ip: &str, flags: &[&str]) -> Result<()> {
     let relay = Relay::start()?;
+    all_come_back_from(&relay, "udp", &relay.listen, ip, flags)
+}
+
+/// The same over TCP and over TLS.
+fn all_come_back_over_streams(ip: &str, flags: &[&str]) -> Result<()> {
+    let relay = Relay::start()?;
+    let flags = [&["-t"], flags].concat();
+    all_come_back_from(&relay, "tcp", &relay.tcp, ip, &flags)?;
+    let relay = Relay::start()?;
+    let flags = [&["-S"], &flags[..]].concat();
+    all_come_back_from(&relay, "tls", &relay.tls, ip, &flags)
+}
+
+fn all_come_back_from(
+    relay: &Relay,
+    transport: &str,
+    listen: &[SocketAddr],
+    ip: &str,
+    flags: &[&str],
+) -> Result<()> {
     let address = free(ip)?;
     let _peer = Peer::start(address)?;
-    let server = relay
-        .listen
+    let server = listen
         .iter()
         .find(|listen| listen.is_ipv4() == address.is_ipv4())
         .context("a listener of the family")?;
@@ -76,7 +98,15 @@ fn all_come_back(ip: &str, flags: &[&str]) -> Result<()> {
     let all = format!("tot_send_msgs={total}, tot_recv_msgs={total}");
     ensure!(text.contains(&all), "not all came back: {text}");
     ensure!(text.contains("Total lost packets 0 "), "{text}");
-    relay.wait_for_relayed(total, total * LENGTH)
+    relay.wait_for_relayed(total, total * LENGTH)?;
+    for direction in ["to_peer", "to_client"] {
+        let labels = format!("transport=\"{transport}\",direction=\"{direction}\"");
+        relay.wait_for(&format!("client_packets_total{{{labels}}}"), |count| {
+            count == total
+        })?;
+    }
+    // Each connection ended, and its allocation with it, if the client did not end that first.
+    relay.wait_for("allocations", |count| transport == "udp" || count == 0)
 }
 
 fn user() -> [&'static str; 4] {
@@ -98,6 +128,29 @@ fn send_and_data_indications() -> Result<()> {
 fn channels_over_ipv6() -> Result<()> {
     let flags = [&user()[..], &["-x", "-c"]].concat();
     all_come_back("::1", &flags)
+}
+
+#[test]
+fn over_tcp_and_tls_with_pairs_of_ports() -> Result<()> {
+    all_come_back_over_streams("127.0.0.1", &user())
+}
+
+#[test]
+fn over_tcp_and_tls_with_indications() -> Result<()> {
+    let flags = [&user()[..], &["-s", "-c"]].concat();
+    all_come_back_over_streams("127.0.0.1", &flags)
+}
+
+#[test]
+fn over_tcp_and_tls_with_mandatory_padding() -> Result<()> {
+    let flags = [&user()[..], &["-c", "-D", "-B"]].concat();
+    all_come_back_over_streams("127.0.0.1", &flags)
+}
+
+#[test]
+fn over_tcp_and_tls_over_ipv6() -> Result<()> {
+    let flags = [&user()[..], &["-x", "-c"]].concat();
+    all_come_back_over_streams("::1", &flags)
 }
 
 #[test]

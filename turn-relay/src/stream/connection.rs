@@ -343,7 +343,10 @@ impl Connection {
 /// An empty vector for slices that live differently, in the same memory.
 fn emptied<'a>(mut slices: Vec<IoSlice<'_>>) -> Vec<IoSlice<'a>> {
     slices.clear();
-    slices.into_iter().map(|_| unreachable!("it is empty")).collect()
+    slices
+        .into_iter()
+        .map(|_| unreachable!("it is empty"))
+        .collect()
 }
 
 /// The number of bytes read; 0 if there are none.
