@@ -33,6 +33,7 @@ use crate::param::{
     param_reconfig_response::{ParamReconfigResponse, ReconfigResult},
     param_state_cookie::ParamStateCookie,
     param_supported_extensions::ParamSupportedExtensions,
+    param_uknown::ParamUnknown,
 };
 use crate::queue::{
     payload_queue::PayloadQueue,
@@ -226,6 +227,9 @@ pub struct Association {
     /// See [`recovery`]; `None` in an association that does as RFC 9260 section 7 says.
     recovery: Option<Box<Recovery>>,
     uses_recovery: bool,
+    /// RFC 9653: we would do without checksums, and the peer does, too.
+    zero_checksum: bool,
+    peer_zero_checksum: bool,
     /// All TSNs up to this one are abandoned, or acknowledged and free to be skipped.
     skippable: u32,
 
@@ -263,6 +267,24 @@ pub struct Association {
 
     // for testing
     pub(crate) ack_mode: AckMode,
+}
+
+/// Zero Checksum Acceptable, for SCTP over DTLS.
+/// [RFC 9653 section 4](https://www.rfc-editor.org/rfc/rfc9653#section-4)
+const ZERO_CHECKSUM_ACCEPTABLE: u16 = 0x8001;
+const SCTP_OVER_DTLS: [u8; 4] = [0, 0, 0, 1];
+
+fn zero_checksum_acceptable() -> ParamUnknown {
+    ParamUnknown::new(ZERO_CHECKSUM_ACCEPTABLE, &SCTP_OVER_DTLS)
+}
+
+fn accepts_zero_checksum(init: &ChunkInit) -> bool {
+    init.params.iter().any(|param| {
+        param
+            .as_any()
+            .downcast_ref::<ParamUnknown>()
+            .is_some_and(|param| param.is(ZERO_CHECKSUM_ACCEPTABLE, &SCTP_OVER_DTLS))
+    })
 }
 
 impl Default for Association {
@@ -325,6 +347,8 @@ impl Default for Association {
             timers: TimerTable::default(),
             recovery: None,
             uses_recovery: false,
+            zero_checksum: false,
+            peer_zero_checksum: false,
             skippable: 0,
 
             // Congestion control parameters
@@ -428,6 +452,7 @@ impl Association {
                 .recovery()
                 .map(|recovery| Box::new(Recovery::new(recovery, mtu))),
             uses_recovery: config.recovery().is_some(),
+            zero_checksum: config.zero_checksum(),
             skippable: tsn - 1,
             error: None,
 
@@ -449,6 +474,9 @@ impl Association {
                 ..Default::default()
             };
             init.set_supported_extensions();
+            if this.zero_checksum {
+                init.params.push(Box::new(zero_checksum_acceptable()));
+            }
 
             this.set_state(AssociationState::CookieWait);
             this.stored_init = Some(init);
@@ -1182,6 +1210,10 @@ impl Association {
         }
 
         init_ack.set_supported_extensions();
+        if self.zero_checksum {
+            init_ack.params.push(Box::new(zero_checksum_acceptable()));
+        }
+        self.peer_zero_checksum = self.zero_checksum && accepts_zero_checksum(i);
 
         outbound.chunks = vec![Box::new(init_ack)];
 
@@ -1242,6 +1274,7 @@ impl Association {
         self.timers.stop(Timer::T1Init);
         self.stored_init = None;
 
+        self.peer_zero_checksum = self.zero_checksum && accepts_zero_checksum(i);
         let mut cookie_param = None;
         for param in &i.params {
             if let Some(v) = param.as_any().downcast_ref::<ParamStateCookie>() {
@@ -2235,7 +2268,12 @@ impl Association {
         let mut buf = BytesMut::with_capacity(
             COMMON_HEADER_SIZE as usize + CHUNK_HEADER_SIZE + chunk.value_length() + 3,
         );
-        Packet::write_framed(&common_header, std::iter::once(chunk), &mut buf)?;
+        Packet::write_framed_with(
+            &common_header,
+            std::iter::once(chunk),
+            &mut buf,
+            self.peer_zero_checksum,
+        )?;
         Ok(buf.freeze())
     }
 
@@ -3180,10 +3218,11 @@ impl Association {
         // Second pass: marshal each datagram into the shared buffer.
         let mut buf = BytesMut::with_capacity(total_len);
         for (start, end) in bundles {
-            match Packet::write_framed(
+            match Packet::write_framed_with(
                 &common_header,
                 chunks[start..end].iter().map(|c| c as &dyn Chunk),
                 &mut buf,
+                self.peer_zero_checksum,
             ) {
                 Ok(_) => {
                     let plen = buf.len();
