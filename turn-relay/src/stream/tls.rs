@@ -180,21 +180,20 @@ impl Session {
         }
         let status = self.connection.process_tls_records(&mut self.tail);
         let (discard, written) = match status.state {
-            Ok(ConnectionState::WriteTraffic(mut traffic)) => {
-                let written = traffic
-                    .encrypt(plain, scratch)
-                    .map_err(|error| match error {
-                        EncryptError::InsufficientSize(_) => TlsError::TooLong,
-                        EncryptError::EncryptExhausted => TlsError::Exhausted,
-                    });
-                (status.discard, written?)
-            }
+            Ok(ConnectionState::WriteTraffic(mut traffic)) => loop {
+                match traffic.encrypt(plain, scratch) {
+                    Ok(written) => break (status.discard, written),
+                    Err(EncryptError::EncryptExhausted) => return Err(TlsError::Exhausted),
+                    // It had something to say before that.
+                    Err(EncryptError::InsufficientSize(error)) => {
+                        scratch.resize(error.required_size, 0);
+                    }
+                }
+            },
             Ok(_) => return Err(TlsError::Exhausted),
             Err(error) => return Err(TlsError::Rustls(error)),
         };
         self.tail.drain(..discard);
-        // An update of the keys that encrypting led to: what was encrypted needs it, and it was encrypted with the old.
-        self.settle(&mut nothing)?;
         self.wire.push(&scratch[..written]);
         Ok(())
     }
