@@ -26,7 +26,7 @@ pub(crate) struct Carrying<'s, 'p, 'b, 'd> {
 
 impl<'b, 'd: 'b> Carrying<'_, '_, 'b, 'd> {
     /// A batch from a listener.
-    pub(crate) fn from_clients(&mut self, index: usize, batch: &'d mut RecvBatch) -> Taken {
+    pub(crate) fn carry_clients(&mut self, index: usize, batch: &'d mut RecvBatch) -> Taken {
         let Some(listener) = self.listeners.get(index) else {
             return Taken::default();
         };
@@ -69,20 +69,20 @@ impl<'b, 'd: 'b> Carrying<'_, '_, 'b, 'd> {
     }
 
     /// A batch from the socket of a relayed address.
-    pub(crate) fn from_peers(&mut self, slot: usize, batch: &'d mut RecvBatch) -> Taken {
+    pub(crate) fn carry_peers(&mut self, slot: usize, batch: &'d mut RecvBatch) -> Taken {
         // It may have been closed since it was found ready.
         let Some((relay, socket)) = self.relays.at(slot) else {
             return Taken::default();
         };
         let (batch, taken) = fill(batch, socket.as_fd());
         for received in (0..taken.buffers).filter_map(|at| batch.get(at)) {
-            self.from_peer(relay, &received);
+            self.carry_peer(relay, &received);
         }
         taken
     }
 
     /// A batch from a socket that relayed addresses share.
-    pub(crate) fn from_shared(&mut self, index: usize, batch: &'d mut RecvBatch) -> Taken {
+    pub(crate) fn carry_shared(&mut self, index: usize, batch: &'d mut RecvBatch) -> Taken {
         let Some(socket) = self.relays.shared().get(index) else {
             return Taken::default();
         };
@@ -90,7 +90,7 @@ impl<'b, 'd: 'b> Carrying<'_, '_, 'b, 'd> {
         for received in (0..taken.buffers).filter_map(|at| batch.get(at)) {
             let relay = received.local.and_then(|ip| self.relays.at_address(ip));
             match relay {
-                Some(relay) => self.from_peer(relay, &received),
+                Some(relay) => self.carry_peer(relay, &received),
                 None => {
                     let dropped = &mut self.server.stats_mut().dropped;
                     dropped[DropReason::RelayClosed as usize] += received.count();
@@ -100,7 +100,7 @@ impl<'b, 'd: 'b> Carrying<'_, '_, 'b, 'd> {
         taken
     }
 
-    fn from_peer(&mut self, relay: RelayId, received: &Received<'d>) {
+    fn carry_peer(&mut self, relay: RelayId, received: &Received<'d>) {
         let peer = PeerAddr(received.source);
         let mut rest = Some(received.burst());
         while let Some(burst) = rest {

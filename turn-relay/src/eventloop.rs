@@ -57,6 +57,8 @@ pub(crate) struct EventLoop {
     shell: ShellStats,
     published: Arc<Published>,
     publish_at: Option<Instant>,
+    /// Room for answers that are sent together.
+    answers: Vec<(FiveTuple, Vec<u8>)>,
     io: Io,
 }
 
@@ -102,6 +104,7 @@ impl EventLoop {
             shell: ShellStats::default(),
             published,
             publish_at: None,
+            answers: Vec::new(),
             io,
         })
     }
@@ -195,11 +198,11 @@ impl EventLoop {
             let mut bytes = 0;
             for (batch, token) in recv.iter_mut().zip(&mut todo) {
                 let taken = if token < SHARED {
-                    carrying.from_clients(token as usize, batch)
+                    carrying.carry_clients(token as usize, batch)
                 } else if token < RELAYS {
-                    carrying.from_shared((token - SHARED) as usize, batch)
+                    carrying.carry_shared((token - SHARED) as usize, batch)
                 } else {
-                    carrying.from_peers((token - RELAYS) as usize, batch)
+                    carrying.carry_peers((token - RELAYS) as usize, batch)
                 };
                 if taken.more {
                     tokens.next_turn.push(token);
@@ -217,9 +220,16 @@ impl EventLoop {
     }
 
     fn drain_outputs(&mut self, now: Now, plan: &mut SendPlan) {
+        let mut answers = std::mem::take(&mut self.answers);
         while let Some(output) = self.server.poll_output() {
             match output {
-                Output::Answer { path, bytes } => self.answer(path, &bytes, plan),
+                Output::Answer { path, bytes } => match path.transport.connection() {
+                    None => answers.push((path, bytes)),
+                    Some(connection) => {
+                        let room = self.streams.answer(connection, &bytes);
+                        self.shell.answers_unsent += u64::from(!room);
+                    }
+                },
                 Output::OpenRelay { relay, address } => {
                     let opened = self.relays.open(relay, address).and_then(|socket| {
                         let Some(socket) = socket else {
@@ -240,22 +250,25 @@ impl EventLoop {
                 Output::CloseRelay { relay } => self.relays.close(relay),
             }
         }
+        if !answers.is_empty() {
+            self.send_answers(&answers, plan);
+            answers.clear();
+        }
+        self.answers = answers;
     }
 
-    fn answer(&mut self, path: FiveTuple, bytes: &[u8], plan: &mut SendPlan) {
-        if let Some(connection) = path.transport.connection() {
-            let room = self.streams.answer(connection, bytes);
-            self.shell.answers_unsent += u64::from(!room);
-            return;
-        }
-        let Some(listener) = listener_of(&self.listeners, path.server) else {
-            return;
-        };
+    /// Answers over UDP, as many as there are with one system call. Others go to their connections at once.
+    fn send_answers(&mut self, answers: &[(FiveTuple, Vec<u8>)], plan: &mut SendPlan) {
         let mut out = plan.start();
-        let parts = (&[][..], Payloads::one(bytes), 0);
-        let from = listener.source(path.server);
-        let socket = listener.socket.as_fd();
-        out.push(socket, path.client.0, from, Direction::ToClient, parts);
+        for (path, bytes) in answers {
+            let Some(listener) = listener_of(&self.listeners, path.server) else {
+                continue;
+            };
+            let parts = (&[][..], Payloads::one(bytes), 0);
+            let from = listener.source(path.server);
+            let socket = listener.socket.as_fd();
+            out.push(socket, path.client.0, from, Direction::ToClient, parts);
+        }
         let unsent = out.flush();
         let lost = unsent.blocked.iter().chain(&unsent.refused);
         self.shell.answers_unsent += lost.map(|lost| lost.packets).sum::<u64>();

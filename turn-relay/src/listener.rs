@@ -70,10 +70,23 @@ fn bind_one(address: ServerAddr, threads: u16, io: Io) -> io::Result<Vec<Listene
     }
     drop(alone);
     options.reuse_port = true;
-    (0..threads)
+    let listeners: io::Result<Vec<_>> = (0..threads)
         .map(|_| {
             let socket = udp::bind(address.0, &options)?;
             Ok(Listener { socket, address })
         })
-        .collect()
+        .collect();
+    let listeners = listeners?;
+    listeners
+        .iter()
+        .for_each(|listener| empty(&listener.socket));
+    Ok(listeners)
+}
+
+/// From here on the kernel gives a client always to the same socket: it chooses by the hash of both addresses, among
+/// sockets that stay the same. What came while they were still fewer may be with the wrong one; clients say it again.
+fn empty(socket: &UdpSocket) {
+    /// More than fit into its buffer.
+    const MOST: usize = 1 << 16;
+    (0..MOST).find(|_| socket.recv(&mut [0; 1]).is_err());
 }
