@@ -143,11 +143,24 @@ impl Gateway {
                 }
             }
             Input::Bind { link, bindings } => self.on_bind(link, &bindings, now),
+            Input::LinkOpened { link } => self.on_opened(link),
             Input::LinkClosed { link } => {
                 self.links.remove(link);
                 self.forwarder.remove_link(link, now);
             }
             Input::Shutdown => self.on_shutdown(),
+        }
+    }
+
+    /// A node has one link to an activator: earlier ones belonged to a process of it that is no more, or were given up.
+    fn on_opened(&mut self, opened: LinkKey) {
+        let Some(node) = self.links.get(opened).map(|record| record.node.clone()) else {
+            return;
+        };
+        let earlier = self.links.select(|record| record.node == node);
+        for link in earlier.into_iter().filter(|link| *link < opened) {
+            let reason = "the node opened another one".to_owned();
+            self.outputs.push_back(Output::Close { link, reason });
         }
     }
 

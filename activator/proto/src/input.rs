@@ -72,6 +72,11 @@ pub enum Input<'a> {
         /// What it asks for.
         bindings: Vec<document::Binding>,
     },
+    /// A link is open.
+    LinkOpened {
+        /// The link.
+        link: LinkKey,
+    },
     /// A link is over; it was closed by whichever side.
     LinkClosed {
         /// The link.

@@ -63,6 +63,27 @@ fn a_repeated_offer_makes_no_second_link() {
 }
 
 #[test]
+fn a_link_that_opens_ends_the_nodes_earlier_ones_and_nobody_elses() {
+    let mut world = World::new().with_footholds();
+    let mut answered = |from: &str, number| match world.offer(from, orders(number))[..] {
+        [Output::Answer { link, .. }] => link,
+        ref other => panic!("{other:?}"),
+    };
+    let (first, strange, second) = (
+        answered(APP, 1),
+        answered("west/workload/other", 1),
+        answered(APP, 2),
+    );
+    assert!(world.input(Input::LinkOpened { link: first }).is_empty());
+    assert!(world.input(Input::LinkOpened { link: strange }).is_empty());
+    let outputs = world.input(Input::LinkOpened { link: second });
+    let [Output::Close { link, .. }] = outputs[..] else {
+        panic!("{outputs:?}")
+    };
+    assert_eq!(link, first);
+}
+
+#[test]
 fn an_offer_to_an_earlier_instance_is_refused() {
     let mut world = World::new().with_footholds();
     let mut late = orders(1);

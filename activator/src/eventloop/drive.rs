@@ -225,6 +225,8 @@ impl EventLoop {
                             ms = now.saturating_duration_since(active.created).as_millis() as u64,
                             "link opened"
                         );
+                        self.gateway
+                            .handle_input(Input::LinkOpened { link: key }, now);
                     }
                 }
                 LinkEvent::Path(path) => {

@@ -3,6 +3,7 @@
 
 mod support;
 
+use bytes::BytesMut;
 use proptest::prelude::*;
 use support::*;
 use turn_types::message::{ALLOCATE, CHANNEL_BIND, CREATE_PERMISSION, REFRESH};
@@ -334,4 +335,47 @@ proptest! {
         world.hold = false;
         world.pass(seconds(30));
     }
+}
+
+#[test]
+fn what_arrives_together_leaves_together_without_its_headers() {
+    const OTHER: &str = "10.0.0.11:7000";
+    let mut world = World::allocated();
+    assert!(world.permit(PEER) && world.permit(OTHER));
+    world.settle();
+    // Three whole ones and a shorter, another peer's of the same length, nobody's, and the first peer's again.
+    let mut burst = Vec::new();
+    for (channel, byte, len) in [
+        (0x4000, 1, 96),
+        (0x4000, 2, 96),
+        (0x4000, 3, 96),
+        (0x4001, 4, 96),
+        (0x4777, 5, 96),
+        (0x4000, 6, 96),
+        (0x4000, 7, 40),
+    ] {
+        burst.extend(channel_data(channel, &vec![byte; len]));
+    }
+    let mut seen = Vec::new();
+    let dropped = world.client.stats().dropped;
+    let whole = BytesMut::from(&burst[..]);
+    world
+        .client
+        .handle_datagrams(world.now, whole, 100, |from, payload, segment| {
+            let firsts: Vec<_> = payload
+                .chunks(segment)
+                .map(|datagram| datagram[0])
+                .collect();
+            seen.push((from, payload.len(), segment, firsts));
+        });
+    assert_eq!(
+        seen,
+        [
+            (peer(PEER), 3 * 96, 96, vec![1, 2, 3]),
+            (peer(OTHER), 96, 96, vec![4]),
+            (peer(PEER), 96 + 40, 96, vec![6, 7]),
+        ]
+    );
+    assert_eq!(world.client.stats().dropped, dropped + 1);
+    assert_eq!(world.client.channel(peer(PEER), 3), Some(0x4000));
 }

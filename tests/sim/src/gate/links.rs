@@ -131,7 +131,11 @@ impl Gate {
                         );
                     }
                 }
-                LinkEvent::Step(Step::Open) => self.opened += 1,
+                LinkEvent::Step(Step::Open) => {
+                    self.opened += 1;
+                    self.gateway
+                        .handle_input(Input::LinkOpened { link: key }, now);
+                }
                 LinkEvent::Step(_) | LinkEvent::Path(_) | LinkEvent::Carrier(_) => {}
                 LinkEvent::Closed(reason) => closed = Some(reason),
             }
