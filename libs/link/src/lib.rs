@@ -1,9 +1,9 @@
 //! One link: a WebRTC session between a dns-signal (the offerer) and an activator (the answerer).
 //!
-//! The journey of a datagram, inward: [`Link::handle_datagram`] reads its first byte (RFC 7983). STUN goes to
-//! [`ice`], DTLS to [`dtls`], what DTLS opens goes to [`channels`] (SCTP and the two data channels), and comes
-//! out as [`LinkEvent::Frame`] or [`LinkEvent::Control`]. Outward: [`Link::send_frame`] → channels → DTLS → the
-//! nominated pair → [`Link::poll_transmit`].
+//! The journey of a datagram, inward: [`Link::handle_datagrams`] reads its first byte (RFC 7983). STUN goes to
+//! [`ice`], DTLS to [`dtls`], what DTLS opens goes to [`channels`] (SCTP and the two data channels), the rest to
+//! [`lane`]; it comes out as [`LinkEvent::Frame`] or [`LinkEvent::Control`]. Outward: [`Link::send_frame`] → lane, or
+//! channels → DTLS → the nominated pair → [`Link::poll_transmit`].
 //!
 //! **The drain law.** After every `handle_*`, `send_*`, `set_*` or `close` call [`Link::poll_event`] and
 //! [`Link::poll_transmit`] until they give `None`, then ask [`Link::poll_timeout`] when to wake.
