@@ -22,7 +22,7 @@ use super::svg::{self, Bar, Group};
 use crate::workspace::{cargo, root, target_directory};
 use crate::{packages, shell};
 use acceptance::Verdict;
-use contender::Setting;
+use contender::{Busy, Setting};
 use load::{CPU, DIRECTIONS, Lengths, Load};
 use part::Part;
 use results::Book;
@@ -54,7 +54,7 @@ pub(crate) struct Options {
     /// The core of clients and peers
     #[arg(long, default_value_t = 0, value_name = "CORE")]
     load_core: usize,
-    /// Run the one that is measured as a real-time process, on a machine that has other work, too
+    /// Run the one that is measured as a real-time process on cores that never idle: for a machine that has other work, too
     #[arg(long)]
     realtime: bool,
     /// Event loops of turn-relay [default: its own choice]
@@ -123,10 +123,12 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let file = directory_of_reports(options)?.join("relay.json");
     let mut book = Book::read(&file)?;
     let begin = Instant::now();
+    let busy = options.realtime.then(|| Busy::keep(&setting)).transpose()?;
     for part in parts {
         let measured = measure(part, &setting, options)?;
         book.parts.insert(part.to_string(), measured);
     }
+    drop(busy);
     let verdicts = acceptance::judge(&book);
     println!("\nWhat the project asks for");
     verdicts.iter().for_each(Verdict::print);

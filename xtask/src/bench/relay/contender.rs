@@ -109,6 +109,35 @@ pub(super) fn undisturbed(program: &Command, place: Option<&Setting>) -> Command
     command
 }
 
+/// Keeps the cores of the one that is measured from going idle and from taking up other work in between: a loop of the
+/// shell, which everything real-time interrupts at once. It ends with its value.
+#[derive(Debug)]
+pub(super) struct Busy(Child);
+
+impl Busy {
+    pub(super) fn keep(setting: &Setting) -> Result<Self> {
+        let mut spin = Command::new("taskset");
+        spin.args([
+            "-c",
+            &setting.relay_cores,
+            "sh",
+            "-c",
+            "while :; do :; done",
+        ]);
+        let child = undisturbed(&spin, None)
+            .spawn()
+            .context("starting a loop")?;
+        Ok(Self(child))
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 fn free_address() -> Result<SocketAddr> {
     let socket = UdpSocket::bind("127.0.0.1:0").context("a port on loopback")?;
     Ok(socket.local_addr()?)

@@ -209,6 +209,11 @@ fn latency_round(
     part: &mut results::Part,
 ) -> Result<()> {
     let contenders = start_all(setting)?;
+    // There are many runs, and tens of thousands of packets in each.
+    let lengths = Lengths {
+        warmup: lengths.warmup / 2,
+        run: lengths.run / 2,
+    };
     for direction in DIRECTIONS {
         let load = Load::fast(16, 1200, direction).plain();
         let mut half = Metrics::new();
