@@ -106,3 +106,17 @@ fn a_name_exported_twice_is_refused() {
         "{error}"
     );
 }
+
+#[test]
+fn the_carrier_can_be_chosen() {
+    let with = |carrier: &str| format!("{SAMPLE}\n[tunnel]\ncarrier = \"{carrier}\"\n");
+    assert_eq!(load(SAMPLE).unwrap().carrier, Carrier::Auto);
+    for carrier in [Carrier::Auto, Carrier::Datagram, Carrier::DataChannel] {
+        let checked = load(&with(&carrier.to_string())).unwrap();
+        assert_eq!(checked.carrier, carrier);
+    }
+    let error = refused(&with("pigeon"));
+    for part in ["tunnel.carrier", "pigeon", "data-channel"] {
+        assert!(error.contains(part), "{error}");
+    }
+}

@@ -49,6 +49,7 @@ fn a_good_file_is_read() {
     assert_eq!(config.dns.listen[1], address("[::1]:53"));
     assert_eq!(config.dns.upstreams, [address("203.0.113.53:53")]);
     assert_eq!(config.link.idle_timeout, Duration::from_secs(60));
+    assert_eq!(config.link.carrier.to_string(), "auto");
     assert_eq!(config.tunnel.pools.device().ipv4.to_string(), "198.18.0.1");
 }
 
@@ -124,6 +125,12 @@ fn a_wrong_value_is_named_with_file_line_field_and_remedy() {
             "\"60s\"",
             "\"0s\"",
             "dns-signal.toml:18: field `link.idle-timeout`: value `0s`: out of range; use 1s to 1day",
+        ),
+        (
+            "[link]",
+            "[link]\ncarrier = \"pigeon\"",
+            "dns-signal.toml:18: field `link.carrier`: value `pigeon`: not a carrier; use \"auto\", \"datagram\" or \
+             \"data-channel\"",
         ),
         (
             "mesh.internal",

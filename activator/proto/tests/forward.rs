@@ -5,14 +5,14 @@ mod support;
 
 use activator_proto::{
     Forwarder, Input, LinkKey, Output,
-    forward::{FromLink, FromTun},
+    forward::{FromLink, FromTun, fit_mss},
     stats::DropReason,
 };
 use support::{
     World, binding, offer, orders,
     packet::{self, ACK, RST, SYN, checked, frame, icmp, tcp, transport, udp},
 };
-use wire::frame::{Frame, Gso, GsoKind, Header, PartialChecksum};
+use wire::frame::{Frame, Gso, GsoKind, HEADER_LEN, Header, PartialChecksum};
 
 const APP: &str = "west/workload/app";
 const SIDECAR: &str = "198.18.0.1";
@@ -380,6 +380,22 @@ fn the_mss_is_kept_to_the_tunnels_mtu_both_ways() {
         .unwrap();
         assert_eq!(mss(&arrived), 512);
     }
+}
+
+#[test]
+fn the_mss_is_kept_to_what_the_path_carries() {
+    let syn = tcp((SIDECAR, 4000), (ORDERS, 8080), SYN, &[2, 4, 0x23, 0x00]);
+    for (mtu, most) in [(1_360, 1_320), (1_200, 1_160), (usize::MAX, 0x2300)] {
+        let mut frame = frame(&syn);
+        fit_mss(&mut frame, mtu);
+        let packet = &frame[HEADER_LEN..];
+        checked(packet);
+        assert_eq!(transport(packet)[22..24], u16::to_be_bytes(most));
+    }
+    let mut later = frame(&tcp((SIDECAR, 4000), (ORDERS, 8080), ACK, &[2, 4, 0x23, 0]));
+    let before = later.clone();
+    fit_mss(&mut later, 1_200);
+    assert_eq!(later, before, "only a SYN says it");
 }
 
 #[test]

@@ -87,28 +87,32 @@ impl Poller {
         Ok(self.ready > 0)
     }
 
-    /// Whether the last [`Self::poll`] found this descriptor ready, to be read or written.
+    /// Whether the last [`Self::poll`] or [`Self::readable`] found this descriptor ready, to be read or written.
     pub fn is_ready(&self, descriptor: impl AsFd) -> bool {
         let key = key(descriptor.as_fd());
         let ready = self.events.get(..self.ready).unwrap_or_default();
         ready.iter().any(|event| event.data() == key)
     }
 
-    /// Resolves when [`Self::poll`] may find something. Cancel safe.
+    /// As [`Self::poll`], but waits until there is something. Cancel safe.
     ///
     /// # Errors
     ///
     /// Only when the runtime is going away.
     pub async fn readable(&mut self) -> io::Result<()> {
+        self.ready = 0;
         loop {
             // What became ready after this is noticed: the note that is cleared is older.
             let mut noted = self.epoll.readable_mut().await?;
             let epoll = &noted.get_inner().0;
-            let mut any = [EpollEvent::empty()];
-            if !matches!(epoll.wait(&mut any, EpollTimeout::ZERO), Ok(0)) {
-                return Ok(());
+            match epoll.wait(&mut self.events, EpollTimeout::ZERO) {
+                Ok(0) => noted.clear_ready(),
+                Err(nix::Error::EINTR) => {}
+                result => {
+                    self.ready = result?;
+                    return Ok(());
+                }
             }
-            noted.clear_ready();
         }
     }
 }

@@ -4,6 +4,7 @@ use std::io;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
+use rtnetlink::packet_route::address::AddressHeaderFlags;
 use rtnetlink::packet_route::route::{RouteProtocol, RouteScope};
 use rtnetlink::{Handle, LinkUnspec, RouteMessageBuilder};
 use thiserror::Error;
@@ -91,10 +92,12 @@ async fn apply(
         config.mtu
     )))?;
     for address in &config.addresses {
-        let add = handle
+        let mut add = handle
             .address()
             .add(index, address.addr(), address.prefix_len())
             .replace();
+        // Nobody else is on it, and an address that is still being probed cannot be bound (RFC 4862 section 5.4).
+        add.message_mut().header.flags |= AddressHeaderFlags::Nodad;
         let result = add
             .execute()
             .await

@@ -4,13 +4,11 @@
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
+use net::Poller;
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use turnpike_tun::{Device, TunConfig};
 use wire::frame::{Frame, Gso, GsoKind, HEADER_LEN, Header, MAX_FRAME_LEN, PartialChecksum};
@@ -61,11 +59,10 @@ struct Seen {
 /// Sends back what arrives, with the addresses exchanged; the ports stay.
 async fn mirror(device: Arc<Device>, seen: Arc<Seen>) {
     let mut buffer = vec![0; MAX_FRAME_LEN];
-    let descriptor = device.as_fd().try_clone_to_owned().unwrap();
-    let watched = AsyncFd::try_with_interest(descriptor, Interest::READABLE).unwrap();
+    let mut poller = Poller::new().unwrap();
+    poller.watch(&*device, false).unwrap();
     loop {
-        let mut noted = watched.readable().await.unwrap();
-        noted.clear_ready();
+        poller.readable().await.unwrap();
         while let Ok(len) = device.try_recv(&mut buffer) {
             let frame = Frame::decode(&buffer[..len]).unwrap();
             let (header, layout) = (frame.header, *frame.packet.layout());
