@@ -1,20 +1,27 @@
 //! Programs that are not ours, against the real binaries.
 //!
-//! They need the release binaries, whose directory `TURNPIKE_BIN_DIR` names, and Debian's `coturn` for its clients;
-//! `cargo xtask test` sees to both. A test without them fails; none skips.
+//! Against [`relay`]: TURN clients. Against an activator in the lab, in the place of a [`workload`]: WebRTC peers, of
+//! which each opens a link and moves 100 MB through it ([`echo`], [`chromium`]).
+//!
+//! They need the release binaries, whose directory `TURNPIKE_BIN_DIR` names, Debian's `coturn` for its clients and its
+//! `chromium`, and root for the lab; `cargo xtask test` sees to all of it. A test without them fails; none skips.
 #![forbid(unsafe_code)]
 
 pub mod relay;
+pub mod workload;
+pub mod sdp;
+pub mod control;
+pub mod echo;
+pub mod chromium;
 
 use std::env;
 use std::path::PathBuf;
 
-/// Where one of our programs is.
+/// Where our programs are.
 #[must_use]
-pub fn program(name: &str) -> PathBuf {
+pub fn binaries() -> PathBuf {
     let binaries = env::var_os("TURNPIKE_BIN_DIR").map(PathBuf::from);
-    let binaries = binaries.expect(
+    binaries.expect(
         "TURNPIKE_BIN_DIR must name the directory of the release binaries: `cargo xtask test` sets it",
-    );
-    binaries.join(name)
+    )
 }

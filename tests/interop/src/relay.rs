@@ -1,6 +1,6 @@
 //! A `turn-relay` on loopback, and its counters.
 
-use crate::program;
+use crate::binaries;
 use anyhow::{Context as _, Result, bail, ensure};
 use lab::wait;
 use std::fs::File;
@@ -45,7 +45,7 @@ impl Relay {
         std::fs::write(&certificate, made.cert.pem())?;
         std::fs::write(&key, made.signing_key.serialize_pem())?;
         let log = directory.path().join("log");
-        let child = Command::new(program("turn-relay"))
+        let child = Command::new(binaries().join("turn-relay"))
             .args(["--listen", "udp://127.0.0.1:0", "--listen", "udp://[::1]:0"])
             .args(["--listen", "tcp://127.0.0.1:0", "--listen", "tcp://[::1]:0"])
             .args(["--listen", "tls://127.0.0.1:0", "--listen", "tls://[::1]:0"])

@@ -1,0 +1,187 @@
+//! Headless Chromium with one blank page, driven over the
+//! [DevTools protocol](https://chromedevtools.github.io/devtools-protocol/): JSON between NUL bytes, on the browser's file
+//! descriptors 3 and 4 (`--remote-debugging-pipe`).
+
+use anyhow::{Context as _, Result, bail, ensure};
+use lab::{Lab, netns, wait};
+use serde_json::{Value, json};
+use std::fs::File;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::path::PathBuf;
+use std::process::{Child, ChildStdin, ChildStdout, Stdio};
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// What a test may wait for one answer of the browser.
+const PATIENCE: Duration = Duration::from_secs(50);
+const END: Duration = Duration::from_secs(5);
+
+const FLAGS: [&str; 13] = [
+    "--headless=new",
+    "--no-sandbox",
+    "--remote-debugging-pipe",
+    // Host candidates are addresses, not names that only multicast DNS knows.
+    "--disable-features=WebRtcHideLocalIpsWithMdns",
+    "--disable-gpu",
+    "--disable-dev-shm-usage",
+    "--disable-extensions",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-background-timer-throttling",
+    "--disable-renderer-backgrounding",
+    "--no-first-run",
+    "--mute-audio",
+];
+
+/// A browser in a host of a lab. It ends, with all its processes, when this is dropped.
+#[derive(Debug)]
+pub struct Chromium {
+    child: Child,
+    stdin: Option<ChildStdin>,
+    messages: mpsc::Receiver<Value>,
+    namespace: String,
+    profile: PathBuf,
+    session: String,
+    last_id: u64,
+}
+
+impl Chromium {
+    /// Starts it and attaches to a blank page.
+    pub fn start(lab: &Lab, host: &str) -> Result<Self> {
+        let profile = lab.files().root().join("chromium");
+        let log = File::create(lab.files().root().join("log/chromium.log"))?;
+        // Its descriptors 3 and 4 are our pipes; nothing else of it reads or writes them.
+        let mut child = lab
+            .command(host, "sh")?
+            .args([
+                "-c",
+                r#"exec "$@" 3<&0 4>&1 </dev/null >&2"#,
+                "sh",
+                "chromium",
+            ])
+            .args(FLAGS)
+            .arg(format!("--user-data-dir={}", profile.display()))
+            .arg("about:blank")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(log)
+            .spawn()
+            .context("starting chromium")?;
+        let stdin = child.stdin.take();
+        let stdout = child.stdout.take().context("its descriptor 4")?;
+        let (sender, messages) = mpsc::channel();
+        thread::spawn(move || read(stdout, &sender));
+        let mut chromium = Self {
+            child,
+            stdin,
+            messages,
+            namespace: lab.namespace(host),
+            profile,
+            session: String::new(),
+            last_id: 0,
+        };
+        chromium.attach().with_context(|| {
+            let log = lab.files().root().join("log/chromium.log");
+            let said = std::fs::read_to_string(log).unwrap_or_default();
+            format!("chromium (of Debian's package of that name) said: {said}")
+        })?;
+        Ok(chromium)
+    }
+
+    fn attach(&mut self) -> Result<()> {
+        let made = self.call("Target.createTarget", &json!({"url": "about:blank"}))?;
+        let attach = json!({"targetId": made["targetId"], "flatten": true});
+        let attached = self.call("Target.attachToTarget", &attach)?;
+        let session = attached["sessionId"].as_str().context("a session")?;
+        self.session = session.to_owned();
+        Ok(())
+    }
+
+    /// Evaluates JavaScript in the page, waits for what it promises, and gives that back.
+    pub fn evaluate(&mut self, expression: &str) -> Result<Value> {
+        let what = json!({
+            "expression": expression,
+            "awaitPromise": true,
+            "returnByValue": true,
+        });
+        let mut answer = self.call("Runtime.evaluate", &what)?;
+        if let Some(thrown) = answer.get("exceptionDetails") {
+            let text = thrown["exception"]["description"].as_str();
+            bail!("the page threw {}", text.unwrap_or(&thrown.to_string()));
+        }
+        Ok(answer["result"]["value"].take())
+    }
+
+    fn call(&mut self, method: &str, parameters: &Value) -> Result<Value> {
+        self.last_id += 1;
+        let id = self.last_id;
+        let mut message = json!({"id": id, "method": method, "params": parameters});
+        if !self.session.is_empty() {
+            message["sessionId"] = json!(self.session);
+        }
+        let mut bytes = serde_json::to_vec(&message)?;
+        bytes.push(0);
+        let stdin = self.stdin.as_mut().context("its descriptor 3")?;
+        stdin.write_all(&bytes).context("writing to the browser")?;
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let received = self.messages.recv_timeout(left);
+            let mut message = received.with_context(|| format!("no answer to {method}"))?;
+            if message["id"] == id {
+                ensure!(message["error"].is_null(), "{method}: {}", message["error"]);
+                return Ok(message["result"].take());
+            }
+        }
+    }
+
+    /// Whatever of it still runs in its namespace: it has many processes, and each names the profile.
+    fn processes(&self) -> Result<Vec<u32>> {
+        let profile = self.profile.display().to_string();
+        let mut all = netns::processes(&self.namespace)?;
+        all.retain(|pid| {
+            let command = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            String::from_utf8_lossy(&command).contains(&profile)
+        });
+        Ok(all)
+    }
+}
+
+impl Drop for Chromium {
+    fn drop(&mut self) {
+        // It ends by itself when its descriptor 3 does.
+        drop(self.stdin.take());
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        let ended = wait::until_true("the browser's processes to end", END, || {
+            let left = self.processes()?;
+            for pid in &left {
+                lab::process::send(*pid, nix::sys::signal::Signal::SIGKILL)?;
+            }
+            Ok(left.is_empty())
+        });
+        if let Err(error) = ended {
+            eprintln!("{error:#}");
+        }
+    }
+}
+
+fn read(stdout: ChildStdout, sender: &mpsc::Sender<Value>) {
+    let mut reader = BufReader::new(stdout);
+    let mut message = Vec::new();
+    loop {
+        message.clear();
+        match reader.by_ref().read_until(0, &mut message) {
+            Ok(length) if length > 0 => {}
+            _ => return,
+        }
+        message.pop();
+        // What is no answer is an event, and nobody waits for it.
+        if let Ok(value) = serde_json::from_slice(&message)
+            && sender.send(value).is_err()
+        {
+            return;
+        }
+    }
+}
