@@ -92,7 +92,8 @@ impl Channels {
             .with_max_num_inbound_streams(16)
             .with_max_num_outbound_streams(16)
             .with_timer_config(timers)
-            .with_recovery(RecoveryConfig::default());
+            .with_recovery(RecoveryConfig::default())
+            .with_zero_checksum(true);
         let most = max_payload_size_for_mtu(config.sctp_mtu);
         let mut endpoint_config = EndpointConfig::new();
         endpoint_config.max_payload_size(most);

@@ -62,6 +62,7 @@ pub struct TransportConfig {
     max_num_inbound_streams: u16,
     timer_config: TimerConfig,
     recovery: Option<RecoveryConfig>,
+    zero_checksum: bool,
 }
 
 impl Default for TransportConfig {
@@ -74,6 +75,7 @@ impl Default for TransportConfig {
             max_num_inbound_streams: u16::MAX,
             timer_config: TimerConfig::default(),
             recovery: None,
+            zero_checksum: false,
         }
     }
 }
@@ -126,6 +128,18 @@ impl TransportConfig {
     /// How loss is recovered from, if not by RFC 9260 section 7.
     pub fn recovery(&self) -> Option<RecoveryConfig> {
         self.recovery
+    }
+
+    /// Tells the peer that packets may come without a checksum, because what is below (DTLS) vouches for them, and leaves
+    /// it out towards a peer that says the same. [RFC 9653](https://www.rfc-editor.org/rfc/rfc9653)
+    pub fn with_zero_checksum(mut self, value: bool) -> Self {
+        self.zero_checksum = value;
+        self
+    }
+
+    /// Whether packets may go without a checksum.
+    pub fn zero_checksum(&self) -> bool {
+        self.zero_checksum
     }
 
     /// The configured SCTP port.

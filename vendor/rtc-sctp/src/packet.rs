@@ -70,6 +70,12 @@ pub struct PartialDecode {
 
 impl PartialDecode {
     pub(crate) fn unmarshal(raw: &Bytes) -> Result<Self> {
+        Self::unmarshal_with(raw, false)
+    }
+
+    /// With `zero_checksum`, a checksum of 0 is as good as the right one, but for INIT
+    /// ([RFC 9653 section 5.3](https://www.rfc-editor.org/rfc/rfc9653#section-5.3)).
+    pub(crate) fn unmarshal_with(raw: &Bytes, zero_checksum: bool) -> Result<Self> {
         if raw.len() < PACKET_HEADER_SIZE {
             return Err(Error::ErrPacketRawTooSmall);
         }
@@ -80,9 +86,10 @@ impl PartialDecode {
         let destination_port = reader.get_u16();
         let verification_tag = reader.get_u32();
         let their_checksum = reader.get_u32_le();
-        let our_checksum = generate_packet_checksum(raw);
+        let is_init = raw.get(PACKET_HEADER_SIZE) == Some(&CT_INIT.0);
+        let unchecked = zero_checksum && their_checksum == 0 && !is_init;
 
-        if their_checksum != our_checksum {
+        if !unchecked && their_checksum != generate_packet_checksum(raw) {
             return Err(Error::ErrChecksumMismatch);
         }
 
@@ -321,6 +328,16 @@ impl Packet {
         chunks: impl Iterator<Item = &'a dyn Chunk>,
         writer: &mut BytesMut,
     ) -> Result<usize> {
+        Self::write_framed_with(common_header, chunks, writer, false)
+    }
+
+    /// With `zero_checksum`, the checksum is left out (RFC 9653).
+    pub(crate) fn write_framed_with<'a>(
+        common_header: &CommonHeader,
+        chunks: impl Iterator<Item = &'a dyn Chunk>,
+        writer: &mut BytesMut,
+        zero_checksum: bool,
+    ) -> Result<usize> {
         let start = writer.len();
 
         // Populate static headers
@@ -344,6 +361,10 @@ impl Packet {
             if padding_needed != 0 {
                 writer.put_bytes(0, padding_needed);
             }
+        }
+
+        if zero_checksum {
+            return Ok(writer.len());
         }
 
         // CRC-32C over the whole packet, checksum field still zero.

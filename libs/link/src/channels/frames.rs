@@ -116,3 +116,55 @@ impl Joiner {
         self.arrival.trim();
     }
 }
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    /// A frame of a TCP packet over IPv4 of `length` bytes, to be cut at 1 348, with a partial checksum.
+    pub(in super::super) fn tcp(length: usize) -> Vec<u8> {
+        let mut packet = vec![0; length];
+        packet[..12].copy_from_slice(&[0x45, 0, 0, 0, 0, 9, 0x40, 0, 64, 6, 0, 0]);
+        packet[2..4].copy_from_slice(&(length as u16).to_be_bytes());
+        packet[12..20].copy_from_slice(&[10, 0, 0, 1, 10, 0, 0, 2]);
+        // Sequence number 1, 32 bytes of header, ACK.
+        packet[27] = 1;
+        packet[32..34].copy_from_slice(&[0x80, 0x10]);
+        for (index, byte) in packet[52..].iter_mut().enumerate() {
+            *byte = (index % 251) as u8;
+        }
+        let gso = (length > 1_400).then_some(Gso {
+            kind: GsoKind::TcpV4,
+            ecn: false,
+            size: 1_348,
+        });
+        let header = Header {
+            gso,
+            partial_checksum: Some(PartialChecksum {
+                start: 20,
+                offset: 16,
+            }),
+            headers_len: if gso.is_some() { 52 } else { 0 },
+        };
+        [&header.encode()[..], &packet].concat()
+    }
+
+    /// What TCP carries in a frame.
+    pub(in super::super) fn payload(frame: &[u8]) -> &[u8] {
+        let frame = Frame::decode(frame).expect("a frame");
+        &frame.packet.bytes()[52..]
+    }
+
+    #[test]
+    fn what_cannot_be_cut_goes_as_it_is() {
+        for frame in [vec![0; 2_000], vec![0x11; 5_000], Vec::new()] {
+            let mut sent = Vec::new();
+            let done: Result<(), ()> = cut(&frame, 1_372, |message| {
+                sent.push(message.clone());
+                Ok(())
+            });
+            assert!(done.is_ok());
+            assert_eq!(sent, [frame]);
+        }
+    }
+}

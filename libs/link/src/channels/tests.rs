@@ -127,6 +127,97 @@ fn checksum(packet: &mut [u8]) {
     packet[8..12].copy_from_slice(&(!crc).to_le_bytes());
 }
 
+/// Every packet that `ends[0]` sends for a frame, with a checksum or without.
+fn checksums(ends: &mut [Channels; 2], now: Instant) -> Vec<bool> {
+    ends[0].send_frame(&[7; 1_000], now).expect("room");
+    let packets = ends[0].poll_packets(now).expect("a packet");
+    packets
+        .iter()
+        .map(|packet| packet[8..12] != [0; 4])
+        .collect()
+}
+
+#[test]
+fn checksums_are_left_out_only_towards_a_peer_that_says_so() {
+    let (mut ends, now) = open();
+    assert_eq!(checksums(&mut ends, now), [false]);
+
+    let (config, now) = (LinkConfig::default(), Instant::now());
+    let mut ends = [LinkRole::Offerer, LinkRole::Answerer].map(|role| Channels::new(role, &config));
+    // A peer like any browser's: it says nothing about checksums, and sends them.
+    let transport = std::mem::take(&mut ends[1].transport).with_zero_checksum(false);
+    let server = ServerConfig::new(transport);
+    ends[1].endpoint.set_server_config(Some(Arc::new(server)));
+    ends[0].start(now).expect("started");
+    exchange(&mut ends, now);
+    assert!(ends.iter().all(Channels::is_open));
+    assert_eq!(checksums(&mut ends, now), [true]);
+    // And it takes none without.
+    let dropped = ends[1].dropped;
+    let mut packet = vec![0x5a; 64];
+    packet[8..12].fill(0);
+    ends[1].handle_packet(Bytes::from(packet), now);
+    assert_eq!(ends[1].dropped, dropped + 1);
+}
+
+#[test]
+fn a_frame_is_cut_into_messages_of_one_packet_and_arrives_as_one() {
+    let (mut ends, now) = open();
+    for length in [1_400, 16_000, 64_000] {
+        let sent = super::frames::tests::tcp(length);
+        ends[0].send_frame(&sent, now).expect("room");
+        // The window holds less than the longest at first: acknowledgments go back in between.
+        let (mut packets, mut moved) = (0, true);
+        while moved {
+            moved = false;
+            for from in [0, 1] {
+                for packet in ends[from].poll_packets(now).unwrap_or_default() {
+                    moved = true;
+                    assert!(packet.len() <= LinkConfig::default().sctp_mtu as usize);
+                    packets += usize::from(from == 0 && packet.len() > 100);
+                    ends[1 - from].handle_packet(packet, now);
+                }
+            }
+        }
+        assert_eq!(packets, (length - 52_usize).div_ceil(1_308));
+        let got = ends[1].finish().expect("a frame");
+        let (sent, got) = (
+            super::frames::tests::payload(&sent),
+            super::frames::tests::payload(&got),
+        );
+        assert_eq!(sent, got);
+    }
+}
+
+#[test]
+fn what_is_lost_on_ip_is_not_sent_again_and_holds_nothing_up() {
+    let (mut ends, mut now) = open();
+    for round in 0..20_u8 {
+        ends[0].send_frame(&[round; 600], now).expect("room");
+        let packets = ends[0].poll_packets(now).expect("packets");
+        if round % 4 != 1 {
+            for packet in packets {
+                ends[1].handle_packet(packet, now);
+            }
+        }
+        exchange(&mut ends, now);
+        now += Duration::from_millis(20);
+        for end in &mut ends {
+            end.handle_timeout(now);
+        }
+        exchange(&mut ends, now);
+    }
+    let arrived: Vec<u8> = std::iter::from_fn(|| ends[1].poll_event())
+        .map(|event| match event {
+            ChannelEvent::Frame(frame) => frame[0],
+            _ => panic!("no frame"),
+        })
+        .collect();
+    let expected: Vec<u8> = (0..20).filter(|round| round % 4 != 1).collect();
+    assert_eq!(arrived, expected);
+    assert_eq!(ends[0].queue().0, 0);
+}
+
 #[test]
 fn packets_of_a_peer_that_means_harm_do_not_panic() {
     let mut state = 0x1234_5678_9abc_def1_u64;

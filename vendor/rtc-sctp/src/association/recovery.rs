@@ -242,22 +242,24 @@ impl Recovery {
         }
         if seen.lost * 4 > sent {
             self.bad_intervals += 1;
-            if self.bad_intervals >= BAD_INTERVALS {
+            if self.limited || self.bad_intervals >= BAD_INTERVALS {
                 self.limited = true;
                 let rtt = srtt.min(self.min_rtt * 2);
-                let delivered = seen.arrived_bytes as f64 * rtt.as_secs_f64() / passed.as_secs_f64();
+                let delivered =
+                    seen.arrived_bytes as f64 * rtt.as_secs_f64() / passed.as_secs_f64();
                 self.window = (delivered as u32).max(INITIAL_PACKETS * self.mtu);
             }
-        } else {
-            self.bad_intervals = 0;
-            if self.limited {
-                self.window = (self.window + self.window / 4).min(self.config.window_max);
-                self.limited = self.window < self.config.window_max;
-            }
+            return;
+        }
+        self.bad_intervals = 0;
+        // Between a tenth and a quarter it stays as it is: a path may lose that by itself.
+        if self.limited && seen.lost * 10 < sent {
+            self.window = (self.window + self.window / 4).min(self.config.window_max);
+            self.limited = self.window < self.config.window_max;
         }
     }
 
-    /// Whether a packet with DATA is answered at once. `new_gap`: it arrived behind something that is missing.
+    /// Counts a packet with DATA; whether it is answered at once.
     pub(crate) fn wants_sack(&mut self) -> bool {
         self.packets += 1;
         self.unsacked += 1;
@@ -271,7 +273,10 @@ impl Recovery {
 
     /// Whether `tsn` shows a gap that was not known: neither the next of those seen, nor one from before.
     pub(crate) fn opens_gap(&mut self, tsn: u32, cumulative: u32) -> bool {
-        let highest = self.highest_seen.filter(|h| sna32gt(*h, cumulative)).unwrap_or(cumulative);
+        let highest = self
+            .highest_seen
+            .filter(|h| sna32gt(*h, cumulative))
+            .unwrap_or(cumulative);
         if sna32gt(tsn, highest) {
             self.highest_seen = Some(tsn);
             tsn != highest.wrapping_add(1)
@@ -546,7 +551,10 @@ impl Association {
         if !self.use_forward_tsn {
             return;
         }
-        if sna32lt(self.advanced_peer_tsn_ack_point, self.cumulative_tsn_ack_point) {
+        if sna32lt(
+            self.advanced_peer_tsn_ack_point,
+            self.cumulative_tsn_ack_point,
+        ) {
             self.advanced_peer_tsn_ack_point = self.cumulative_tsn_ack_point;
             self.fwd_tsn_stream_map.clear();
         }
@@ -557,7 +565,8 @@ impl Association {
             recovery.forwarded = None;
             return;
         }
-        let wait = recovery.srtt.unwrap_or(recovery.config.rto_initial) + recovery.config.sack_delay;
+        let wait =
+            recovery.srtt.unwrap_or(recovery.config.rto_initial) + recovery.config.sack_delay;
         let again = recovery
             .forwarded
             .is_none_or(|(said, at)| said != point || now >= at + wait);
@@ -634,12 +643,18 @@ impl Association {
 
     /// Starts T3 for what is on the way, if it is not running.
     pub(super) fn arm_probe(&mut self, now: Instant) {
-        let Some(recovery) = &self.recovery else { return };
-        let waits = sna32gt(self.advanced_peer_tsn_ack_point, self.cumulative_tsn_ack_point);
+        let Some(recovery) = &self.recovery else {
+            return;
+        };
+        let waits = sna32gt(
+            self.advanced_peer_tsn_ack_point,
+            self.cumulative_tsn_ack_point,
+        );
         if (recovery.flying > 0 || !recovery.to_resend.is_empty() || waits)
             && self.timers.get(Timer::T3RTX).is_none()
         {
-            self.timers.set(Timer::T3RTX, Some(now + recovery.probe_timeout()));
+            self.timers
+                .set(Timer::T3RTX, Some(now + recovery.probe_timeout()));
         }
     }
 
@@ -650,7 +665,9 @@ impl Association {
         };
         let mut chunks = Vec::new();
         while let Some(&tsn) = recovery.to_resend.front() {
-            let index = tsn.wrapping_sub(self.cumulative_tsn_ack_point).wrapping_sub(1) as usize;
+            let index = tsn
+                .wrapping_sub(self.cumulative_tsn_ack_point)
+                .wrapping_sub(1) as usize;
             let lost = recovery
                 .sent
                 .get_mut(index)
@@ -664,7 +681,8 @@ impl Association {
                 continue;
             };
             let bytes = sent.bytes as usize;
-            let has_room = recovery.flying == 0 || recovery.flying + bytes <= recovery.window as usize;
+            let has_room =
+                recovery.flying == 0 || recovery.flying + bytes <= recovery.window as usize;
             if !has_room && !(recovery.probe_due && chunks.is_empty()) {
                 break;
             }

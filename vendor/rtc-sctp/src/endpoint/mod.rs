@@ -54,6 +54,8 @@ pub struct Endpoint {
     ///
     /// Equivalent to a `ServerConfig.accept_buffer` of `0`, but can be changed after the endpoint is constructed.
     reject_new_associations: bool,
+    /// An association of this endpoint told its peer that checksums may be left out.
+    zero_checksum: bool,
 }
 
 impl fmt::Debug for Endpoint {
@@ -87,6 +89,7 @@ impl Endpoint {
             associations: Slab::new(),
             local_cid_generator: (endpoint_config.aid_generator_factory.as_ref())(),
             reject_new_associations: false,
+            zero_checksum: false,
             endpoint_config,
             server_config,
         }
@@ -118,7 +121,7 @@ impl Endpoint {
         ecn: Option<EcnCodepoint>,
         data: Bytes,
     ) -> Option<(AssociationHandle, DatagramEvent)> {
-        let partial_decode = match PartialDecode::unmarshal(&data) {
+        let partial_decode = match PartialDecode::unmarshal_with(&data, self.zero_checksum) {
             Ok(x) => x,
             Err(err) => {
                 trace!("malformed header: {}", err);
@@ -274,6 +277,7 @@ impl Endpoint {
         transport_config: Arc<TransportConfig>,
     ) -> (AssociationHandle, Association) {
         let server = server_config.is_some();
+        self.zero_checksum |= transport_config.zero_checksum();
         let conn = Association::new(
             server_config,
             transport_config,

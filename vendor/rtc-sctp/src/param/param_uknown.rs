@@ -64,3 +64,16 @@ impl Param for ParamUnknown {
         Box::new(self.clone())
     }
 }
+
+impl ParamUnknown {
+    pub(crate) fn new(typ: u16, value: &'static [u8]) -> Self {
+        Self {
+            typ,
+            value: Bytes::from_static(value),
+        }
+    }
+
+    pub(crate) fn is(&self, typ: u16, value: &[u8]) -> bool {
+        self.typ == typ && self.value[..] == *value
+    }
+}

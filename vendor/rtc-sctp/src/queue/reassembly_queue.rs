@@ -180,7 +180,7 @@ impl Chunks {
                 //   used by the receiver to reassemble the message.  This means that the
                 //   TSNs for each fragment of a fragmented user message MUST be strictly
                 //   sequential.
-                if c.tsn != last_tsn + 1 {
+                if c.tsn != last_tsn.wrapping_add(1) {
                     // mid or end fragment is missing
                     return false;
                 }
@@ -237,6 +237,14 @@ impl ReassemblyQueue {
             // First, insert into unordered_chunks array
             //atomic.AddUint64(&r.n_bytes, uint64(len(chunk.userData)))
             self.n_bytes += chunk.user_data.len();
+            if chunk.beginning_fragment && chunk.ending_fragment {
+                // A whole message waits for nothing, and need not be looked for among what does.
+                let arrival = self.next_arrival;
+                self.next_arrival += 1;
+                let whole = Chunks::new(arrival, 0, chunk.payload_type, vec![chunk]);
+                self.unordered.push_back(whole);
+                return true;
+            }
             let idx = self
                 .unordered_chunks
                 .partition_point(|c| sna32lt(c.tsn, chunk.tsn));
@@ -305,7 +313,7 @@ impl ReassemblyQueue {
             }
 
             // Check if contiguous in TSN
-            if c.tsn != last_tsn + 1 {
+            if c.tsn != last_tsn.wrapping_add(1) {
                 start_idx = -1;
                 continue;
             }

@@ -20,11 +20,14 @@ pub(crate) struct ReceivedTsns {
 impl ReceivedTsns {
     /// Where the first range is that does not end before `tsn`.
     fn find(&self, tsn: u32) -> usize {
-        if self.ranges.back().is_some_and(|(_, last)| sna32lt(*last, tsn)) {
+        if self
+            .ranges
+            .back()
+            .is_some_and(|(_, last)| sna32lt(*last, tsn))
+        {
             return self.ranges.len();
         }
-        self.ranges
-            .partition_point(|(_, last)| sna32lt(*last, tsn))
+        self.ranges.partition_point(|(_, last)| sna32lt(*last, tsn))
     }
 
     fn contains(&self, tsn: u32) -> bool {
