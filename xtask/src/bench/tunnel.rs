@@ -109,7 +109,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
 fn measure(options: &Options) -> Result<()> {
     let parts = options.parts()?;
     packages::ensure_installed(&[packages::FOR_LAB, packages::FOR_BENCH_TUNNEL])?;
-    rivals::prepare()?;
+    rivals::prepare(|name| options.wants(name))?;
     let binaries = if options.no_build {
         build::directory_of(&options.profile)?
     } else {

@@ -22,6 +22,9 @@ pub(super) struct Contender {
     pub(super) server: String,
     /// What the client calls the server: a name or an address.
     pub(super) target: String,
+    /// The address the server is bound to, when it matters: one that answers over UDP from any address would choose
+    /// that of the interface the answer leaves by.
+    pub(super) bound_to: Option<String>,
     /// The tunnel's processes at both ends; none without a tunnel.
     pub(super) ends: Vec<u32>,
     /// The relay between them.

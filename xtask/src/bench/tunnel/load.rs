@@ -214,7 +214,9 @@ fn iperf_args(target: &str, seconds: u64) -> Vec<String> {
 /// An iperf3 server for one run, once it listens.
 fn serve(contender: &Contender) -> Result<Ended> {
     let mut command = in_namespace(&contender.server, "iperf3");
+    let bound_to = contender.bound_to.iter();
     let child = command
+        .args(bound_to.flat_map(|address| ["-B", address]))
         .args(["-4", "-s", "-1", "-J", "-i", "1", "-p", &PORT.to_string()])
         .stdin(Stdio::null())
         .stdout(Stdio::null())

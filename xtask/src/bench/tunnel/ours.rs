@@ -4,6 +4,7 @@
 //! pair the data channel; so both are up at once, and neither is started anew between two measurements. The service
 //! is on the activator's own host, where the rivals have their second end, too.
 use std::fs;
+use std::net::Ipv4Addr;
 use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
@@ -143,7 +144,7 @@ impl Site {
             let carrier = carrier(network);
             let activator = format!("{}/activator", network.other());
             lab.edit_config(&activator, |text| {
-                let on_this_host = lab::plan::Segment::Inside(network).addresses(3).0;
+                let on_this_host = gateway(network.other());
                 let exported = text.find("\n[[export]]").unwrap_or(text.len());
                 let name = network.other().service();
                 let export = format!(
@@ -195,6 +196,7 @@ impl Site {
             client,
             server,
             target: network.other().service_name(),
+            bound_to: Some(gateway(network.other()).to_string()),
             ends: vec![
                 pid(&sidecar)?,
                 pid(&format!("{}/activator", network.other()))?,
@@ -239,6 +241,7 @@ impl Site {
             client,
             server,
             target: cable.addresses[1].to_string(),
+            bound_to: None,
             ends: Vec::new(),
             relay: None,
         })
@@ -251,6 +254,11 @@ fn hosts(network: Network) -> [String; 2] {
         format!("{network}/app"),
         format!("{}/activator", network.other()),
     ]
+}
+
+/// The inside address of the host where a network's activator is.
+fn gateway(network: Network) -> Ipv4Addr {
+    lab::plan::Segment::Inside(network).addresses(3).0
 }
 
 /// What the pair of a network's sidecar is configured to use, and what that comes to.

@@ -71,7 +71,7 @@ impl Part {
             Self::Tcp(16),
             Self::Both,
             Self::Udp(100),
-            Self::Udp(1000),
+            Self::Udp(500),
         ];
         for congestion in ["bbr", "cubic"] {
             for round_trip in [80, 20, 0] {

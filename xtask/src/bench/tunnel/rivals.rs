@@ -95,6 +95,7 @@ impl Place<'_> {
                 client: self.namespace(0),
                 server: self.namespace(1),
                 target: target.to_string(),
+                bound_to: None,
                 ends: processes.iter().map(|process| process.0.id()).collect(),
                 relay: None,
             },
@@ -230,8 +231,11 @@ fn boringtun() -> Result<PathBuf> {
 }
 
 /// Builds and installs what is not there yet, before anything is measured.
-pub(super) fn prepare() -> Result<()> {
-    boringtun().map(drop)
+pub(super) fn prepare(is_wanted: impl Fn(&str) -> bool) -> Result<()> {
+    if is_wanted("boringtun") {
+        boringtun()?;
+    }
+    Ok(())
 }
 
 /// Removes what rivals leave behind in the file system when they are killed.
