@@ -3,7 +3,7 @@ use serde_json::{Value, json};
 
 use super::contender::{COTURN, LIMIT, OURS};
 use super::load::{CPU, DELIVERED, DIRECTIONS, Load};
-use super::part::{ADDED, BESIDE, CHURN, half_load};
+use super::part::{ADDED, BESIDE, CHURN, beside, half_load};
 use super::results::Book;
 
 /// One bound, and what was seen.
@@ -103,20 +103,18 @@ pub(super) fn judge(book: &Book) -> Vec<Verdict> {
         }
     }
     for direction in DIRECTIONS {
-        let spent = |flows| book.median(&Load::fast(flows, 1200, direction).name(), OURS, CPU);
-        let seen = spent(256).zip(spent(16)).map(|(many, few)| many / few);
-        let what = format!("2. CPU of 256 flows to that of 16, {direction}");
-        verdicts.push(Verdict::at_most(what, seen, 1.3));
-        let spent = |idle| {
+        let spent = |flows, idle| {
             let load = Load {
                 idle,
-                ..Load::fast(256, 1200, direction)
+                ..Load::fast(flows, 1200, direction)
             };
-            book.median(&format!("beside: {}", load.name()), OURS, CPU)
+            book.median(&beside(load), OURS, CPU)
         };
-        let seen = spent(BESIDE)
-            .zip(spent(0))
-            .map(|(with, without)| with / without);
+        let ratio = |many: Option<f64>, few: Option<f64>| Some(many? / few?);
+        let what = format!("2. CPU of 256 flows to that of 16, {direction}");
+        let seen = ratio(spent(256, 0), spent(16, 0));
+        verdicts.push(Verdict::at_most(what, seen, 1.3));
+        let seen = ratio(spent(256, BESIDE), spent(256, 0));
         let what = format!("2. CPU of 256 flows with {BESIDE} idle to without, {direction}");
         verdicts.push(Verdict::at_most(what, seen, 1.05));
     }

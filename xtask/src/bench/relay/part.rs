@@ -3,7 +3,7 @@ use std::fmt;
 
 use anyhow::{Context as _, Result};
 
-use super::contender::{self, COTURN, Contender, LIMIT, SERVERS, Setting};
+use super::contender::{self, COTURN, Contender, LIMIT, OURS, SERVERS, Setting};
 use super::load::{BUSY, CPU, DELIVERED, DIRECTIONS, Generator, Lengths, Load, Metrics};
 use super::results;
 
@@ -29,7 +29,7 @@ pub(super) enum Part {
     Churn,
     /// Memory of idle allocations.
     IdleMemory,
-    /// 256 flows with and without idle allocations beside.
+    /// 256 flows with and without idle allocations beside, and 16 flows to compare with.
     IdleFlows,
 }
 
@@ -83,23 +83,7 @@ impl Part {
                 }
                 Ok(())
             }
-            Self::IdleFlows => {
-                for name in SERVERS {
-                    let contender = Contender::start(name, setting)?;
-                    for direction in DIRECTIONS {
-                        for idle in [0, BESIDE] {
-                            let load = Load {
-                                idle,
-                                ..Load::fast(256, 1200, direction)
-                            };
-                            // As a case of its own also without: both are of the same part and the same rounds.
-                            let case = format!("beside: {}", load.name());
-                            part.add(&case, name, generator.load(&contender, load, lengths)?);
-                        }
-                    }
-                }
-                Ok(())
-            }
+            Self::IdleFlows => idle_flows_round(setting, &generator, lengths, part),
         }
     }
 
@@ -194,6 +178,42 @@ fn flows_round(
         }
     }
     Ok(())
+}
+
+/// All loads that are compared with one another are of the same rounds: a machine drifts by more than what is looked for.
+fn idle_flows_round(
+    setting: &Setting,
+    generator: &Generator<'_>,
+    lengths: Lengths,
+    part: &mut results::Part,
+) -> Result<()> {
+    let lengths = Lengths {
+        run: lengths.run * 5 / 8,
+        ..lengths
+    };
+    for name in SERVERS {
+        let contender = Contender::start(name, setting)?;
+        for direction in DIRECTIONS {
+            for (flows, idle) in [(16, 0), (256, 0), (256, BESIDE)] {
+                let load = Load {
+                    idle,
+                    ..Load::fast(flows, 1200, direction)
+                };
+                // Only what is asked of ours.
+                if flows == 16 && name != OURS {
+                    continue;
+                }
+                let metrics = generator.load(&contender, load, lengths)?;
+                part.add(&beside(load), name, metrics);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The name of a case of the part with idle allocations.
+pub(super) fn beside(load: Load) -> String {
+    format!("beside: {}", load.name())
 }
 
 fn start_all(setting: &Setting) -> Result<Vec<Contender>> {
