@@ -259,7 +259,8 @@ impl EventLoop {
 
     /// Answers over UDP, as many as there are with one system call. Others go to their connections at once.
     fn send_answers(&mut self, answers: &[(FiveTuple, Vec<u8>)], plan: &mut SendPlan) {
-        let mut out = plan.start();
+        // The kernel would hand joined answers to a client with GRO in one piece, whether it expects that or not.
+        let mut out = plan.start_apart();
         for (path, bytes) in answers {
             let Some(listener) = listener_of(&self.listeners, path.server) else {
                 continue;

@@ -103,8 +103,17 @@ impl SendPlan {
         self.prefixes.clear();
         self.open = [NONE; OPEN];
         Outgoing {
+            most: self.most_segments(),
             plan: self,
             borrows: PhantomData,
+        }
+    }
+
+    /// The same, and no datagrams are joined: for what a client may want to receive one by one.
+    pub(crate) fn start_apart<'b>(&mut self) -> Outgoing<'_, 'b> {
+        Outgoing {
+            most: 1,
+            ..self.start()
         }
     }
 
@@ -126,6 +135,8 @@ impl SendPlan {
 #[derive(Debug)]
 pub(crate) struct Outgoing<'p, 'b> {
     plan: &'p mut SendPlan,
+    /// Datagrams that are joined at most.
+    most: u16,
     borrows: PhantomData<(&'b [u8], BorrowedFd<'b>)>,
 }
 
@@ -141,7 +152,7 @@ impl<'b> Outgoing<'_, 'b> {
         direction: Direction,
         (prefix, payloads, padding): (&[u8], Payloads<'b>, u8),
     ) {
-        let most = self.plan.most_segments();
+        let most = self.most;
         let plan = &mut *self.plan;
         let socket = socket.as_raw_fd();
         let len = payloads.payload_len();

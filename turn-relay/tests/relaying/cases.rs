@@ -309,3 +309,24 @@ fn two_clients_of_one_relay_talk_to_each_other() {
         (counters(&service) == [packets, packets * 300, packets, packets * 300]).then_some(())
     });
 }
+
+#[test]
+fn answers_come_one_by_one_even_where_the_client_takes_joined_datagrams() {
+    let service = start(&LOOPBACK);
+    let client = Client::connect(service.listen[0]);
+    let gro = nix::sys::socket::sockopt::UdpGroSegment;
+    nix::sys::socket::setsockopt(&client.socket, gro, &true).unwrap();
+    let request = || {
+        let writer = stun_types::message::MessageWriteVec::new();
+        let method = stun_types::message::BINDING;
+        let writer = stun_types::message::Message::builder_request(method, writer);
+        stun_types::message::MessageWrite::finish(writer)
+    };
+    // In one piece, so that they are answered in one turn.
+    send_joined(&client.socket, None, &[request(), request(), request()]);
+    for _ in 0..3 {
+        let answer = client.receive();
+        let message = stun_types::message::Message::from_bytes(&answer).unwrap();
+        assert!(message.is_response());
+    }
+}
