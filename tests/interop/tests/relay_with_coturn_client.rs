@@ -1,8 +1,10 @@
 //! `turnutils_uclient`, coturn's test client, as Debian ships it, with `turnutils_peer` as the peer that sends all back.
-//! Over UDP, TCP (`-t`) and TLS (`-t -S`).
+//! Over UDP and TCP (`-t`).
 //!
 //! Left out is what the relay does not serve: DONT-FRAGMENT (`-g`), TCP to peers (`-T`), DTLS (`-S` alone). `-R` and `-N`
-//! do not complete against coturn itself.
+//! do not complete against coturn itself. Over TLS (`-t -S`) it takes what one `SSL_read` gives for one message, and loses
+//! those that share a record with another, as ours do when the machine is busy.
+//!
 //! Its allocations with both families (`-Z`) are left out: it asks for them with attribute 0x8032 of an old draft, which RFC
 //! 8656 made 0x8000.
 
@@ -59,14 +61,11 @@ fn all_come_back(ip: &str, flags: &[&str]) -> Result<()> {
     all_come_back_from(&relay, "udp", &relay.listen, ip, flags)
 }
 
-/// The same over TCP and over TLS.
-fn all_come_back_over_streams(ip: &str, flags: &[&str]) -> Result<()> {
+/// The same over TCP.
+fn all_come_back_over_tcp(ip: &str, flags: &[&str]) -> Result<()> {
     let relay = Relay::start()?;
     let flags = [&["-t"], flags].concat();
-    all_come_back_from(&relay, "tcp", &relay.tcp, ip, &flags)?;
-    let relay = Relay::start()?;
-    let flags = [&["-S"], &flags[..]].concat();
-    all_come_back_from(&relay, "tls", &relay.tls, ip, &flags)
+    all_come_back_from(&relay, "tcp", &relay.tcp, ip, &flags)
 }
 
 fn all_come_back_from(
@@ -131,26 +130,26 @@ fn channels_over_ipv6() -> Result<()> {
 }
 
 #[test]
-fn over_tcp_and_tls_with_pairs_of_ports() -> Result<()> {
-    all_come_back_over_streams("127.0.0.1", &user())
+fn over_tcp_with_pairs_of_ports() -> Result<()> {
+    all_come_back_over_tcp("127.0.0.1", &user())
 }
 
 #[test]
-fn over_tcp_and_tls_with_indications() -> Result<()> {
+fn over_tcp_with_indications() -> Result<()> {
     let flags = [&user()[..], &["-s", "-c"]].concat();
-    all_come_back_over_streams("127.0.0.1", &flags)
+    all_come_back_over_tcp("127.0.0.1", &flags)
 }
 
 #[test]
-fn over_tcp_and_tls_with_mandatory_padding() -> Result<()> {
+fn over_tcp_with_mandatory_padding() -> Result<()> {
     let flags = [&user()[..], &["-c", "-D", "-B"]].concat();
-    all_come_back_over_streams("127.0.0.1", &flags)
+    all_come_back_over_tcp("127.0.0.1", &flags)
 }
 
 #[test]
-fn over_tcp_and_tls_over_ipv6() -> Result<()> {
+fn over_tcp_over_ipv6() -> Result<()> {
     let flags = [&user()[..], &["-x", "-c"]].concat();
-    all_come_back_over_streams("::1", &flags)
+    all_come_back_over_tcp("::1", &flags)
 }
 
 #[test]
