@@ -164,7 +164,7 @@ fn checksums_are_left_out_only_towards_a_peer_that_says_so() {
 fn a_frame_is_cut_into_messages_of_one_packet_and_arrives_as_one() {
     let (mut ends, now) = open();
     for length in [1_400, 16_000, 64_000] {
-        let sent = super::frames::tests::tcp(length);
+        let sent = frames::tests::tcp(length);
         ends[0].send_frame(&sent, now).expect("room");
         // The window holds less than the longest at first: acknowledgments go back in between.
         let (mut packets, mut moved) = (0, true);
@@ -181,10 +181,7 @@ fn a_frame_is_cut_into_messages_of_one_packet_and_arrives_as_one() {
         }
         assert_eq!(packets, (length - 52_usize).div_ceil(1_308));
         let got = ends[1].finish().expect("a frame");
-        let (sent, got) = (
-            super::frames::tests::payload(&sent),
-            super::frames::tests::payload(&got),
-        );
+        let (sent, got) = (frames::tests::payload(&sent), frames::tests::payload(&got));
         assert_eq!(sent, got);
     }
 }
