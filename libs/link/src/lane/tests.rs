@@ -4,6 +4,7 @@ use std::collections::HashSet;
 
 use super::epoch::{COUNTER_LIMIT, OVERLAP, REKEY_AFTER, REKEY_TIME};
 use super::*;
+use proptest::prelude::*;
 use wire::frame::{Gso, GsoKind, Header, PartialChecksum};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -516,5 +517,28 @@ fn a_peer_that_does_not_speak_it_or_does_not_want_it_is_left_in_peace() {
         lane.handle_timeout(now);
         assert!(lane.poll_burst().is_none() && lane.poll_timeout().is_none());
         assert_eq!(lane.carrier(), Carrier::DataChannel);
+    }
+}
+
+proptest! {
+    #[test]
+    fn whatever_an_authentic_peer_says_is_a_frame_or_a_counted_drop(
+        texts in prop::collection::vec(
+            (0_u8..6, prop::collection::vec(any::<u8>(), 0..120), any::<bool>()), 1..20,
+        ),
+    ) {
+        let mut two = Two::open();
+        for (kind, mut body, packet_like) in texts {
+            if packet_like && !body.is_empty() {
+                body[0] = if body[0] & 1 == 0 { 0x45 } else { 0x60 };
+                let length = body.len() as u8;
+                if let Some(field) = body.get_mut(2..4) {
+                    field.copy_from_slice(&[0, length]);
+                }
+            }
+            two.session(0).send_text(&[&[kind], &body], 0);
+        }
+        two.exchange(|_, _| true);
+        prop_assert!(two.frames[1].iter().all(|frame| frame.len() > wire::frame::HEADER_LEN));
     }
 }
