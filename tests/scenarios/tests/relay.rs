@@ -9,7 +9,7 @@ const MIB: u64 = 1 << 20;
 
 fn slow_download(lab: &Lab) -> Child {
     let url = format!("{ORDERS}/bytes/{}", 2_000 * MIB);
-    // A second without bytes, and curl gives up.
+    // Three seconds without bytes, and curl gives up.
     let give_up = ["--speed-time", "3", "--speed-limit", "1"];
     let fixed = [
         "curl",

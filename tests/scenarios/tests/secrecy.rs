@@ -16,8 +16,20 @@ fn capture(lab: &Lab, host: &str, interface: &str) -> (Child, PathBuf) {
         .root()
         .join(format!("{}-{interface}.pcap", host.replace('/', "-")));
     let path = file.display().to_string();
+    // Each packet is in the file at once: otherwise the kernel keeps them for a while, and loses them when tcpdump ends.
     let command = [
-        "tcpdump", "-Z", "root", "-i", interface, "-s", "0", "-U", "-n", "-w", &path,
+        "tcpdump",
+        "--immediate-mode",
+        "-Z",
+        "root",
+        "-i",
+        interface,
+        "-s",
+        "0",
+        "-U",
+        "-n",
+        "-w",
+        &path,
     ];
     let child = lab.spawn(host, &command).expect("tcpdump starts");
     // It writes the file's header once it listens.
@@ -63,10 +75,14 @@ fn what_crosses_the_relay_does_not_contain_what_was_said() {
     })
     .expect("the marker, in the clear, at the service");
     for (child, file) in [outside, inside, discovery, control] {
+        wait::until_true(
+            &format!("{} to have packets", file.display()),
+            RECOVERY,
+            || Ok(fs::metadata(&file)?.len() > 24),
+        )
+        .expect("packets");
         finish(child);
-        let length = fs::metadata(&file).expect("the capture").len();
         let at_service = file.ends_with("east-orders-lan.pcap");
         assert_eq!(contains(&file, MARKER), at_service, "{}", file.display());
-        assert!(length > 24, "{} is empty", file.display());
     }
 }
