@@ -468,6 +468,4 @@ impl fmt::Debug for Channels {
 }
 
 #[cfg(test)]
-mod long_path;
-#[cfg(test)]
 mod tests;

@@ -197,7 +197,9 @@ fn charts(book: &Book) -> Vec<Group> {
     let mut groups = Vec::new();
     for flows in part::FLOWS {
         for direction in DIRECTIONS {
-            let (large, small) = part::SIZES.map(|size| Load::fast(flows, size, direction)).into();
+            let (large, small) = part::SIZES
+                .map(|size| Load::fast(flows, size, direction))
+                .into();
             for load in [large, large.plain(), small] {
                 let title = format!("{}: CPU per packet, ns", load.name());
                 groups.extend(group(book, &load.name(), CPU, 1.0, title));

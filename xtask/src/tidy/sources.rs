@@ -11,7 +11,9 @@ const MAY_BE_UNSAFE: [&str; 3] = ["libs/net", "libs/tun", "turn-relay"];
 pub(super) fn check(files: &Files, members: &[&Package]) -> Vec<Problem> {
     let mut problems = Vec::new();
     // Other people's code keeps their habits: a small difference to it is worth more.
-    let ours = files.iter().filter(|(path, _)| !path.starts_with("vendor/"));
+    let ours = files
+        .iter()
+        .filter(|(path, _)| !path.starts_with("vendor/"));
     for (path, text) in ours {
         let is_rust = path.ends_with(".rs");
         let lines = text.lines().count();

@@ -1,3 +1,5 @@
+mod long_path;
+
 use super::*;
 
 /// Two ends, open, with nothing between them.
