@@ -72,6 +72,7 @@ impl Peers {
         let permission = entry.or_insert(Permission {
             peers: 0,
             granted: false,
+            forbidden: false,
             due: None,
         });
         permission.peers += 1;
@@ -146,8 +147,12 @@ impl Peers {
                 self.last = Some((peer, index));
                 return Route::Channel(FIRST_CHANNEL + index);
             }
-            // The request for its permission was made before: the relay reads that first.
-            return Route::Indication;
+            let permission = self.permissions.get(&peer.0.ip());
+            return match permission {
+                Some(permission) if permission.forbidden => Route::Nowhere,
+                // The request for its permission was made before: the relay reads that first.
+                _ => Route::Indication,
+            };
         }
         // A port that nobody told us of, at an address that may pass: a peer-reflexive candidate.
         let granted = self
@@ -178,6 +183,7 @@ impl Peers {
             return Vec::new();
         };
         permission.granted = true;
+        permission.forbidden = false;
         permission.due = Some(refresh);
         let all = PeerAddr(SocketAddr::new(ip, 0))..=PeerAddr(SocketAddr::new(ip, u16::MAX));
         let mut woken = Vec::new();
@@ -210,6 +216,7 @@ impl Peers {
             return 0;
         };
         permission.granted = false;
+        permission.forbidden = true;
         permission.peers as u64
     }
 

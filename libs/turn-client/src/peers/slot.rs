@@ -35,6 +35,8 @@ pub(super) struct Slot {
 pub(super) struct Permission {
     pub(super) peers: usize,
     pub(super) granted: bool,
+    /// The relay said no, and has not said otherwise since.
+    pub(super) forbidden: bool,
     pub(super) due: Option<Instant>,
 }
 
