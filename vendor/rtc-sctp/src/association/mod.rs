@@ -3440,6 +3440,9 @@ impl Association {
             self.side, self.ack_state
         );
         self.stats.inc_ack_timeouts();
+        if let Some(recovery) = &mut self.recovery {
+            recovery.on_sack_late();
+        }
         self.ack_state = AckState::Immediate;
         self.awake_write_loop();
     }

@@ -285,6 +285,14 @@ impl Recovery {
         }
     }
 
+    /// The SACK's timer fired: a peer that sent several packets and waits has a small window, and is answered in pairs
+    /// again.
+    pub(crate) fn on_sack_late(&mut self) {
+        if self.unsacked > 1 {
+            self.packets = 0;
+        }
+    }
+
     pub(crate) fn on_sack_sent(&mut self) {
         self.unsacked = 0;
     }
