@@ -4,7 +4,9 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::Subcommand;
 
+mod cpu;
 mod dns;
+mod parts;
 mod relay;
 mod report;
 mod svg;

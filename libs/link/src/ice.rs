@@ -10,6 +10,7 @@
 //! by authentic traffic ([RFC 7675](https://www.rfc-editor.org/rfc/rfc7675)). Not done: restarts, several components,
 //! freezing (there is one check list with one component: nothing to freeze).
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -78,8 +79,8 @@ pub(crate) struct Ice {
     /// Checks that may be sent now, and since when that is counted.
     budget: (u32, Instant),
     certificate: Arc<DtlsCertificate>,
-    transmits: Vec<Transmit>,
-    events: Vec<IceEvent>,
+    transmits: VecDeque<Transmit>,
+    events: VecDeque<IceEvent>,
     over: bool,
 }
 
@@ -110,8 +111,8 @@ impl Ice {
             check_timeout: config.check_timeout,
             budget: (BURST, now),
             certificate: Arc::clone(certificate),
-            transmits: Vec::new(),
-            events: Vec::new(),
+            transmits: VecDeque::new(),
+            events: VecDeque::new(),
             over: false,
         })
     }
@@ -256,11 +257,11 @@ impl Ice {
     }
 
     pub(crate) fn poll_transmit(&mut self) -> Option<Transmit> {
-        (!self.transmits.is_empty()).then(|| self.transmits.remove(0))
+        self.transmits.pop_front()
     }
 
     pub(crate) fn poll_event(&mut self) -> Option<IceEvent> {
-        (!self.events.is_empty()).then(|| self.events.remove(0))
+        self.events.pop_front()
     }
 
     /// Round trip of the selected pair, by its checks.
@@ -313,7 +314,7 @@ impl Ice {
 
     fn promise(&mut self, (local, remote): (SocketAddr, SocketAddr)) {
         if self.selected.is_none() {
-            self.events.push(IceEvent::Promising { local, remote });
+            self.events.push_back(IceEvent::Promising { local, remote });
         }
     }
 
@@ -377,7 +378,7 @@ impl Ice {
         };
         self.selected = Some((pair.base, pair.remote));
         self.liveness.on_heard(now);
-        self.events.push(IceEvent::Selected {
+        self.events.push_back(IceEvent::Selected {
             local: pair.base,
             remote: pair.remote,
             path,
@@ -495,12 +496,13 @@ impl Ice {
     }
 
     fn transmit(&mut self, (local, remote): (SocketAddr, SocketAddr), payload: BytesMut) {
-        self.transmits.push(Transmit::one(local, remote, payload));
+        self.transmits
+            .push_back(Transmit::one(local, remote, payload));
     }
 
     fn fail(&mut self) {
         self.over = true;
-        self.events.push(IceEvent::Failed);
+        self.events.push_back(IceEvent::Failed);
     }
 }
 

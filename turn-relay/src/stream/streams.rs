@@ -230,7 +230,7 @@ impl Streams {
     }
 
     fn get_mut(&mut self, slot: u32) -> Option<&mut Connection> {
-        self.slots.get_mut(slot as usize)?.as_deref_mut()
+        connection_at(&mut self.slots, slot)
     }
 
     /// Whether a connection is there and still has its TLS handshake to do, which costs more than anything else.
@@ -245,7 +245,7 @@ impl Streams {
         slot: u32,
         buffer: &'b mut StreamBuffer,
     ) -> Option<(FiveTuple, Frames<'b>)> {
-        let connection = self.slots.get_mut(slot as usize)?.as_deref_mut()?;
+        let connection = connection_at(&mut self.slots, slot)?;
         let was_established = connection.is_established();
         let received = connection.receive(buffer);
         let (path, kind) = (connection.path, connection.kind);
@@ -271,11 +271,7 @@ impl Streams {
         to_peer: Traffic,
         has_allocation: bool,
     ) {
-        let Some(connection) = self
-            .slots
-            .get_mut(slot as usize)
-            .and_then(Option::as_deref_mut)
-        else {
+        let Some(connection) = connection_at(&mut self.slots, slot) else {
             return;
         };
         let kind = connection.kind;
@@ -289,11 +285,7 @@ impl Streams {
     }
 
     fn set_stranger(&mut self, now: Instant, slot: u32, is_stranger: bool) {
-        let Some(connection) = self
-            .slots
-            .get_mut(slot as usize)
-            .and_then(Option::as_deref_mut)
-        else {
+        let Some(connection) = connection_at(&mut self.slots, slot) else {
             return;
         };
         if connection.stranger_since.is_some() == is_stranger {
@@ -372,11 +364,7 @@ impl Streams {
             }
             let slot = frames[0].connection.0;
             let limit = self.limits.buffer;
-            let Some(to) = self
-                .slots
-                .get_mut(slot as usize)
-                .and_then(Option::as_deref_mut)
-            else {
+            let Some(to) = connection_at(&mut self.slots, slot) else {
                 add(&mut all_dropped, all);
                 continue;
             };
@@ -402,11 +390,7 @@ impl Streams {
 
     /// Sends what waits on a connection, because there is room again.
     pub(crate) fn flush(&mut self, slot: u32, epoll: &Epoll) {
-        let Some(connection) = self
-            .slots
-            .get_mut(slot as usize)
-            .and_then(Option::as_deref_mut)
-        else {
+        let Some(connection) = connection_at(&mut self.slots, slot) else {
             return;
         };
         connection.is_dirty = false;
@@ -489,6 +473,11 @@ impl Streams {
     pub(crate) fn end_turn(&mut self) {
         self.free.append(&mut self.ended);
     }
+}
+
+/// Of the slots alone, so that the counters can be written meanwhile.
+fn connection_at(slots: &mut [Option<Box<Connection>>], slot: u32) -> Option<&mut Connection> {
+    slots.get_mut(slot as usize)?.as_deref_mut()
 }
 
 fn is_stranger(slots: &[Option<Box<Connection>>], slot: u32, since: Instant) -> bool {

@@ -7,6 +7,7 @@ use anyhow::{Context as _, Result, ensure};
 use lab::plan::UPSTREAM_DNS;
 use lab::{Lab, LabOptions, ScopedLab, wait};
 
+use super::cpu::cpu_seconds;
 use crate::{build, packages, shell};
 
 const HOST: &str = "west/app";
@@ -14,8 +15,6 @@ const OURS: &str = "orders.east.mesh.internal";
 const OUTSIDE: &str = "www.example.com";
 const ROUNDS: usize = 5;
 const SECONDS: &str = "3";
-/// Kernels count CPU time in these, per second (`getconf CLK_TCK`; Linux has had no other value on x86 and ARM).
-const TICKS: f64 = 100.0;
 
 /// A server to measure: where it listens in the host's namespace, and its process.
 struct Server {
@@ -181,22 +180,6 @@ fn dnsperf(
         average_ms: number("Average Latency (s)")? * 1_000.0,
         cpu_us: cpu / completed * 1e6,
     })
-}
-
-/// User and system time of a process so far. `proc(5)`: fields 14 and 15, counted after the name in parentheses.
-fn cpu_seconds(pid: u32) -> Result<f64> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).context("the server is gone")?;
-    let fields = stat
-        .rsplit(')')
-        .next()
-        .unwrap_or_default()
-        .split_whitespace();
-    let ticks: f64 = fields
-        .skip(11)
-        .take(2)
-        .filter_map(|field| field.parse::<f64>().ok())
-        .sum();
-    Ok(ticks / TICKS)
 }
 
 fn dns_signal(lab: &Lab) -> Result<Server> {

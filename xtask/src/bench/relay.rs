@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
 use clap::Args;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use serde_json::json;
@@ -17,6 +17,7 @@ mod load;
 mod part;
 mod results;
 
+use super::parts;
 use super::report::{circumstances, write};
 use super::svg::{self, Bar, Group};
 use crate::workspace::{cargo, root, target_directory};
@@ -63,19 +64,6 @@ pub(crate) struct Options {
 }
 
 impl Options {
-    fn parts(&self) -> Result<Vec<Part>> {
-        let all = Part::all();
-        for wanted in &self.only {
-            let known = all.iter().any(|part| part.is_called(wanted));
-            let names: Vec<String> = all.iter().map(Part::to_string).collect();
-            ensure!(known, "no part `{wanted}`: there are {}", names.join(", "));
-        }
-        let chosen = |part: &Part| {
-            self.only.is_empty() || self.only.iter().any(|wanted| part.is_called(wanted))
-        };
-        Ok(all.into_iter().filter(chosen).collect())
-    }
-
     const fn lengths(&self) -> Lengths {
         if self.quick {
             Lengths {
@@ -103,7 +91,7 @@ impl Options {
 
 pub(crate) fn run(options: &Options) -> Result<()> {
     packages::ensure_root("the benchmark")?;
-    let parts = options.parts()?;
+    let parts = parts::chosen(Part::all(), &options.only)?;
     packages::ensure_installed(&[packages::FOR_BENCH_RELAY])?;
     let binaries = target_directory()?.join(&options.profile);
     if !options.no_build {

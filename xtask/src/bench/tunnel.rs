@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
 use clap::Args;
 
 mod acceptance;
@@ -24,6 +24,7 @@ use part::{Lengths, LongPath, Part};
 use results::{Entry, Table};
 use rivals::Rival;
 
+use super::parts;
 use crate::{build, packages, shell};
 
 /// How much of it.
@@ -66,19 +67,6 @@ impl Options {
             && self.congestion.is_none()
     }
 
-    fn parts(&self) -> Result<Vec<Part>> {
-        let all = Part::all();
-        for wanted in &self.only {
-            let known = all.iter().any(|part| part.is_called(wanted));
-            let names: Vec<String> = all.iter().map(Part::to_string).collect();
-            ensure!(known, "no part `{wanted}`: there are {}", names.join(", "));
-        }
-        let chosen = |part: &Part| {
-            self.only.is_empty() || self.only.iter().any(|wanted| part.is_called(wanted))
-        };
-        Ok(all.into_iter().filter(chosen).collect())
-    }
-
     const fn lengths(&self) -> Lengths {
         if self.quick {
             Lengths {
@@ -107,7 +95,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
 }
 
 fn measure(options: &Options) -> Result<()> {
-    let parts = options.parts()?;
+    let parts = parts::chosen(Part::all(), &options.only)?;
     packages::ensure_installed(&[packages::FOR_LAB, packages::FOR_BENCH_TUNNEL])?;
     rivals::prepare(|name| options.wants(name))?;
     let binaries = if options.no_build {

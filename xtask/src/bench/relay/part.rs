@@ -47,13 +47,6 @@ impl Part {
         flows.chain(others).collect()
     }
 
-    /// Its name, or the name's beginning up to a dash.
-    pub(super) fn is_called(self, wanted: &str) -> bool {
-        let name = self.to_string();
-        name.strip_prefix(wanted)
-            .is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
-    }
-
     /// One round: everyone once under every load of the part, in turns.
     pub(super) fn round(
         self,

@@ -1,13 +1,12 @@
 //! Who is measured: two ends that reach each other, and the processes that carry it.
-use std::fs;
 use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use lab::wait;
 
-/// Kernels count CPU time in these, per second (`getconf CLK_TCK`; Linux has had no other value on x86 and ARM).
-const TICKS: f64 = 100.0;
+use crate::bench::cpu::cpu_seconds;
+
 /// How long an end may take until it answers a ping; coturn's rivals need a round of retransmissions.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(30);
 
@@ -93,20 +92,4 @@ pub(super) fn output(command: &mut Command) -> Result<String> {
         output.status
     );
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
-}
-
-/// `proc(5)`: fields 14 and 15 of `stat`, counted after the name in parentheses; threads that ended are in it.
-fn cpu_seconds(pid: u32) -> Result<f64> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).context("reading its CPU time")?;
-    let fields = stat
-        .rsplit(')')
-        .next()
-        .unwrap_or_default()
-        .split_whitespace();
-    let ticks: f64 = fields
-        .skip(11)
-        .take(2)
-        .filter_map(|field| field.parse::<f64>().ok())
-        .sum();
-    Ok(ticks / TICKS)
 }

@@ -87,13 +87,6 @@ impl Part {
         parts
     }
 
-    /// Whether `--only` asks for it: its name, or the name's beginning up to a dash.
-    pub(super) fn is_called(self, wanted: &str) -> bool {
-        let name = self.to_string();
-        name.strip_prefix(wanted)
-            .is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
-    }
-
     /// The path it needs, when that is not the short one.
     pub(super) const fn long_path(self) -> Option<LongPath> {
         match self {
@@ -242,20 +235,21 @@ impl fmt::Display for Part {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bench::parts::is_called;
 
     #[test]
     fn a_part_is_asked_for_by_its_name_or_its_beginning() {
-        assert!(Part::Tcp(1).is_called("tcp-1"));
-        assert!(Part::Tcp(16).is_called("tcp"));
-        assert!(!Part::Tcp(16).is_called("tcp-1"));
+        assert!(is_called(&Part::Tcp(1), "tcp-1"));
+        assert!(is_called(&Part::Tcp(16), "tcp"));
+        assert!(!is_called(&Part::Tcp(16), "tcp-1"));
         let long = Part::Long(LongPath {
             round_trip: 80,
             loss: 1,
             congestion: "bbr",
         });
         assert_eq!(long.to_string(), "long-bbr-80ms-0.1");
-        assert!(long.is_called("long-bbr-80ms"));
-        assert!(!long.is_called("long-bbr-80ms-0"));
+        assert!(is_called(&long, "long-bbr-80ms"));
+        assert!(!is_called(&long, "long-bbr-80ms-0"));
     }
 
     #[test]
