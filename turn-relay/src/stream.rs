@@ -3,7 +3,7 @@
 //! The way of a byte: `accept` takes a connection from its [`StreamListener`] if `admission` has room for a stranger;
 //! `connection` reads it into a [`StreamBuffer`], through its `tls` session if it has one, where
 //! [`wire::stream::Frames`] finds the frames, which are handled as datagrams are. What goes to clients is gathered in
-//! a [`StreamOut`], and leaves with one `writev` or in one TLS record for as many frames as there are; what the kernel
+//! a [`StreamOut`], and leaves with one `writev`, or in TLS records of one frame or of many; what the kernel
 //! does not take waits in the connection's `queue`. [`Streams`] holds them all together.
 //!
 //! Bounds: connections, strangers (connections without an allocation), strangers of one source prefix, the time that a

@@ -152,6 +152,43 @@ fn frames_of_any_sizes_arrive_whole_and_in_order_over_tls() {
     assert_eq!(service.metric("tls_handshakes_total{transport=\"tls\"}"), 2);
 }
 
+/// The lengths of so many records that arrive on a connection, without decrypting them.
+fn records(stream: &mut impl Read, count: usize) -> Vec<usize> {
+    let lengths = (0..count).map(|_| {
+        let mut header = [0; 5];
+        stream.read_exact(&mut header).expect("a record in time");
+        assert_eq!(header[..3], [23, 3, 3]);
+        let length = u16::from_be_bytes([header[3], header[4]]).into();
+        stream.read_exact(&mut vec![0; length]).unwrap();
+        length
+    });
+    lengths.collect()
+}
+
+#[test]
+fn few_frames_have_a_record_each_however_they_came() {
+    let certificate = Certificate::new();
+    let service = start_tls(&certificate, &[]);
+    let session = tls(service.listening("tls")[0], &certificate.der, &TLS13, &[]).unwrap();
+    let mut client = StreamClient::new(session);
+    let relayed = client.allocate().unwrap();
+    let (peer, address) = peer();
+    client.bind(0x4000, address).unwrap();
+    // Of one length, which the kernel may join, then of many.
+    let sizes = [vec![1_000; 16], (100..116).collect()].concat();
+    for sizes in sizes.chunks(16) {
+        for (number, size) in sizes.iter().enumerate() {
+            peer.send_to(&payload(number, *size), relayed).unwrap();
+        }
+        // Content type and tag (RFC 8446 section 5.2), ChannelData padded.
+        let expected: Vec<_> = sizes
+            .iter()
+            .map(|size| (4 + size).next_multiple_of(4) + 17)
+            .collect();
+        assert_eq!(records(&mut client.stream.sock, 16), expected);
+    }
+}
+
 #[test]
 fn application_protocols_are_those_of_rfc_7443() {
     let certificate = Certificate::new();

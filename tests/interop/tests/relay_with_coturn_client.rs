@@ -1,9 +1,9 @@
 //! `turnutils_uclient`, coturn's test client, as Debian ships it, with `turnutils_peer` as the peer that sends all back.
-//! Over UDP and TCP (`-t`).
+//! Over UDP, TCP (`-t`) and TLS (`-t -S`).
 //!
 //! Left out is what the relay does not serve: DONT-FRAGMENT (`-g`), TCP to peers (`-T`), DTLS (`-S` alone). `-R` and `-N`
-//! do not complete against coturn itself. Over TLS (`-t -S`) it takes what one `SSL_read` gives for one message, and loses
-//! those that share a record with another, as ours do when the machine is busy.
+//! do not complete against coturn itself. Over TLS it takes what one `SSL_read` gives for one message: it needs each in
+//! a record of its own.
 //!
 //! Its allocations with both families (`-Z`) are left out: it asks for them with attribute 0x8032 of an old draft, which RFC
 //! 8656 made 0x8000.
@@ -66,6 +66,13 @@ fn all_come_back_over_tcp(ip: &str, flags: &[&str]) -> Result<()> {
     let relay = Relay::start()?;
     let flags = [&["-t"], flags].concat();
     all_come_back_from(&relay, "tcp", &relay.tcp, ip, &flags)
+}
+
+/// And over TLS.
+fn all_come_back_over_tls(ip: &str, flags: &[&str]) -> Result<()> {
+    let relay = Relay::start()?;
+    let flags = [&["-t", "-S"], flags].concat();
+    all_come_back_from(&relay, "tls", &relay.tls, ip, &flags)
 }
 
 fn all_come_back_from(
@@ -150,6 +157,23 @@ fn over_tcp_with_mandatory_padding() -> Result<()> {
 fn over_tcp_over_ipv6() -> Result<()> {
     let flags = [&user()[..], &["-x", "-c"]].concat();
     all_come_back_over_tcp("::1", &flags)
+}
+
+#[test]
+fn over_tls_with_pairs_of_ports() -> Result<()> {
+    all_come_back_over_tls("127.0.0.1", &user())
+}
+
+#[test]
+fn over_tls_with_indications() -> Result<()> {
+    let flags = [&user()[..], &["-s", "-c"]].concat();
+    all_come_back_over_tls("127.0.0.1", &flags)
+}
+
+#[test]
+fn over_tls_over_ipv6() -> Result<()> {
+    let flags = [&user()[..], &["-x", "-c"]].concat();
+    all_come_back_over_tls("::1", &flags)
 }
 
 #[test]

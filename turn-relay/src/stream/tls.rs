@@ -166,35 +166,43 @@ impl Session {
         (discard, result)
     }
 
-    /// Encrypts, onto the wire, in as few records as possible.
+    /// Encrypts, onto the wire: each of the messages in records of its own, as few as possible.
     ///
     /// # Errors
     /// When the session is over.
-    pub(super) fn encrypt(&mut self, plain: &[u8], scratch: &mut Vec<u8>) -> Result<(), TlsError> {
+    pub(super) fn encrypt<'m>(
+        &mut self,
+        messages: impl Iterator<Item = &'m [u8]>,
+        scratch: &mut Vec<u8>,
+    ) -> Result<(), TlsError> {
         let mut nothing = Vec::new();
         // What it has to say itself comes first.
         self.settle(&mut nothing)?;
-        let room = plain.len() + (plain.len() / RECORD + 1) * RECORD_OVERHEAD;
-        if scratch.len() < room {
-            scratch.resize(room, 0);
-        }
         let status = self.connection.process_tls_records(&mut self.tail);
-        let (discard, written) = match status.state {
-            Ok(ConnectionState::WriteTraffic(mut traffic)) => loop {
-                match traffic.encrypt(plain, scratch) {
-                    Ok(written) => break (status.discard, written),
+        let mut traffic = match status.state {
+            Ok(ConnectionState::WriteTraffic(traffic)) => traffic,
+            Ok(_) => return Err(TlsError::Exhausted),
+            Err(error) => return Err(TlsError::Rustls(error)),
+        };
+        for message in messages {
+            let room = message.len() + (message.len() / RECORD + 1) * RECORD_OVERHEAD;
+            if scratch.len() < room {
+                scratch.resize(room, 0);
+            }
+            let written = loop {
+                match traffic.encrypt(message, scratch) {
+                    Ok(written) => break written,
                     Err(EncryptError::EncryptExhausted) => return Err(TlsError::Exhausted),
                     // It had something to say before that.
                     Err(EncryptError::InsufficientSize(error)) => {
                         scratch.resize(error.required_size, 0);
                     }
                 }
-            },
-            Ok(_) => return Err(TlsError::Exhausted),
-            Err(error) => return Err(TlsError::Rustls(error)),
-        };
+            };
+            self.wire.push(&scratch[..written]);
+        }
+        let discard = status.discard;
         self.tail.drain(..discard);
-        self.wire.push(&scratch[..written]);
         Ok(())
     }
 
@@ -335,7 +343,9 @@ mod tests {
                 let mut scratch = Vec::new();
                 for size in [1, 1_000, 16_384, 16_385, 70_000] {
                     let content: Vec<u8> = (0..size).map(|at| (at * 7) as u8).collect();
-                    server.encrypt(&content, &mut scratch).unwrap();
+                    server
+                        .encrypt([&content[..]].into_iter(), &mut scratch)
+                        .unwrap();
                     assert_eq!(to_client(&mut server, &mut client).unwrap(), content);
                     let mut arrived = Vec::new();
                     for some in content.chunks(10_000) {
@@ -366,7 +376,9 @@ mod tests {
                 let mut received = server.take_tail();
                 received.extend_from_slice(some);
                 server.decrypt(&mut received, &mut plain).unwrap();
-                server.encrypt(b"to the client", &mut scratch).unwrap();
+                server
+                    .encrypt([&b"to the client"[..]].into_iter(), &mut scratch)
+                    .unwrap();
                 assert_eq!(
                     to_client(&mut server, &mut client).unwrap(),
                     b"to the client"
