@@ -33,11 +33,13 @@ mod quota;
 mod random;
 mod timer;
 mod config;
+mod handover;
 mod stats;
 mod output;
 
 pub use auth::{Credentials, rest_password};
 pub use config::{Limits, RelayAddress, ServerConfig};
+pub use handover::{Adopted, Exported, ImportError, Imported};
 pub use input::{AllocationId, Burst, Family, FiveTuple, Now, OpenError, Payloads, RelayId};
 pub use output::{DropReason, Output, Prefix, Verdict};
 pub use peer_policy::PeerPolicy;

@@ -34,6 +34,11 @@ impl Quota {
         }
     }
 
+    /// Takes one, whatever the limit is now.
+    pub(crate) fn inherit(&mut self, user: &str) {
+        *self.held.entry(user.into()).or_default() += 1;
+    }
+
     pub(crate) fn release(&mut self, user: &str) {
         if let Some(count) = self.held.get_mut(user) {
             *count -= 1;

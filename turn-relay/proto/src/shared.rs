@@ -189,12 +189,73 @@ impl Shared {
         lock(&self.reservations).insert(token, reservation);
     }
 
+    pub(crate) fn reservation(&self, token: u64) -> Option<Reservation> {
+        lock(&self.reservations).get(token)
+    }
+
     pub(crate) fn take_reservation(&self, token: u64) -> Option<Reservation> {
         lock(&self.reservations).take(token)
     }
 
     pub(crate) fn acquire_quota(&self, user: &str) -> bool {
         lock(&self.quota).acquire(user)
+    }
+
+    /// For an allocation that was made in another process.
+    pub(crate) fn inherit_quota(&self, user: &str) {
+        lock(&self.quota).inherit(user);
+    }
+
+    /// The reverse of [`Shared::bind_address`]: `None` for an address that is not configured.
+    pub(crate) fn port_of(&self, address: SocketAddr, beside: Option<u16>) -> Option<Port> {
+        let is_it = |index: &usize| match self.networks.get(*index) {
+            Some(network) => network.contains(&address.ip()),
+            None => self.addresses[*index].bind == address.ip(),
+        };
+        let index = (0..self.addresses.len()).find(is_it)?;
+        let number = match (beside, self.addresses[index].bind, address.ip()) {
+            (None, _, _) if self.networks.is_empty() => address.port(),
+            (Some(port), IpAddr::V4(first), IpAddr::V4(ip)) if port == address.port() => {
+                u16::try_from(ip.to_bits() - first.to_bits()).ok()?
+            }
+            (Some(port), IpAddr::V6(first), IpAddr::V6(ip)) if port == address.port() => {
+                u16::try_from(ip.to_bits() - first.to_bits()).ok()?
+            }
+            _ => return None,
+        };
+        let pool = index as u16;
+        Some(Port {
+            pool,
+            number,
+            beside,
+        })
+    }
+
+    /// All ports at rest, and until when.
+    pub(crate) fn resting(&self, beside: Option<u16>) -> Vec<(Port, Instant)> {
+        let mut all = Vec::new();
+        for (index, pool) in self.pools.iter().enumerate() {
+            let port = |number| Port {
+                pool: index as u16,
+                number,
+                beside,
+            };
+            let pool = lock(pool);
+            all.extend(pool.resting().map(|(number, until)| (port(number), until)));
+        }
+        all
+    }
+
+    /// Takes ports that are in use already, and lets others rest.
+    pub(crate) fn claim(&self, taken: &[Port], resting: &[(Port, Instant)]) {
+        for (index, pool) in self.pools.iter().enumerate() {
+            let is_here = |port: &Port| usize::from(port.pool) == index;
+            let taken = taken.iter().filter(|port| is_here(port));
+            let resting = resting.iter().filter(|(port, _)| is_here(port));
+            let taken = taken.map(|port| port.number).collect();
+            let resting = resting.map(|(port, until)| (port.number, *until));
+            lock(pool).claim(&taken, &resting.collect());
+        }
     }
 
     pub(crate) fn release_quota(&self, user: &str) {

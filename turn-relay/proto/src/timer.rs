@@ -29,6 +29,16 @@ impl Timers {
         self.heap.push(Reverse((at, reason)));
     }
 
+    /// The tokens that are waited for.
+    pub(crate) fn reservations(&self) -> impl Iterator<Item = u64> {
+        self.heap
+            .iter()
+            .filter_map(|Reverse((_, reason))| match reason {
+                Reason::Reservation(token) => Some(*token),
+                _ => None,
+            })
+    }
+
     pub(crate) fn next(&self) -> Option<Instant> {
         self.heap.peek().map(|Reverse((at, _))| *at)
     }

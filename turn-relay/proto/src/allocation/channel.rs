@@ -94,6 +94,16 @@ impl Channels {
         Ok(())
     }
 
+    /// One that was bound in another process; whether neither number nor peer are another's.
+    pub(crate) fn restore(&mut self, channel: Channel) -> bool {
+        let free = self.position_of_number(channel.number).is_none()
+            && !self.by_peer.contains_key(&channel.peer);
+        if free {
+            self.insert(channel);
+        }
+        free
+    }
+
     /// Tells the channels to this address that its permission was refreshed.
     pub(crate) fn permit(&mut self, ip: IpAddr, until: Instant) {
         for channel in &mut self.channels {

@@ -34,6 +34,16 @@ impl Permissions {
         until
     }
 
+    /// Each, and until when it holds.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (IpAddr, Instant)> {
+        self.until.iter().map(|(ip, until)| (*ip, *until))
+    }
+
+    /// One that was installed in another process.
+    pub(crate) fn restore(&mut self, ip: IpAddr, until: Instant) {
+        self.until.insert(ip, until);
+    }
+
     /// Forgets those whose time is over.
     pub(crate) fn sweep(&mut self, now: Instant) {
         self.until.retain(|_, until| *until > now);

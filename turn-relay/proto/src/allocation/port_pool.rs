@@ -1,6 +1,7 @@
 //! The ports of one relay address.
 
 use crate::random::Random;
+use rustc_hash::{FxHashMap, FxHashSet};
 use std::collections::VecDeque;
 use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
@@ -12,6 +13,7 @@ const REST: Duration = Duration::from_secs(120);
 /// Free ports, in no order, and those at rest, in the order of their release.
 #[derive(Debug)]
 pub(crate) struct PortPool {
+    range: RangeInclusive<u16>,
     free: Vec<u16>,
     resting: VecDeque<(Instant, u16)>,
 }
@@ -19,7 +21,8 @@ pub(crate) struct PortPool {
 impl PortPool {
     pub(crate) fn new(range: RangeInclusive<u16>) -> Self {
         Self {
-            free: range.collect(),
+            free: range.clone().collect(),
+            range,
             resting: VecDeque::new(),
         }
     }
@@ -69,9 +72,32 @@ impl PortPool {
         Some(even)
     }
 
-    /// Gives a port back.
+    /// Gives a port back. One that was claimed from beyond the range is nobody's from now on.
     pub(crate) fn release(&mut self, port: u16, now: Instant) {
-        self.resting.push_back((now + REST, port));
+        if self.range.contains(&port) {
+            self.resting.push_back((now + REST, port));
+        }
+    }
+
+    /// The ports at rest, and until when.
+    pub(crate) fn resting(&self) -> impl Iterator<Item = (u16, Instant)> {
+        self.resting.iter().map(|(until, port)| (*port, *until))
+    }
+
+    /// Takes these ports, and lets those rest.
+    pub(crate) fn claim(&mut self, taken: &FxHashSet<u16>, resting: &FxHashMap<u16, Instant>) {
+        let mut rest = Vec::new();
+        self.free.retain(|port| match resting.get(port) {
+            _ if taken.contains(port) => false,
+            Some(until) => {
+                rest.push((*until, *port));
+                false
+            }
+            None => true,
+        });
+        self.resting.retain(|(_, port)| !taken.contains(port));
+        self.resting.extend(rest);
+        self.resting.make_contiguous().sort_unstable();
     }
 
     fn wake(&mut self, now: Instant) {

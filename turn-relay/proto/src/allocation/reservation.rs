@@ -25,6 +25,10 @@ impl Reservations {
         self.by_token.insert(token, reservation);
     }
 
+    pub(crate) fn get(&self, token: u64) -> Option<Reservation> {
+        self.by_token.get(&token).copied()
+    }
+
     pub(crate) fn take(&mut self, token: u64) -> Option<Reservation> {
         self.by_token.remove(&token)
     }

@@ -25,6 +25,16 @@ impl AllocationTable {
         self.by_path.len()
     }
 
+    /// All of them, in no order.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (AllocationId, &Allocation)> {
+        let slots = self.slots.iter().zip(0..);
+        slots.filter_map(|(slot, index)| {
+            let generation = slot.generation;
+            let id = AllocationId { index, generation };
+            Some((id, slot.allocation.as_deref()?))
+        })
+    }
+
     /// The five-tuple must be free.
     pub(crate) fn insert(&mut self, allocation: Allocation) -> AllocationId {
         let index = self.free.pop().unwrap_or_else(|| {
