@@ -148,6 +148,7 @@ fn start(
             peer_policy: peer_policy.clone(),
             // The lowest rung is the plain one in this, too: what the others do is compared with it.
             short_cut: io != Io::Plain,
+            extensions: settings.extensions.clone(),
             nonce_key,
             seed: random()?,
         };

@@ -118,10 +118,16 @@ impl<'b, 'd: 'b> Carrying<'_, '_, 'b, 'd> {
                 relay,
                 peer,
                 payload,
+                dont_fragment,
             } => {
                 if let Some((socket, from)) = self.relays.sender(relay)
                     && let Some(payloads) = burst.payloads(payload, count)
                 {
+                    if dont_fragment {
+                        // Each Send indication is decided about alone.
+                        self.out.push_whole(socket, peer.0, from, payload);
+                        return;
+                    }
                     let parts = (&[][..], payloads, 0);
                     self.out
                         .push(socket, peer.0, from, Direction::ToPeer, parts);

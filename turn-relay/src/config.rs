@@ -15,7 +15,7 @@ use service_kit::{ConfigError, Secret, load_config, read_secret_of_field};
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::ops::RangeInclusive;
-use turn_relay_proto::{Credentials, RelayAddress};
+use turn_relay_proto::{Credentials, Extensions, RelayAddress};
 
 /// RFC 8656 section 7.2: the dynamic ports of RFC 6335.
 const PORTS: RangeInclusive<u16> = 49_152..=65_535;
@@ -42,6 +42,7 @@ pub(crate) struct Settings {
     pub(crate) allocations_per_user: u32,
     /// Forced; otherwise the best that works.
     pub(crate) io: Option<Io>,
+    pub(crate) extensions: Extensions,
 }
 
 impl Settings {
@@ -132,6 +133,12 @@ impl Settings {
                 args.io.as_deref().map(|text| ("--io", text)),
                 file.io.as_deref(),
             )?,
+            extensions: Extensions {
+                alternates: listen::alternates(&over(
+                    ("", &[]),
+                    ("alternate-servers", file.alternate_servers),
+                ))?,
+            },
             listen,
             certificate,
             stream_limits,

@@ -51,6 +51,7 @@ fn server(seed: u8, now: Instant) -> relay::Server {
         peer_policy: Arc::new(relay::PeerPolicy::new(allowed, &[])),
         relay_port: None,
         short_cut: true,
+        extensions: Default::default(),
         nonce_key: [seed; 32],
         seed: [seed; 32],
     };

@@ -95,6 +95,7 @@ impl RelayHost {
                 relay,
                 peer,
                 payload,
+                ..
             } => {
                 let relayed = self.sockets.iter().find(|(_, id)| **id == relay);
                 let (relayed, _) = relayed.expect("the relay sends from a socket that is open");
@@ -189,6 +190,7 @@ fn server(incarnation: u8, now: Instant) -> Server {
         peer_policy: Arc::new(PeerPolicy::new(allowed.to_vec(), &own)),
         relay_port: None,
         short_cut: true,
+        extensions: Default::default(),
         nonce_key: [incarnation; 32],
         seed: [incarnation ^ 0x55; 32],
     };

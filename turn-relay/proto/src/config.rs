@@ -1,7 +1,7 @@
 //! What a server is made from.
 
-use crate::{Credentials, PeerPolicy, Shared};
-use std::net::IpAddr;
+use crate::{Credentials, Family, PeerPolicy, Shared, Transport};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -49,6 +49,42 @@ impl Limits {
     }
 }
 
+/// Another server that clients may be sent to
+/// ([RFC 8489 section 10](https://www.rfc-editor.org/rfc/rfc8489#section-10)).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Alternate {
+    pub transport: AlternateTransport,
+    pub address: SocketAddr,
+}
+
+/// Which clients an [`Alternate`] is for: they keep their transport.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AlternateTransport {
+    Udp,
+    Tcp,
+    Tls,
+}
+
+impl Alternate {
+    /// Whether a client over `transport`, at an address of `family`, can go there: section 10 wants the same family.
+    pub(crate) fn is_for(&self, transport: Transport, family: Family) -> bool {
+        let of_client = match transport {
+            Transport::Udp => AlternateTransport::Udp,
+            Transport::Tcp(_) => AlternateTransport::Tcp,
+            Transport::Tls(_) => AlternateTransport::Tls,
+        };
+        self.transport == of_client && Family::of(self.address) == family
+    }
+}
+
+/// What may be switched on beyond RFC 8656. All of it is off by default.
+#[derive(Clone, Debug, Default)]
+pub struct Extensions {
+    /// Where a client is sent whose new allocation has no room here, or that comes during a drain. Without one for its
+    /// transport and family it hears 508.
+    pub alternates: Vec<Alternate>,
+}
+
 /// All that a [`Server`](crate::Server) has to know.
 #[derive(Clone, Debug)]
 pub struct ServerConfig {
@@ -64,6 +100,7 @@ pub struct ServerConfig {
     pub relay_port: Option<u16>,
     /// Whether packets between two allocations of this relay go from client to client, without the kernel between them.
     pub short_cut: bool,
+    pub extensions: Extensions,
     /// The same for all shards, so that each accepts the others' nonces.
     pub nonce_key: [u8; 32],
     /// For ports and tokens: different for each shard, and secret.

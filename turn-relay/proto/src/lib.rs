@@ -11,10 +11,10 @@
 //! not relayed or answered is counted with a [`DropReason`].
 //!
 //! Done: [RFC 8489](https://www.rfc-editor.org/rfc/rfc8489) Binding and long-term credentials with MD5 and SHA-256,
-//! MESSAGE-INTEGRITY-SHA256, USERHASH of static users; [RFC 8656](https://www.rfc-editor.org/rfc/rfc8656) with UDP, TCP
-//! or TLS to the client ([`Transport`]), UDP to peers, both families, EVEN-PORT and RESERVATION-TOKEN; expiring credentials
+//! MESSAGE-INTEGRITY-SHA256, USERHASH of static users, ALTERNATE-SERVER; [RFC 8656](https://www.rfc-editor.org/rfc/rfc8656) with UDP, TCP
+//! or TLS to the client ([`Transport`]), UDP to peers, both families, EVEN-PORT and RESERVATION-TOKEN, DONT-FRAGMENT; expiring credentials
 //! ([draft-uberti-behave-turn-rest-00](https://datatracker.ietf.org/doc/html/draft-uberti-behave-turn-rest-00)).
-//! Not done: DONT-FRAGMENT (answered by 420), ICMP in Data indications (RFC 8656 section 11.5), DTLS between client and
+//! Not done: ICMP in Data indications (RFC 8656 section 11.5), DTLS between client and
 //! server, RFC 6062, RFC 8016.
 
 #![forbid(unsafe_code)]
@@ -38,7 +38,7 @@ mod stats;
 mod output;
 
 pub use auth::{Credentials, rest_password};
-pub use config::{Limits, RelayAddress, ServerConfig};
+pub use config::{Alternate, AlternateTransport, Extensions, Limits, RelayAddress, ServerConfig};
 pub use handover::{Adopted, Exported, ImportError, Imported};
 pub use input::{AllocationId, Burst, Family, FiveTuple, Now, OpenError, Payloads, RelayId};
 pub use output::{DropReason, Output, Prefix, Verdict};

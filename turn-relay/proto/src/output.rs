@@ -13,6 +13,8 @@ pub enum Verdict<'a> {
         relay: RelayId,
         peer: PeerAddr,
         payload: &'a [u8],
+        /// Whether it must not be fragmented on its way.
+        dont_fragment: bool,
     },
     /// Send `prefix`, `payload` and `padding` zero bytes (0 to 3), in this order, to the client.
     ToClient {

@@ -8,7 +8,7 @@ use crate::output::Prefix;
 use crate::{DropReason, Family, FiveTuple, Now, RelayId, Server, Verdict};
 use model::PeerAddr;
 use stun_types::attribute::{AttributeStaticType, AttributeType};
-use turn_types::attribute::{Data, XorPeerAddress};
+use turn_types::attribute::{Data, DontFragment, XorPeerAddress};
 use turn_types::message::{DATA, SEND};
 use wire::channel_data;
 use wire::stun::{MAGIC_COOKIE, Message, parse};
@@ -63,6 +63,8 @@ impl Server {
             },
             peer,
             payload: message.payload,
+            // Section 12.6 knows no DONT-FRAGMENT.
+            dont_fragment: false,
         }
     }
 
@@ -85,7 +87,7 @@ impl Server {
         let Some((id, allocation)) = self.table.find(path) else {
             return Verdict::Dropped(DropReason::NoAllocation);
         };
-        let (mut peer, mut payload) = (None, None);
+        let (mut peer, mut payload, mut dont_fragment) = (None, None, false);
         for (kind, value) in message.attributes() {
             match kind {
                 XorPeerAddress::TYPE if peer.is_none() => {
@@ -95,7 +97,7 @@ impl Server {
                     peer = Some(PeerAddr(address.addr(message.transaction_id())));
                 }
                 Data::TYPE if payload.is_none() => payload = Some(value),
-                // DONT-FRAGMENT is one: it is not supported, so the indication is ignored (section 11.2).
+                DontFragment::TYPE => dont_fragment = true,
                 unknown if is_unknown_in_send(unknown) => {
                     return Verdict::Dropped(DropReason::MalformedSend);
                 }
@@ -125,6 +127,7 @@ impl Server {
             },
             peer,
             payload,
+            dont_fragment,
         }
     }
 

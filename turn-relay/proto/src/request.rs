@@ -12,21 +12,21 @@ mod refresh;
 use crate::auth::{Authenticated, Challenge, authenticate};
 use crate::{DropReason, FiveTuple, Now, Output, Server, Verdict};
 use answer::Answer;
+use std::net::SocketAddr;
 use stun_types::attribute::{
     AttributeStaticType, AttributeType, MessageIntegrity, MessageIntegritySha256, Nonce,
     PasswordAlgorithm, Realm, Userhash, Username,
 };
 use stun_types::message::BINDING;
 use turn_types::attribute::{
-    ChannelNumber, Data, EvenPort, Lifetime, RequestedAddressFamily, RequestedTransport,
-    ReservationToken, XorPeerAddress,
+    ChannelNumber, Data, DontFragment, EvenPort, Lifetime, RequestedAddressFamily,
+    RequestedTransport, ReservationToken, XorPeerAddress,
 };
 use turn_types::message::{ALLOCATE, CHANNEL_BIND, CREATE_PERMISSION, REFRESH};
 use wire::stun::{Malformed, Message};
 
-/// Comprehension-required attributes that are understood. DONT-FRAGMENT is not: its answer is 420
-/// ([RFC 8656 section 7.2](https://www.rfc-editor.org/rfc/rfc8656#section-7.2)).
-pub(crate) const KNOWN: [AttributeType; 15] = [
+/// Comprehension-required attributes that are understood.
+pub(crate) const KNOWN: [AttributeType; 16] = [
     Username::TYPE,
     MessageIntegrity::TYPE,
     ChannelNumber::TYPE,
@@ -42,11 +42,14 @@ pub(crate) const KNOWN: [AttributeType; 15] = [
     PasswordAlgorithm::TYPE,
     Userhash::TYPE,
     ReservationToken::TYPE,
+    DontFragment::TYPE,
 ];
 
 /// Why a request is refused: the error code of the answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Refusal {
+    /// 300: there is room elsewhere.
+    TryAlternate(SocketAddr),
     /// 400: something is missing, malformed, or contradicts something else.
     BadRequest,
     /// 401: the credential's time is over.
@@ -72,6 +75,7 @@ pub(crate) enum Refusal {
 impl Refusal {
     fn code(self) -> u16 {
         match self {
+            Self::TryAlternate(_) => 300,
             Self::BadRequest => 400,
             Self::Unauthorized => 401,
             Self::Forbidden => 403,
@@ -156,7 +160,10 @@ pub(crate) fn handle(
         }
         Err(refusal) => {
             server.stats.on_error_response(refusal.code());
-            let answer = Answer::error(message, refusal.code());
+            let mut answer = Answer::error(message, refusal.code());
+            if let Refusal::TryAlternate(alternate) = refusal {
+                answer.add_alternate(alternate);
+            }
             server.answer(path, answer.signed(&signer, &server.config.software));
         }
     }

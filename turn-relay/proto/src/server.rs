@@ -32,6 +32,7 @@ pub struct Server {
     pub(crate) copies: Copies,
     pub(crate) stats: Stats,
     pub(crate) outputs: VecDeque<Output>,
+    pub(crate) draining: bool,
 }
 
 impl Server {
@@ -46,6 +47,7 @@ impl Server {
             copies: Copies::default(),
             stats: Stats::default(),
             outputs: VecDeque::new(),
+            draining: false,
             config,
         }
     }
@@ -170,6 +172,17 @@ impl Server {
     /// What the shell is to do next.
     pub fn poll_output(&mut self) -> Option<Output> {
         self.outputs.pop_front()
+    }
+
+    /// While it drains, new allocations are refused: 300 with an alternate server, or 508 where there is none for the
+    /// client. What exists goes on.
+    pub fn set_draining(&mut self, draining: bool) {
+        self.draining = draining;
+    }
+
+    /// Replaces [`Extensions::alternates`](crate::Extensions::alternates).
+    pub fn set_alternates(&mut self, alternates: Vec<crate::Alternate>) {
+        self.config.extensions.alternates = alternates;
     }
 
     pub fn stats(&self) -> &Stats {

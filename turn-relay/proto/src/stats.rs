@@ -3,7 +3,9 @@
 use crate::DropReason;
 
 /// Error codes that this server answers with, in ascending order.
-pub const ERROR_CODES: [u16; 12] = [400, 401, 403, 420, 437, 438, 440, 441, 442, 443, 486, 508];
+pub const ERROR_CODES: [u16; 13] = [
+    300, 400, 401, 403, 420, 437, 438, 440, 441, 442, 443, 486, 508,
+];
 
 /// A direction of relayed traffic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -62,21 +62,42 @@ fn a_peers_datagram_reaches_the_client_as_a_data_indication() {
 }
 
 #[test]
+fn dont_fragment_holds_for_its_datagram_alone() {
+    let mut relay = Relay::new();
+    let mut client = Client::new("192.0.2.1:4000");
+    let from = client.allocate(&mut relay);
+    client.permit(&mut relay, &["10.0.0.5:7"]);
+    let (peer, payload) = (addr("10.0.0.5:7"), b"x".to_vec());
+    let whole = client.indication("10.0.0.5:7", b"x", &[&DontFragment::new()]);
+    assert_eq!(
+        relay.client_sends(client.address, &whole),
+        Outcome::ToPeerWhole {
+            from,
+            peer,
+            payload: payload.clone()
+        }
+    );
+    assert_eq!(
+        client.sends_indication(&mut relay, "10.0.0.5:7", b"x"),
+        Outcome::ToPeer {
+            from,
+            peer,
+            payload
+        }
+    );
+}
+
+#[test]
 fn a_send_indication_that_is_not_whole_is_ignored() {
     let mut relay = Relay::new();
     let mut client = Client::new("192.0.2.1:4000");
     client.allocate(&mut relay);
     client.permit(&mut relay, &["10.0.0.5:7"]);
     let unknown = RawAttribute::new(AttributeType::new(0x0033), b"");
-    let dont_fragment = DontFragment::new();
     let with = |more: &[&dyn AttributeWrite]| client.indication("10.0.0.5:7", b"x", more);
     let malformed = Outcome::Dropped(DropReason::MalformedSend);
     assert_eq!(
         relay.client_sends(client.address, &with(&[&unknown])),
-        malformed
-    );
-    assert_eq!(
-        relay.client_sends(client.address, &with(&[&dont_fragment])),
         malformed
     );
     // Without DATA: the last attribute, of 8 bytes, cut off.

@@ -95,13 +95,24 @@ fn a_missing_or_malformed_transport_is_400_and_another_than_udp_442() {
 }
 
 #[test]
-fn dont_fragment_is_not_understood_and_named_so() {
+fn a_client_may_ask_whether_dont_fragment_is_honored() {
     let mut relay = Relay::new();
     let mut client = Client::new("192.0.2.1:4000");
     let answer = client.try_allocate(&mut relay, &[&DontFragment::new()]);
+    assert_eq!(answer.code(), 0);
+    assert_eq!(answer.relayed().len(), 1);
+}
+
+#[test]
+fn an_unknown_attribute_that_must_be_understood_is_named_and_nothing_is_made() {
+    let mut relay = Relay::new();
+    let mut client = Client::new("192.0.2.1:4000");
+    let unknown = RawAttribute::new(AttributeType::new(0x0033), b"");
+    let answer = client.try_allocate(&mut relay, &[&unknown]);
     assert_eq!(answer.code(), 420);
     let unknown: UnknownAttributes = answer.get().unwrap();
-    assert!(unknown.has_attribute(AttributeType::new(0x001A)));
+    assert!(unknown.has_attribute(AttributeType::new(0x0033)));
+    assert_eq!(relay.stats().allocations, 0);
 }
 
 #[test]

@@ -43,6 +43,11 @@ pub(super) struct File {
     pub(super) allow_peers: Vec<String>,
     /// Ports for relayed addresses, both ends included. Default: `49152-65535`.
     pub(super) port_range: Option<String>,
+    /// Other relays of the same users, to which a client is sent whose new allocation has no room here (300 and
+    /// ALTERNATE-SERVER), or that comes while this one drains: `udp://ADDR:PORT`, `tcp://ADDR:PORT` or `tls://ADDR:PORT`. A
+    /// client hears of one of its transport and family, chosen at random; over TLS it must have a certificate for the
+    /// same name. Default: none, so that it hears 508.
+    pub(super) alternate_servers: Vec<String>,
     /// Where `/healthz`, `/readyz` and `/metrics` are served over HTTP. Default: nowhere.
     pub(super) admin: Option<String>,
     /// Event loops. Default: one per core.

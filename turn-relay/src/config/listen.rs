@@ -9,6 +9,7 @@ use service_kit::ConfigError;
 use std::net::SocketAddr;
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::time::Duration;
+use turn_relay_proto::{Alternate, AlternateTransport};
 
 /// All addresses, by transport.
 #[derive(Clone, Debug, Default)]
@@ -52,6 +53,32 @@ pub(super) fn listen(list: &Values) -> Result<Listen, ConfigError> {
         }
     }
     Ok(listen)
+}
+
+/// Where clients are sent that have no room here.
+pub(super) fn alternates(list: &Values) -> Result<Vec<Alternate>, ConfigError> {
+    let of = |(kind, address): (Option<StreamKind>, ServerAddr)| Alternate {
+        transport: match kind {
+            None => AlternateTransport::Udp,
+            Some(StreamKind::Tcp) => AlternateTransport::Tcp,
+            Some(StreamKind::Tls) => AlternateTransport::Tls,
+        },
+        address: address.0,
+    };
+    let servers = parse::each(list, |field, text| {
+        let (kind, server) = address(field, text)?;
+        if server.0.ip().is_unspecified() || server.0.port() == 0 {
+            let remedy = "name the address and port that clients reach it at";
+            return Err(ConfigError::of_field(
+                field,
+                text,
+                "no client could go there",
+                remedy,
+            ));
+        }
+        Ok((kind, server))
+    })?;
+    Ok(servers.into_iter().map(of).collect())
 }
 
 fn address(field: &str, text: &str) -> Result<(Option<StreamKind>, ServerAddr), ConfigError> {

@@ -3,6 +3,7 @@
 
 use crate::udp::Io;
 use crate::udp::sendmmsg::Scratch;
+use crate::udp::socket::DontFragment;
 use std::io;
 use std::marker::PhantomData;
 use std::net::{IpAddr, SocketAddr};
@@ -46,6 +47,8 @@ pub(super) struct Group {
     payload_bytes: u64,
     pub(super) count: u16,
     closed: bool,
+    /// A single datagram, which must not be fragmented.
+    whole: bool,
     pub(super) first: u32,
     last: u32,
 }
@@ -206,6 +209,7 @@ impl<'b> Outgoing<'_, 'b> {
                     payload_bytes: 0,
                     count: 0,
                     closed: false,
+                    whole: false,
                     first: run,
                     last: run,
                 });
@@ -224,6 +228,24 @@ impl<'b> Outgoing<'_, 'b> {
         }
     }
 
+    /// Adds a single datagram that must not be fragmented on its way.
+    pub(crate) fn push_whole(
+        &mut self,
+        socket: BorrowedFd<'b>,
+        to: SocketAddr,
+        from: Option<IpAddr>,
+        payload: &'b [u8],
+    ) {
+        // Joined to none before it, and none is joined to it.
+        self.plan.open = [NONE; OPEN];
+        let parts = (&[][..], Payloads::one(payload), 0);
+        self.push(socket, to, from, Direction::ToPeer, parts);
+        if let Some(group) = self.plan.groups.last_mut() {
+            group.whole = true;
+            group.closed = true;
+        }
+    }
+
     /// Sends all of it. What the kernel does not take is lost, as it would be on any full link.
     pub(crate) fn flush(self) -> Unsent {
         let plan = self.plan;
@@ -235,9 +257,15 @@ impl<'b> Outgoing<'_, 'b> {
         // What one socket sends stays in order.
         order.sort_unstable_by_key(|index| (groups[*index as usize].socket, *index));
         let messages = if plan.io == Io::Plain { 1 } else { MESSAGES };
-        for same_socket in
-            order.chunk_by(|a, b| groups[*a as usize].socket == groups[*b as usize].socket)
-        {
+        let together = |a: &u32, b: &u32| {
+            let (a, b) = (&groups[*a as usize], &groups[*b as usize]);
+            a.socket == b.socket && a.whole == b.whole
+        };
+        for same_socket in order.chunk_by(together) {
+            let first = &groups[same_socket[0] as usize];
+            let _whole = first
+                .whole
+                .then(|| DontFragment::on(first.socket, first.to.is_ipv4()));
             for some in same_socket.chunks(messages) {
                 plan.without_gso |= Sending {
                     groups,

@@ -3,7 +3,7 @@
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, RawFd};
 
 /// Bytes wanted for each of a socket's two buffers. The kernel takes memory only for what is queued.
 const BUFFER: libc::c_int = 4 << 20;
@@ -74,9 +74,66 @@ pub(crate) fn bind(address: SocketAddr, options: &SocketOptions) -> io::Result<U
     Ok(socket.into())
 }
 
+/// While it lives, what a socket sends is not fragmented, neither here nor on its way; a datagram that exceeds the known MTU
+/// of its path is refused (EMSGSIZE). Linux has no such choice for a single datagram (`ip(7)`, IP_MTU_DISCOVER).
+#[derive(Debug)]
+pub(super) struct DontFragment {
+    socket: RawFd,
+    level: libc::c_int,
+    option: libc::c_int,
+    before: libc::c_int,
+}
+
+impl DontFragment {
+    /// The socket must outlive it.
+    pub(super) fn on(socket: RawFd, ipv4: bool) -> Self {
+        let (level, option) = if ipv4 {
+            (libc::IPPROTO_IP, libc::IP_MTU_DISCOVER)
+        } else {
+            (libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER)
+        };
+        let before = get(&socket, level, option).unwrap_or(libc::IP_PMTUDISC_WANT);
+        // Linux has had it since 2.2.
+        let _ = set(&socket, level, option, libc::IP_PMTUDISC_DO);
+        Self {
+            socket,
+            level,
+            option,
+            before,
+        }
+    }
+}
+
+impl Drop for DontFragment {
+    fn drop(&mut self) {
+        let _ = set(&self.socket, self.level, self.option, self.before);
+    }
+}
+
+#[allow(unsafe_code)]
+fn get(socket: &impl AsRawFd, level: libc::c_int, name: libc::c_int) -> io::Result<libc::c_int> {
+    let mut value: libc::c_int = 0;
+    let mut len = size_of::<libc::c_int>() as libc::socklen_t;
+    // SAFETY: the value is an int on this stack frame, given with its size.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            level,
+            name,
+            (&raw mut value).cast(),
+            &raw mut len,
+        )
+    };
+    if result == 0 {
+        Ok(value)
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
 #[allow(unsafe_code)]
 fn set(
-    socket: &Socket,
+    socket: &impl AsRawFd,
     level: libc::c_int,
     name: libc::c_int,
     value: libc::c_int,

@@ -9,7 +9,7 @@ use crate::request::answer::Answer;
 use crate::request::{Outcome, Refusal, Request};
 use crate::shared::{Port, PortKind};
 use crate::timer::Reason;
-use crate::{AllocationId, Family, Now, OpenError, Output, RelayId, Server};
+use crate::{AllocationId, Family, FiveTuple, Now, OpenError, Output, RelayId, Server};
 use model::RelayedAddr;
 use std::time::Instant;
 use stun_types::attribute::AttributeStaticType;
@@ -51,10 +51,13 @@ pub(crate) fn handle(server: &mut Server, request: &Request<'_, '_>) -> Outcome 
         return Err(Refusal::Unauthorized);
     }
     let wanted = wanted(request)?;
+    if server.draining {
+        return Err(no_room(server, request.path));
+    }
     let lifetime: Option<Lifetime> = request.message.attribute()?;
     let lifetime = server.config.limits.grant(lifetime.map(|l| l.seconds()));
     if server.table.len() >= server.config.limits.allocations {
-        return Err(Refusal::InsufficientCapacity);
+        return Err(no_room(server, request.path));
     }
     if !server.config.shared.acquire_quota(&request.by.user) {
         return Err(Refusal::QuotaReached);
@@ -82,13 +85,29 @@ pub(crate) fn handle(server: &mut Server, request: &Request<'_, '_>) -> Outcome 
     if let Err(refusal) = take_ports(server, &mut allocation, &wanted, now) {
         give_back(server, &allocation, now);
         server.config.shared.release_quota(&request.by.user);
-        return Err(refusal);
+        // A reservation is nowhere but here.
+        return Err(match refusal {
+            Refusal::InsufficientCapacity if wanted.token.is_none() => {
+                no_room(server, request.path)
+            }
+            other => other,
+        });
     }
     let id = server.insert(allocation, now);
     for family in Family::BOTH {
         ask_for_socket(server, id, family);
     }
     Ok(None)
+}
+
+/// 300 with a server that this client can go to instead, one of them at random, or 508.
+fn no_room(server: &mut Server, path: FiveTuple) -> Refusal {
+    let family = Family::of(path.client.0);
+    let alternates = server.config.extensions.alternates.iter();
+    let fitting = alternates.filter(|alternate| alternate.is_for(path.transport, family));
+    let at = server.random.below(fitting.clone().count());
+    let chosen = fitting.map(|alternate| alternate.address).nth(at);
+    chosen.map_or(Refusal::InsufficientCapacity, Refusal::TryAlternate)
 }
 
 /// The checks 3 to 9 of RFC 8656 section 7.2.

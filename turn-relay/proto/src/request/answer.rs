@@ -3,8 +3,8 @@
 use crate::auth::{PASSWORD_ALGORITHMS, Signer};
 use std::net::SocketAddr;
 use stun_types::attribute::{
-    AttributeStaticType, AttributeType, AttributeWrite, ErrorCode, Nonce, PasswordAlgorithms,
-    RawAttribute, Realm, Software, UnknownAttributes, XorMappedAddress,
+    AlternateServer, AttributeStaticType, AttributeType, AttributeWrite, ErrorCode, Nonce,
+    PasswordAlgorithms, RawAttribute, Realm, Software, UnknownAttributes, XorMappedAddress,
 };
 use stun_types::message::{
     Message as Writer, MessageClass, MessageType, MessageWrite, MessageWriteExt, MessageWriteVec,
@@ -73,6 +73,10 @@ impl Answer {
 
     pub(crate) fn add_reservation(&mut self, token: u64) {
         self.add(&ReservationToken::new(token));
+    }
+
+    pub(crate) fn add_alternate(&mut self, server: SocketAddr) {
+        self.add(&AlternateServer::new(server));
     }
 
     pub(crate) fn add_address_error(&mut self, family: crate::Family, code: u16) {

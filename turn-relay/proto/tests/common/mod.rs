@@ -21,8 +21,8 @@ use stun_types::message::{
     MessageWriteExt, MessageWriteVec, Method, TransactionId,
 };
 use turn_relay_proto::{
-    Burst, Credentials, DropReason, FiveTuple, Limits, Now, OpenError, Output, PeerPolicy,
-    RelayAddress, RelayId, Server, ServerConfig, Shared, Stats, Transport, Verdict,
+    Burst, Credentials, DropReason, Extensions, FiveTuple, Limits, Now, OpenError, Output,
+    PeerPolicy, RelayAddress, RelayId, Server, ServerConfig, Shared, Stats, Transport, Verdict,
 };
 use turn_types::attribute::{ChannelNumber, RequestedTransport, XorPeerAddress, XorRelayedAddress};
 use turn_types::message::{ALLOCATE, CHANNEL_BIND, CREATE_PERMISSION};
@@ -49,6 +49,7 @@ pub struct Setup {
     pub allow: Vec<&'static str>,
     pub per_user: u32,
     pub short_cut: bool,
+    pub extensions: Extensions,
     /// Instead of relay addresses.
     pub networks: Vec<&'static str>,
 }
@@ -64,6 +65,7 @@ impl Default for Setup {
             allow: vec!["10.0.0.0/24", "fd00:10::/64"],
             per_user: 100,
             short_cut: true,
+            extensions: Extensions::default(),
             networks: Vec::new(),
         }
     }
@@ -86,6 +88,12 @@ pub struct Relay {
 #[derive(Debug, PartialEq, Eq)]
 pub enum Outcome {
     ToPeer {
+        from: SocketAddr,
+        peer: SocketAddr,
+        payload: Vec<u8>,
+    },
+    /// Not to be fragmented.
+    ToPeerWhole {
         from: SocketAddr,
         peer: SocketAddr,
         payload: Vec<u8>,
@@ -141,6 +149,7 @@ impl Relay {
                 peer_policy: peer_policy.clone(),
                 relay_port: (!setup.networks.is_empty()).then_some(50_000 + 2 * shard as u16),
                 short_cut: setup.short_cut,
+                extensions: setup.extensions.clone(),
                 nonce_key: [1; 32],
                 seed: [2 + shard as u8; 32],
             };
@@ -302,11 +311,24 @@ fn own(open: &BTreeMap<SocketAddr, RelayId>, verdict: Verdict<'_>) -> Outcome {
             relay,
             peer,
             payload,
-        } => Outcome::ToPeer {
-            from: *open.iter().find(|(_, id)| **id == relay).unwrap().0,
-            peer: peer.0,
-            payload: payload.to_vec(),
-        },
+            dont_fragment,
+        } => {
+            let from = *open.iter().find(|(_, id)| **id == relay).unwrap().0;
+            let (peer, payload) = (peer.0, payload.to_vec());
+            if dont_fragment {
+                Outcome::ToPeerWhole {
+                    from,
+                    peer,
+                    payload,
+                }
+            } else {
+                Outcome::ToPeer {
+                    from,
+                    peer,
+                    payload,
+                }
+            }
+        }
         Verdict::ToClient {
             path,
             prefix,
