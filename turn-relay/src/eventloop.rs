@@ -6,7 +6,8 @@
 //! 3. what clients of TCP and TLS sent: one read per connection;
 //! 4. what peers sent: one batch per relayed address that has something;
 //! 5. connections that are over;
-//! 6. the numbers for the metrics, at most every 20 ms.
+//! 6. the numbers for the metrics, at most every 20 ms;
+//! 7. a rest, when packets come one at a time and fast ([`Moderation`]).
 //!
 //! Sockets are watched for edges: one that was not emptied is looked at in the next turn without being reported again.
 
@@ -15,6 +16,7 @@ mod streams;
 use crate::carrying::Carrying;
 use crate::listener::Listener;
 use crate::metrics::{Published, ShellStats};
+use crate::moderation::Moderation;
 use crate::relay_sockets::RelaySockets;
 use crate::stream::{StreamSetup, Streams};
 use crate::udp::{Io, RecvBatch, SendPlan, Unsent};
@@ -60,6 +62,7 @@ pub(crate) struct EventLoop {
     /// Room for answers that are sent together.
     answers: Vec<(FiveTuple, Vec<u8>)>,
     io: Io,
+    moderation: Moderation,
 }
 
 /// Sockets to look at.
@@ -106,6 +109,7 @@ impl EventLoop {
             publish_at: None,
             answers: Vec::new(),
             io,
+            moderation: Moderation::default(),
         })
     }
 
@@ -114,6 +118,8 @@ impl EventLoop {
     /// # Errors
     /// When the kernel refuses to wait.
     pub(crate) fn run(mut self) -> io::Result<()> {
+        // The kernel rounds a rest up by this; its own choice is 50 us.
+        let _ = nix::sys::prctl::set_timerslack(1_000);
         let mut recv: Vec<_> = (0..BATCHES).map(|_| RecvBatch::new(self.io)).collect();
         let mut plan = SendPlan::new(self.io);
         let mut events = vec![EpollEvent::empty(); EVENTS];
@@ -158,6 +164,9 @@ impl EventLoop {
             self.receive(now, &mut peers, &mut recv, &mut plan);
             self.end_stream_turn(now, &mut streams, &mut plan);
             self.publish(now.instant, worked);
+            if let Some(rest) = self.moderation.after_turn(now.instant) {
+                std::thread::sleep(rest);
+            }
         }
     }
 
@@ -208,6 +217,7 @@ impl EventLoop {
                     tokens.next_turn.push(token);
                 }
                 bytes += taken.bytes;
+                self.moderation.taken(&taken);
                 if bytes > ENOUGH {
                     break;
                 }

@@ -18,6 +18,7 @@ mod certificate;
 mod relay_sockets;
 mod udp;
 mod metrics;
+mod moderation;
 
 use clap::Parser;
 use service_kit::Capability;
