@@ -3,10 +3,12 @@
 use crate::certificate::Certificate;
 use crate::cli::Args;
 use crate::config::Settings;
+use crate::control::{ControlSender, control};
 use crate::eventloop::EventLoop;
 use crate::listener::{self, Listener};
 use crate::metrics::{Metrics, Published};
 use crate::relay_sockets::bind_shared;
+use crate::reload::{self, Frame, ReloadStats, Reloader};
 use crate::stream::{self, StreamListener, StreamSetup};
 use crate::udp::Io;
 use anyhow::Context;
@@ -20,7 +22,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 use tokio::sync::mpsc;
-use turn_relay_proto::{Limits, PeerPolicy, Server, ServerConfig, Shared};
+use turn_relay_proto::{Server, ServerConfig, Shared};
 
 /// How long a relay address may be missing at the start.
 const ADDRESS_DEADLINE: Duration = Duration::from_secs(3);
@@ -30,7 +32,10 @@ const ADDRESS_DEADLINE: Duration = Duration::from_secs(3);
 /// # Errors
 /// When the configuration is wrong, an address cannot be bound, or an event loop fails.
 pub(crate) async fn run(args: &Args) -> anyhow::Result<()> {
+    // Before anything that takes time: until then it ends the process.
+    let hangup = reload::hangup()?;
     let settings = Settings::load(args)?;
+    let written = reload::written(args)?;
     raise_descriptor_limit();
     let io = choose_io(settings.io)?;
     let readiness = Readiness::new();
@@ -59,16 +64,31 @@ pub(crate) async fn run(args: &Args) -> anyhow::Result<()> {
     let stop = Arc::new(EventFd::from_flags(
         EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK,
     )?);
+    let reloads = Arc::new(ReloadStats::new(Clock.unix_time()));
     let metrics = Metrics {
         shards: Vec::new(),
         certificate: certificate.clone(),
+        reloads: reloads.clone(),
     };
     let per_thread = per_thread.into_iter().zip(streams).collect();
-    let mut ended = start(settings, per_thread, &own, &stop, &registry, metrics, io)?;
+    let frame = frame(&settings, own, io)?;
+    let (loops, mut ended) = start(
+        &settings, per_thread, &frame, &stop, &registry, metrics, io,
+    )?;
     starting.done();
-    if let Some(certificate) = certificate {
-        tokio::spawn(certificate.watch());
+    if let Some(certificate) = &certificate {
+        tokio::spawn(certificate.clone().watch());
     }
+    let reloader = Reloader {
+        args,
+        frame,
+        settings,
+        written,
+        loops,
+        certificate,
+        stats: reloads,
+        hangup,
+    };
 
     tokio::select! {
         signal = service_kit::shutdown_signal() => {
@@ -78,6 +98,7 @@ pub(crate) async fn run(args: &Args) -> anyhow::Result<()> {
             let result = result.context("all event loops are gone")?;
             return Err(result.err().context("an event loop stopped by itself")?);
         }
+        never = reloader.run() => match never {},
     }
     stop.write(1)?;
     // Until all have dropped their ends.
@@ -104,30 +125,40 @@ async fn wait_for_address(ip: IpAddr) -> Result<(), ConfigError> {
 
 type Ended = mpsc::UnboundedReceiver<anyhow::Result<()>>;
 
+/// What all event loops have in common.
+fn frame(settings: &Settings, own: Vec<model::ServerAddr>, io: Io) -> anyhow::Result<Frame> {
+    let per_user = settings.allocations_per_user;
+    let shared = if settings.relay_networks.is_empty() {
+        Shared::new(settings.relay_addresses.clone(), &settings.ports, per_user)
+    } else {
+        Shared::of_networks(settings.relay_networks.clone(), per_user)
+    };
+    Ok(Frame {
+        shared: Arc::new(shared),
+        own,
+        nonce_key: random()?,
+        // The lowest rung is the plain one in this, too: what the others do is compared with it.
+        short_cut: io != Io::Plain,
+    })
+}
+
 fn start(
-    settings: Settings,
+    settings: &Settings,
     per_thread: Vec<(Vec<Listener>, StreamSetup)>,
-    own: &[model::ServerAddr],
+    frame: &Frame,
     stop: &Arc<EventFd>,
     registry: &SharedRegistry,
     mut metrics: Metrics,
     io: Io,
-) -> anyhow::Result<Ended> {
+) -> anyhow::Result<(Vec<ControlSender>, Ended)> {
     let started = Clock.now();
-    let nonce_key = random()?;
-    let credentials = Arc::new(settings.credentials);
-    let peer_policy = Arc::new(PeerPolicy::new(settings.allow_peers, own));
     let families = [true, false].map(|v4| {
         let mut networks = settings.relay_networks.iter();
         networks.any(|network| network.addr().is_ipv4() == v4)
     });
     let is_shared = !settings.relay_networks.is_empty();
-    let per_user = settings.allocations_per_user;
-    let shared = Arc::new(if is_shared {
-        Shared::of_networks(settings.relay_networks, per_user)
-    } else {
-        Shared::new(settings.relay_addresses, &settings.ports, per_user)
-    });
+    let common = frame.server_config(settings);
+    let mut loops = Vec::new();
     let (ending, ended) = mpsc::unbounded_channel();
     for (shard, (listeners, streams)) in (0..settings.threads).zip(per_thread) {
         // Checked with the configuration: even, and within the range.
@@ -141,17 +172,11 @@ fn start(
         })?;
         let config = ServerConfig {
             relay_port,
-            shared: shared.clone(),
-            limits: Limits::default(),
-            software: format!("turnpike-turn-relay/{}", env!("CARGO_PKG_VERSION")),
-            credentials: credentials.clone(),
-            peer_policy: peer_policy.clone(),
-            // The lowest rung is the plain one in this, too: what the others do is compared with it.
-            short_cut: io != Io::Plain,
-            extensions: settings.extensions.clone(),
-            nonce_key,
             seed: random()?,
+            ..common.clone()
         };
+        let (sender, receiver) = control()?;
+        loops.push(sender);
         let published = Arc::new(Published::default());
         metrics.shards.push(published.clone());
         let server = Server::new(config, started);
@@ -160,6 +185,7 @@ fn start(
             listeners,
             streams,
             stop.clone(),
+            receiver,
             published,
             relay_sockets,
             io,
@@ -180,7 +206,7 @@ fn start(
     }
     let mut registry = registry.lock().unwrap_or_else(|e| e.into_inner());
     registry.register_collector(Box::new(metrics));
-    Ok(ended)
+    Ok((loops, ended))
 }
 
 /// What [`Streams`](crate::stream::Streams) of each event loop is made from.

@@ -1,5 +1,6 @@
 //! The certificate of TLS listeners. It is read again when its files change; connections that exist keep what they have.
 
+use crate::stamp::Stamp;
 use arc_swap::ArcSwap;
 use rustls::crypto::CryptoProvider;
 use rustls::crypto::aws_lc_rs::{self, Ticketer};
@@ -11,9 +12,8 @@ use rustls::version::{TLS12, TLS13};
 use rustls::{InconsistentKeys, ServerConfig};
 use service_kit::{ConfigError, read_secret_of_field};
 use std::fs;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -25,8 +25,18 @@ const INTERVAL: Duration = Duration::from_secs(2);
 /// Longer chains than this are a mistake.
 const MAX_BYTES: u64 = 256 * 1024;
 
+type Stamps = [Option<Stamp>; 2];
+
+/// A certificate that was read and can be shown.
+#[derive(Debug)]
+pub(crate) struct NewCertificate {
+    files: CertificateFiles,
+    stamps: Stamps,
+    key: CertifiedKey,
+}
+
 /// The two files.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct CertificateFiles {
     pub(crate) certificate: PathBuf,
     pub(crate) key: PathBuf,
@@ -35,7 +45,9 @@ pub(crate) struct CertificateFiles {
 /// What listeners show at the moment, and how often that was replaced.
 #[derive(Debug)]
 pub(crate) struct Certificate {
-    files: CertificateFiles,
+    files: ArcSwap<CertificateFiles>,
+    /// The files as they were when they were read.
+    taken: Mutex<Stamps>,
     provider: Arc<CryptoProvider>,
     current: ArcSwap<CertifiedKey>,
     pub(crate) reloads: AtomicU64,
@@ -55,9 +67,11 @@ impl Certificate {
     /// One line: which file, what is wrong with it, and what to do.
     pub(crate) fn load(files: CertificateFiles) -> Result<Arc<Self>, ConfigError> {
         let provider = Arc::new(aws_lc_rs::default_provider());
+        let taken = Mutex::new(stamps(&files));
         let current = ArcSwap::from_pointee(read(&files, &provider)?);
         Ok(Arc::new(Self {
-            files,
+            files: ArcSwap::from_pointee(files),
+            taken,
             provider,
             current,
             reloads: AtomicU64::new(0),
@@ -81,24 +95,24 @@ impl Certificate {
 
     /// Looks at the files for ever, and takes what is new in them.
     pub(crate) async fn watch(self: Arc<Self>) {
-        let mut taken = self.stamp();
-        let mut seen = taken;
+        let mut seen = self.taken();
         loop {
             tokio::time::sleep(INTERVAL).await;
-            let stamp = self.stamp();
-            let has_lasted = std::mem::replace(&mut seen, stamp) == stamp;
-            if stamp == taken || !has_lasted {
+            let files = self.files.load_full();
+            let stamps = stamps(&files);
+            let has_lasted = std::mem::replace(&mut seen, stamps) == stamps;
+            if stamps == self.taken() || !has_lasted {
                 continue;
             }
-            taken = stamp;
-            let file = self.files.certificate.display();
-            match read(&self.files, &self.provider) {
+            let file = files.certificate.display();
+            match self.read((*files).clone()) {
                 Ok(new) => {
-                    self.current.store(Arc::new(new));
-                    self.reloads.fetch_add(1, Ordering::Relaxed);
+                    self.replace(new);
                     tracing::info!(%file, "certificate read again");
                 }
                 Err(error) => {
+                    // Until they change again.
+                    *self.lock_taken() = stamps;
                     self.failed_reloads.fetch_add(1, Ordering::Relaxed);
                     tracing::warn!(%error, "the certificate stays as it was");
                 }
@@ -106,14 +120,37 @@ impl Certificate {
         }
     }
 
-    /// Changes whenever a file does.
-    fn stamp(&self) -> [Option<(u64, i64, i64, u64)>; 2] {
-        [&self.files.certificate, &self.files.key].map(|path| {
-            let metadata = fs::metadata(path).ok()?;
-            let (seconds, nanoseconds) = (metadata.mtime(), metadata.mtime_nsec());
-            Some((metadata.ino(), seconds, nanoseconds, metadata.len()))
-        })
+    /// Reads these files, and changes nothing yet.
+    ///
+    /// # Errors
+    /// As [`Certificate::load`].
+    pub(crate) fn read(&self, files: CertificateFiles) -> Result<NewCertificate, ConfigError> {
+        // Before they are read: what changes meanwhile is read again.
+        let stamps = stamps(&files);
+        let key = read(&files, &self.provider)?;
+        Ok(NewCertificate { files, stamps, key })
     }
+
+    /// Shows another certificate from now on. Returns whether it is another.
+    pub(crate) fn replace(&self, new: NewCertificate) -> bool {
+        *self.lock_taken() = new.stamps;
+        self.files.store(Arc::new(new.files));
+        self.reloads.fetch_add(1, Ordering::Relaxed);
+        let before = self.current.swap(Arc::new(new.key));
+        before.cert != self.current.load().cert
+    }
+
+    fn taken(&self) -> Stamps {
+        *self.lock_taken()
+    }
+
+    fn lock_taken(&self) -> MutexGuard<'_, Stamps> {
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn stamps(files: &CertificateFiles) -> Stamps {
+    [&files.certificate, &files.key].map(|path| Stamp::of(path))
 }
 
 fn read(files: &CertificateFiles, provider: &CryptoProvider) -> Result<CertifiedKey, ConfigError> {

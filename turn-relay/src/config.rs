@@ -15,7 +15,9 @@ use service_kit::{ConfigError, Secret, load_config, read_secret_of_field};
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::ops::RangeInclusive;
-use turn_relay_proto::{Credentials, Extensions, RelayAddress};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use turn_relay_proto::{Credentials, Extensions, RelayAddress, Revocations};
 
 /// RFC 8656 section 7.2: the dynamic ports of RFC 6335.
 const PORTS: RangeInclusive<u16> = 49_152..=65_535;
@@ -30,7 +32,9 @@ pub(crate) struct Settings {
     pub(crate) certificate: Option<CertificateFiles>,
     /// Of each event loop.
     pub(crate) stream_limits: StreamLimits,
-    pub(crate) credentials: Credentials,
+    pub(crate) credentials: Arc<Credentials>,
+    pub(crate) revocations: Arc<Revocations>,
+    pub(crate) revocations_file: Option<PathBuf>,
     pub(crate) relay_addresses: Vec<RelayAddress>,
     /// Instead of relay addresses: networks whose addresses are the allocations', on sockets that they share.
     pub(crate) relay_networks: Vec<IpNet>,
@@ -100,6 +104,10 @@ impl Settings {
                 "name a secret in auth-secret-files or users in users-file, or add --user NAME:PASSWORD for a test",
             ));
         }
+        let revocations = match &file.revocations_file {
+            Some(path) => revocations(path)?,
+            None => Revocations::default(),
+        };
         let ports = args.port_range.clone().map(|text| ("--port-range", text));
         let ports = ports.or(file.port_range.map(|text| ("port-range", text)));
         let admin = args.admin.clone().map(|text| ("--admin", text));
@@ -142,9 +150,36 @@ impl Settings {
             listen,
             certificate,
             stream_limits,
-            credentials,
+            credentials: Arc::new(credentials),
+            revocations: Arc::new(revocations),
+            revocations_file: file.revocations_file,
         })
     }
+}
+
+/// The names in `revocations-file`, one per line; `#` begins a comment.
+///
+/// # Errors
+/// One line: the field, the file, what is wrong with it, and what to do.
+pub(crate) fn revocations(path: &Path) -> Result<Revocations, ConfigError> {
+    /// Some hundred thousand names; a wrong path may be a disk.
+    const MAX_BYTES: u64 = 16 << 20;
+    let wrong = |problem: String, remedy: &str| {
+        ConfigError::of_field("revocations-file", path.display(), problem, remedy)
+    };
+    let unreadable =
+        |error| wrong(format!("cannot read it: {error}"), "check path and permissions");
+    let metadata = std::fs::metadata(path).map_err(unreadable)?;
+    if !metadata.is_file() || metadata.len() > MAX_BYTES {
+        return Err(wrong(
+            "not a list of names".into(),
+            "name a regular file of at most 16 MiB with a name per line",
+        ));
+    }
+    let text = std::fs::read_to_string(path).map_err(unreadable)?;
+    let names = text.lines().map(str::trim);
+    let names = names.filter(|name| !name.is_empty() && !name.starts_with('#'));
+    Ok(Revocations::new(names))
 }
 
 /// A list of values and the flag or field that they are from.

@@ -1,6 +1,7 @@
 //! One event loop: sockets and clock on one side, the mind on the other, and batches between them.
 //!
 //! Priorities of a turn, in this order:
+//! 0. what it is told: new settings;
 //! 1. what has expired, so that no packet meets a dead allocation;
 //! 2. what clients sent: one batch per listener, then the answers;
 //! 3. what clients of TCP and TLS sent: one read per connection;
@@ -11,9 +12,11 @@
 //!
 //! Sockets are watched for edges: one that was not emptied is looked at in the next turn without being reported again.
 
+mod control;
 mod streams;
 
 use crate::carrying::Carrying;
+use crate::control::ControlReceiver;
 use crate::listener::Listener;
 use crate::metrics::{Published, ShellStats};
 use crate::moderation::Moderation;
@@ -45,6 +48,7 @@ const WATCHED: EpollFlags = EpollFlags::EPOLLIN.union(EpollFlags::EPOLLET);
 const SHARED: u64 = 1 << 31;
 const RELAYS: u64 = 1 << 32;
 const STOP: u64 = u64::MAX;
+const CONTROL: u64 = u64::MAX - 1;
 
 /// One thread's share of the service.
 pub(crate) struct EventLoop {
@@ -52,6 +56,7 @@ pub(crate) struct EventLoop {
     epoll: Epoll,
     /// Kept open for epoll.
     _stop: Arc<EventFd>,
+    control: ControlReceiver,
     listeners: Vec<Listener>,
     relays: RelaySockets,
     streams: Streams,
@@ -83,6 +88,7 @@ impl EventLoop {
         listeners: Vec<Listener>,
         streams: StreamSetup,
         stop: Arc<EventFd>,
+        control: ControlReceiver,
         published: Arc<Published>,
         shared: Vec<UdpSocket>,
         io: Io,
@@ -94,12 +100,15 @@ impl EventLoop {
         for (index, socket) in shared.iter().enumerate() {
             epoll.add(socket, EpollEvent::new(WATCHED, SHARED + index as u64))?;
         }
+        let readable = EpollFlags::EPOLLIN;
+        epoll.add(control.wake(), EpollEvent::new(readable, CONTROL))?;
         epoll.add(&*stop, EpollEvent::new(EpollFlags::EPOLLIN, STOP))?;
         let streams = Streams::new(streams, &epoll)?;
         Ok(Self {
             clock: Clock,
             epoll,
             _stop: stop,
+            control,
             listeners,
             relays: RelaySockets::new(io, shared),
             streams,
@@ -142,6 +151,7 @@ impl EventLoop {
             };
             clients.begin_turn();
             peers.begin_turn();
+            let mut told = false;
             for event in ready {
                 match event.data() {
                     STOP => {
@@ -149,13 +159,17 @@ impl EventLoop {
                         self.store();
                         return Ok(());
                     }
+                    CONTROL => told = true,
                     token if Streams::event(token).is_some() => streams.ready.push(*event),
                     token if token < SHARED => clients.now.push(token),
                     token => peers.now.push(token),
                 }
             }
-            let worked =
-                !clients.now.is_empty() || !peers.now.is_empty() || !streams.ready.is_empty();
+            let worked = told
+                || !clients.now.is_empty() || !peers.now.is_empty() || !streams.ready.is_empty();
+            if told {
+                self.handle_control(now);
+            }
             self.server.handle_timeout(now.instant);
             self.drain_outputs(now, &mut plan);
             self.receive(now, &mut clients, &mut recv, &mut plan);

@@ -3,13 +3,16 @@
 //! The journey: [`cli`] and [`config`] become [`config::Settings`]; [`app`] binds the [`listener`]s, starts one
 //! [`eventloop`] per core and the admin port; each event loop owns a mind (`turn_relay_proto::Server`), its
 //! [`relay_sockets`], the batches of [`udp`] that datagrams come and go in, and the connections of [`stream`], whose
-//! [`certificate`] may change at any time; [`metrics`] shows what they count.
+//! [`certificate`] may change at any time; [`reload`] brings new settings to those that run, by [`control`]; [`metrics`] shows what they count.
 
 #![deny(unsafe_code)]
 
 mod cli;
 mod config;
 mod app;
+mod reload;
+mod stamp;
+mod control;
 mod listener;
 mod eventloop;
 mod carrying;

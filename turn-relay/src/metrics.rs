@@ -4,13 +4,17 @@
 //! |---|---|---|
 //! | `allocations`, `permissions`, `channels` | now | |
 //! | `allocations_created_total` | allocations | |
-//! | `allocations_ended_total` | allocations | `reason`: deleted, expired, disconnected |
+//! | `allocations_ended_total` | allocations | `reason`: deleted, expired, disconnected, revoked |
 //! | `relayed_bytes_total` | bytes of application data | `direction`: to_peer, to_client |
 //! | `relayed_packets_total` | datagrams | `direction` |
 //! | `dropped_packets_total` | datagrams | `reason`: those of `DropReason`, send_buffer_full, send_refused, connection_buffer_full |
 //! | `requests_total` | requests | `method` |
 //! | `error_responses_total` | answers | `code` |
 //! | `answers_unsent_total` | answers | |
+//! | `revoked_requests_total` | requests with a revoked credential | |
+//! | `config_reloads_total` | reloads | `result`: applied, refused |
+//! | `config_last_reload_successful` | 1, or 0 if the last was refused | |
+//! | `config_applied_timestamp_seconds` | Unix time at which what runs was taken | |
 //!
 //! With the label `transport`, what is between client and relay (udp, tcp, tls; no udp where it has no connections):
 //!
@@ -26,9 +30,11 @@
 //! | `tls_handshakes_total` | handshakes completed | |
 //! | `certificate_reloads_total` | reloads | `result`: taken, failed; without `transport` |
 
+mod reloads;
 mod streams;
 
 use crate::certificate::Certificate;
+use crate::reload::ReloadStats;
 use crate::stream::StreamStats;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder};
@@ -75,6 +81,7 @@ pub(crate) struct Metrics {
     pub(crate) shards: Vec<Arc<Published>>,
     /// If there is a TLS listener.
     pub(crate) certificate: Option<Arc<Certificate>>,
+    pub(crate) reloads: Arc<ReloadStats>,
 }
 
 impl Metrics {
@@ -106,7 +113,12 @@ impl Collector for Metrics {
             let gauge = ConstGauge::new(self.sum(value) as i64);
             gauge.encode(encoder.encode_descriptor(name, help, None, MetricType::Gauge)?)?;
         }
-        let counters: [(&str, &str, Of); 2] = [
+        let counters: [(&str, &str, Of); 3] = [
+            (
+                "revoked_requests",
+                "Requests with a revoked credential",
+                |s, _| s.revoked_requests,
+            ),
             ("allocations_created", "Allocations made", |s, _| {
                 s.allocations_created
             }),
@@ -141,6 +153,7 @@ impl Collector for Metrics {
                 one("deleted", |s, _| s.allocations_deleted),
                 one("expired", |s, _| s.allocations_expired),
                 one("disconnected", |s, _| s.allocations_disconnected),
+                one("revoked", |s, _| s.allocations_revoked),
             ],
         )?;
         family(
@@ -191,6 +204,7 @@ impl Collector for Metrics {
         });
         let help = "Error answers (RFC 8489 section 14.8, RFC 8656 section 19)";
         family(&mut encoder, "error_responses", help, "code", &errors)?;
+        self.encode_reloads(&mut encoder)?;
         self.encode_streams(&mut encoder)
     }
 }

@@ -48,6 +48,7 @@ fn server(seed: u8, now: Instant) -> relay::Server {
         limits: relay::Limits::default(),
         software: "test".to_owned(),
         credentials: Arc::new(credentials),
+        revocations: Arc::default(),
         peer_policy: Arc::new(relay::PeerPolicy::new(allowed, &[])),
         relay_port: None,
         short_cut: true,

@@ -187,6 +187,7 @@ fn server(incarnation: u8, now: Instant) -> Server {
         limits: Limits::default(),
         software: "sim".to_owned(),
         credentials: Arc::new(credentials),
+        revocations: Arc::default(),
         peer_policy: Arc::new(PeerPolicy::new(allowed.to_vec(), &own)),
         relay_port: None,
         short_cut: true,

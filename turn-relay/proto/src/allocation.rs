@@ -45,6 +45,8 @@ pub(crate) struct Allocation {
     pub(crate) path: FiveTuple,
     /// Who made it; nobody else may change it.
     pub(crate) user: Box<str>,
+    /// The user name it was made with, if that says more: an expiring one.
+    pub(crate) credential: Option<Box<str>>,
     /// Of the Allocate request, to answer its retransmissions.
     pub(crate) transaction: TransactionId,
     /// By [`Family`].

@@ -4,11 +4,13 @@
 mod credentials;
 mod integrity;
 pub(crate) mod nonce;
+mod revocations;
 
-pub use credentials::{Credentials, rest_password};
+pub use credentials::{CredentialChanges, Credentials, rest_password};
+pub use revocations::Revocations;
 pub(crate) use integrity::{Key, Signer};
 
-use crate::{FiveTuple, Now};
+use crate::{FiveTuple, Now, ServerConfig};
 use credentials::PasswordHash;
 use nonce::Nonces;
 use stun_types::attribute::{
@@ -24,6 +26,8 @@ pub(crate) const PASSWORD_ALGORITHMS: [u8; 8] = [0, 2, 0, 0, 0, 1, 0, 0];
 pub(crate) struct Authenticated {
     /// Who it is: the same for all expiring credentials of one name, so that an allocation outlives each of them.
     pub(crate) user: Box<str>,
+    /// The whole user name, where it says more than who it is.
+    pub(crate) credential: Option<Box<str>>,
     /// Whether the credential's time is over. It then still serves what it made, and makes nothing new.
     pub(crate) expired: bool,
     /// For the answer.
@@ -37,18 +41,21 @@ pub(crate) enum Challenge {
     BadRequest,
     /// 401, with realm and nonce.
     Unauthorized,
+    /// The same, to whoever holds a credential that is revoked.
+    Revoked,
     /// 438, with realm and a new nonce.
     StaleNonce,
 }
 
 /// Checks a request in the order of RFC 8489 section 9.2.4. Keeps nothing about it.
 pub(crate) fn authenticate(
-    credentials: &Credentials,
+    config: &ServerConfig,
     nonces: &Nonces,
     now: Now,
     path: FiveTuple,
     message: &Message<'_>,
 ) -> Result<Authenticated, Challenge> {
+    let credentials = &config.credentials;
     let integrity = message.integrity().ok_or(Challenge::Unauthorized)?;
     let (Some(realm), Some(nonce)) = (message.value(Realm::TYPE), message.value(Nonce::TYPE))
     else {
@@ -75,8 +82,12 @@ pub(crate) fn authenticate(
         return Err(Challenge::StaleNonce);
     }
     let (user, expires) = credentials.identity(name);
+    if config.revocations.contains(user) || config.revocations.contains(name) {
+        return Err(Challenge::Revoked);
+    }
     Ok(Authenticated {
         user: user.into(),
+        credential: (user != name).then(|| name.into()),
         expired: expires.is_some_and(|expires| expires < now.unix),
         signer: Signer {
             key: *key,

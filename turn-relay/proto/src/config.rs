@@ -1,6 +1,6 @@
 //! What a server is made from.
 
-use crate::{Credentials, Family, PeerPolicy, Shared, Transport};
+use crate::{Credentials, Family, PeerPolicy, Revocations, Shared, Transport};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -94,6 +94,7 @@ pub struct ServerConfig {
     /// SOFTWARE in authenticated answers; at most 127 characters.
     pub software: String,
     pub credentials: Arc<Credentials>,
+    pub revocations: Arc<Revocations>,
     pub peer_policy: Arc<PeerPolicy>,
     /// The port of all its relayed addresses, for a shard that tells them apart by address
     /// ([`Shared::of_networks`]); different for each shard, and even, as EVEN-PORT may want it.

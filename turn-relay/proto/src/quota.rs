@@ -18,6 +18,11 @@ impl Quota {
         }
     }
 
+    /// For what is taken from now on.
+    pub(crate) fn set_limit(&mut self, limit: u32) {
+        self.limit = limit;
+    }
+
     /// Takes one, if the user may have one more.
     pub(crate) fn acquire(&mut self, user: &str) -> bool {
         match self.held.get_mut(user) {

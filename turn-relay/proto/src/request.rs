@@ -133,8 +133,7 @@ pub(crate) fn handle(
     };
     *count += 1;
 
-    let credentials = &server.config.credentials;
-    let by = match authenticate(credentials, &server.nonces, now, path, message) {
+    let by = match authenticate(&server.config, &server.nonces, now, path, message) {
         Ok(by) => by,
         Err(challenge) => {
             on_challenge(server, now, path, message, challenge);
@@ -186,10 +185,11 @@ fn on_challenge(
 ) {
     let code = match challenge {
         Challenge::BadRequest => 400,
-        Challenge::Unauthorized => 401,
+        Challenge::Unauthorized | Challenge::Revoked => 401,
         Challenge::StaleNonce => 438,
     };
     server.stats.on_error_response(code);
+    server.stats.revoked_requests += u64::from(challenge == Challenge::Revoked);
     let mut answer = Answer::error(message, code);
     if challenge != Challenge::BadRequest {
         let nonce = server.nonces.issue(now.instant, path.client);

@@ -197,6 +197,11 @@ impl Shared {
         lock(&self.reservations).take(token)
     }
 
+    /// For allocations that are made from now on.
+    pub fn set_allocations_per_user(&self, limit: u32) {
+        lock(&self.quota).set_limit(limit);
+    }
+
     pub(crate) fn acquire_quota(&self, user: &str) -> bool {
         lock(&self.quota).acquire(user)
     }

@@ -50,6 +50,10 @@ pub struct Stats {
     pub allocations_expired: u64,
     /// Ended with the client's connection.
     pub allocations_disconnected: u64,
+    /// Ended because the credential was revoked.
+    pub allocations_revoked: u64,
+    /// Requests with a revoked credential.
+    pub revoked_requests: u64,
     pub binding_requests: u64,
     pub allocate_requests: u64,
     pub refresh_requests: u64,

@@ -4,7 +4,9 @@ use serde::Deserialize;
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 
-/// `turn-relay.toml`. Every field may be left out; all lists may be empty.
+/// `turn-relay.toml`. Every field may be left out; all lists may be empty. On SIGHUP the file is read again and applied,
+/// but for `listen`, `relay-addresses`, `external-addresses`, `port-range`, `relay-sockets`, `admin`, `threads` and `io`,
+/// which need a restart, and `realm`, which must not change meanwhile.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub(super) struct File {
@@ -35,6 +37,10 @@ pub(super) struct File {
     pub(super) auth_secret_files: Vec<PathBuf>,
     /// A file of users that do not expire, one `NAME:PASSWORD` per line; `#` begins a comment.
     pub(super) users_file: Option<PathBuf>,
+    /// A file of names whose credentials are refused and whose allocations end at once, one per line: a user, what an
+    /// expiring user name stands for (`alice` for `1900000000:alice`), or one such user name as a whole; `#` begins a
+    /// comment. Read again when it changes. Default: none.
+    pub(super) revocations_file: Option<PathBuf>,
     /// Addresses of this machine that relayed addresses are on; networks with `relay-sockets = "shared"`. Default: those listened on, unless they are wildcards.
     pub(super) relay_addresses: Vec<String>,
     /// What clients are told instead, behind a one-to-one NAT: for each family none, or as many as relay addresses.

@@ -18,7 +18,7 @@ const REVIEW_INTERVAL: Duration = Duration::from_secs(5);
 pub(super) struct StreamTurn {
     pub(super) ready: Vec<EpollEvent>,
     buffer: StreamBuffer,
-    /// Allocations that had expired at the last review, and when the next may be.
+    /// Allocations that had expired, or were ended, at the last review, and when the next may be.
     expired: u64,
     review_at: Option<Instant>,
 }
@@ -124,7 +124,8 @@ impl EventLoop {
     }
 
     fn review(&mut self, now: Instant, turn: &mut StreamTurn) {
-        let expired = self.server.stats().allocations_expired;
+        let stats = self.server.stats();
+        let expired = stats.allocations_expired + stats.allocations_revoked;
         if expired == turn.expired || turn.review_at.is_some_and(|at| at > now) {
             return;
         }

@@ -61,6 +61,11 @@ impl Admission {
         }
     }
 
+    /// Also for those that are strangers now.
+    pub(super) fn set_limits(&mut self, limits: StreamLimits) {
+        self.limits = limits;
+    }
+
     /// Whether there is room for one more of this source prefix.
     pub(super) fn has_room_for(&self, source: IpAddr) -> bool {
         let held = self.prefixes.get(&prefix(source)).copied().unwrap_or(0);

@@ -104,6 +104,12 @@ impl Streams {
         }
     }
 
+    /// From now on; no connection is closed for it that is beyond a bound already.
+    pub(crate) fn set_limits(&mut self, limits: StreamLimits) {
+        self.limits = limits;
+        self.admission.set_limits(limits);
+    }
+
     pub(crate) fn stats(&self) -> &StreamStats {
         &self.stats
     }

@@ -124,6 +124,19 @@ impl Channels {
         }
     }
 
+    /// Forgets those to other peers. Returns how many.
+    pub(crate) fn retain(&mut self, mut keep: impl FnMut(PeerAddr) -> bool) -> usize {
+        let held = self.channels.len();
+        if self.channels.iter().all(|channel| keep(channel.peer)) {
+            return 0;
+        }
+        let all = std::mem::take(self).channels;
+        for channel in all.into_iter().filter(|channel| keep(channel.peer)) {
+            self.insert(channel);
+        }
+        held - self.channels.len()
+    }
+
     fn position_of_number(&self, number: u16) -> Option<usize> {
         let found = self.by_number.binary_search_by_key(&number, |(n, _)| *n);
         found.ok().map(|at| usize::from(self.by_number[at].1))

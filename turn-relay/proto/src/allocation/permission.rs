@@ -44,6 +44,13 @@ impl Permissions {
         self.until.insert(ip, until);
     }
 
+    /// Forgets those to other addresses. Returns how many.
+    pub(crate) fn retain(&mut self, mut keep: impl FnMut(IpAddr) -> bool) -> usize {
+        let held = self.until.len();
+        self.until.retain(|ip, _| keep(*ip));
+        held - self.until.len()
+    }
+
     /// Forgets those whose time is over.
     pub(crate) fn sweep(&mut self, now: Instant) {
         self.until.retain(|_, until| *until > now);

@@ -26,9 +26,21 @@ pub struct Credentials {
     secrets: Vec<Box<[u8]>>,
 }
 
+#[derive(PartialEq)]
 struct User {
     md5: Key,
     sha256: Key,
+}
+
+/// How credentials differ from those before.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CredentialChanges {
+    pub users_added: usize,
+    pub users_removed: usize,
+    /// With another password.
+    pub users_changed: usize,
+    pub secrets_added: usize,
+    pub secrets_removed: usize,
 }
 
 impl std::fmt::Debug for Credentials {
@@ -72,6 +84,25 @@ impl Credentials {
     /// Whether there is nobody who could log in.
     pub fn is_empty(&self) -> bool {
         self.users.is_empty() && self.secrets.is_empty()
+    }
+
+    /// What is different from `before`, as numbers that may be logged.
+    pub fn changes_from(&self, before: &Self) -> CredentialChanges {
+        let missing_in = |other: &Self, name: &str| !other.users.contains_key(name);
+        let secrets_missing_in = |here: &Self, other: &Self| {
+            let secrets = here.secrets.iter();
+            secrets.filter(|s| !other.secrets.contains(s)).count()
+        };
+        let changed = |(name, user): (&Box<str>, &User)| {
+            before.users.get(name).is_some_and(|old| old != user)
+        };
+        CredentialChanges {
+            users_added: self.users.keys().filter(|n| missing_in(before, n)).count(),
+            users_removed: before.users.keys().filter(|n| missing_in(self, n)).count(),
+            users_changed: self.users.iter().filter(|user| changed(*user)).count(),
+            secrets_added: secrets_missing_in(self, before),
+            secrets_removed: secrets_missing_in(before, self),
+        }
     }
 
     pub fn realm(&self) -> &str {

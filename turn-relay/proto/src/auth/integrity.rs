@@ -10,7 +10,7 @@ use stun_types::message::{MessageWrite, MessageWriteVec};
 use wire::stun::{Integrity, IntegrityKind};
 
 /// A long-term key: 16 bytes from MD5 or 32 from SHA-256 (RFC 8489 section 18.5.1).
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq)]
 pub(crate) struct Key {
     bytes: [u8; 32],
     len: u8,

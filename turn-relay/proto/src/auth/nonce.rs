@@ -48,6 +48,10 @@ impl Nonces {
         }
     }
 
+    pub(crate) fn set_lifetime(&mut self, lifetime: Duration) {
+        self.lifetime = lifetime;
+    }
+
     /// Seconds since the start, which is before all that is asked.
     fn seconds(&self, now: Instant) -> u32 {
         now.saturating_duration_since(self.started).as_secs() as u32

@@ -65,6 +65,7 @@ pub(crate) fn handle(server: &mut Server, request: &Request<'_, '_>) -> Outcome 
     let mut allocation = Allocation {
         path: request.path,
         user: request.by.user.clone(),
+        credential: request.by.credential.clone(),
         transaction: request.message.transaction_id(),
         relays: [None; 2],
         lifetime,

@@ -146,6 +146,7 @@ impl Relay {
                 limits: setup.limits,
                 software: "test".into(),
                 credentials: credentials.clone(),
+                revocations: Arc::default(),
                 peer_policy: peer_policy.clone(),
                 relay_port: (!setup.networks.is_empty()).then_some(50_000 + 2 * shard as u16),
                 short_cut: setup.short_cut,

@@ -1,0 +1,78 @@
+//! New settings for a server that runs. Nobody is dropped by them, except whose credential is revoked; what a peer may
+//! no longer be reached by is taken away.
+
+use crate::{AllocationId, Family, Server, ServerConfig};
+use std::time::Instant;
+
+/// What new settings ended.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Replaced {
+    /// The user of each allocation that was ended because its credential is revoked.
+    pub revoked: Vec<Box<str>>,
+    /// Permissions and channels to peers that are no longer allowed.
+    pub permissions: usize,
+    pub channels: usize,
+}
+
+impl Server {
+    /// Goes on with new settings. From the old ones stay what allocations rest on (`shared`, `relay_port`, `short_cut`) and
+    /// what must be the same for the whole life of a process (`nonce_key`, `seed`).
+    ///
+    /// Allocations live on, with the lifetimes they were granted and beyond limits that are lower now; those of revoked
+    /// credentials end. Costs a look at every allocation.
+    pub fn replace_config(&mut self, now: Instant, new: ServerConfig) -> Replaced {
+        self.config = ServerConfig {
+            shared: self.config.shared.clone(),
+            relay_port: self.config.relay_port,
+            short_cut: self.config.short_cut,
+            nonce_key: self.config.nonce_key,
+            seed: self.config.seed,
+            ..new
+        };
+        self.nonces.set_lifetime(self.config.limits.nonce_lifetime);
+        let mut replaced = Replaced::default();
+        let all: Vec<_> = self.table.iter().map(|(id, _)| id).collect();
+        for id in all {
+            if let Some(user) = self.revoked_user_of(id) {
+                for family in Family::BOTH {
+                    self.close_relay(id, family, now);
+                }
+                self.stats.allocations_revoked += 1;
+                self.remove(id);
+                replaced.revoked.push(user);
+            } else {
+                self.forget_denied_peers(id, now, &mut replaced);
+            }
+        }
+        replaced
+    }
+
+    fn revoked_user_of(&mut self, id: AllocationId) -> Option<Box<str>> {
+        let revocations = &self.config.revocations;
+        let allocation = self.table.get_mut(id)?;
+        let mut names = [Some(&allocation.user), allocation.credential.as_ref()]
+            .into_iter()
+            .flatten();
+        let is_revoked = names.any(|name| revocations.contains(name));
+        is_revoked.then(|| allocation.user.clone())
+    }
+
+    fn forget_denied_peers(&mut self, id: AllocationId, now: Instant, replaced: &mut Replaced) {
+        let policy = &self.config.peer_policy;
+        let Some(allocation) = self.table.get_mut(id) else {
+            return;
+        };
+        let permissions = allocation.permissions.retain(|ip| policy.allows(ip));
+        let channels = allocation
+            .channels
+            .retain(|peer| policy.allows(peer.0.ip()) && policy.allows_port(peer));
+        if permissions + channels == 0 {
+            return;
+        }
+        self.stats.permissions -= permissions as u64;
+        self.stats.channels -= channels as u64;
+        replaced.permissions += permissions;
+        replaced.channels += channels;
+        self.publish_ends(id, now);
+    }
+}

@@ -1,0 +1,79 @@
+//! What an event loop is told while it runs, beside its sockets: by messages, so that no packet meets a lock.
+
+use crate::stream::StreamLimits;
+use nix::sys::eventfd::{EfdFlags, EventFd};
+use std::io;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use tokio::sync::oneshot;
+use turn_relay_proto::{Replaced, ServerConfig};
+
+/// What an event loop is told.
+#[derive(Debug)]
+pub(crate) enum Control {
+    /// New settings. What they ended is told in return.
+    Configure {
+        server: Box<ServerConfig>,
+        streams: StreamLimits,
+        done: oneshot::Sender<Replaced>,
+    },
+}
+
+/// The end of whoever tells.
+#[derive(Clone, Debug)]
+pub(crate) struct ControlSender {
+    messages: Sender<Control>,
+    wake: Arc<EventFd>,
+}
+
+/// The event loop's end.
+#[derive(Debug)]
+pub(crate) struct ControlReceiver {
+    messages: Receiver<Control>,
+    wake: Arc<EventFd>,
+}
+
+/// Both ends for one event loop.
+///
+/// # Errors
+/// When the kernel has no room for it.
+pub(crate) fn control() -> io::Result<(ControlSender, ControlReceiver)> {
+    let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
+    let wake = Arc::new(EventFd::from_flags(flags)?);
+    let (sender, receiver) = channel();
+    let ends = (
+        ControlSender {
+            messages: sender,
+            wake: wake.clone(),
+        },
+        ControlReceiver {
+            messages: receiver,
+            wake,
+        },
+    );
+    Ok(ends)
+}
+
+impl ControlSender {
+    /// Is lost if the event loop is gone: then the process ends, too.
+    pub(crate) fn send(&self, message: Control) {
+        if self.messages.send(message).is_ok() {
+            // Fails only where it was woken 2^64 times without waking.
+            let _ = self.wake.write(1);
+        }
+    }
+}
+
+impl ControlReceiver {
+    /// To be watched for: readable when there is something to be received.
+    pub(crate) fn wake(&self) -> &EventFd {
+        &self.wake
+    }
+
+    /// All there is now.
+    pub(crate) fn receive(&self) -> impl Iterator<Item = Control> {
+        // Before the messages are taken, so that a later one wakes again.
+        let _ = self.wake.read();
+        self.messages.try_iter()
+    }
+}

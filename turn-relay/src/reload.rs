@@ -1,0 +1,219 @@
+//! New settings for the running relay: all of the configuration on SIGHUP, the revoked names when their file changes.
+//!
+//! All is read and checked before anything is changed; what is wrong leaves everything as it was. Then each event loop is
+//! told by a message ([`Control`]), and no client is dropped but the revoked.
+
+mod report;
+
+use crate::certificate::{Certificate, NewCertificate};
+use crate::cli::Args;
+use crate::config::{Settings, revocations};
+use crate::control::{Control, ControlSender};
+use crate::stamp::Stamp;
+use model::ServerAddr;
+use net::Clock;
+pub(crate) use report::ReloadStats;
+use report::Report;
+use service_kit::{ConfigError, load_config};
+use std::convert::Infallible;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::oneshot;
+use turn_relay_proto::{Limits, PeerPolicy, Replaced, ServerConfig, Shared};
+
+/// How often the file of revoked names is looked at.
+const INTERVAL: Duration = Duration::from_secs(1);
+
+/// What no reload changes, and all event loops have in common.
+#[derive(Debug)]
+pub(crate) struct Frame {
+    pub(crate) shared: Arc<Shared>,
+    /// The addresses listened on.
+    pub(crate) own: Vec<ServerAddr>,
+    pub(crate) nonce_key: [u8; 32],
+    pub(crate) short_cut: bool,
+}
+
+impl Frame {
+    /// The settings as a mind is told them, at the start and later; without what is different for each.
+    pub(crate) fn server_config(&self, settings: &Settings) -> ServerConfig {
+        ServerConfig {
+            shared: self.shared.clone(),
+            limits: Limits::default(),
+            software: format!("turnpike-turn-relay/{}", env!("CARGO_PKG_VERSION")),
+            credentials: settings.credentials.clone(),
+            revocations: settings.revocations.clone(),
+            peer_policy: Arc::new(PeerPolicy::new(settings.allow_peers.clone(), &self.own)),
+            relay_port: None,
+            short_cut: self.short_cut,
+            extensions: settings.extensions.clone(),
+            nonce_key: self.nonce_key,
+            seed: [0; 32],
+        }
+    }
+}
+
+/// Brings new settings to the event loops.
+pub(crate) struct Reloader<'a> {
+    pub(crate) args: &'a Args,
+    pub(crate) frame: Frame,
+    /// What runs now.
+    pub(crate) settings: Settings,
+    /// The same, as the config file says it.
+    pub(crate) written: toml::Table,
+    pub(crate) loops: Vec<ControlSender>,
+    pub(crate) certificate: Option<Arc<Certificate>>,
+    pub(crate) stats: Arc<ReloadStats>,
+    pub(crate) hangup: Signal,
+}
+
+/// SIGHUP, which from now on does not end the process.
+///
+/// # Errors
+/// When it cannot be caught.
+pub(crate) fn hangup() -> io::Result<Signal> {
+    signal(SignalKind::hangup())
+}
+
+/// The config file as it is written; nothing if there is none.
+///
+/// # Errors
+/// When it cannot be read.
+pub(crate) fn written(args: &Args) -> Result<toml::Table, ConfigError> {
+    match &args.common.config {
+        Some(path) => load_config(path),
+        None => Ok(toml::Table::new()),
+    }
+}
+
+/// All that a reload needs, read and checked.
+struct Prepared {
+    settings: Settings,
+    written: toml::Table,
+    certificate: Option<NewCertificate>,
+}
+
+impl Reloader<'_> {
+    /// Never ends.
+    pub(crate) async fn run(mut self) -> Infallible {
+        let mut looks = tokio::time::interval(INTERVAL);
+        let mut seen = self.revocations_stamp();
+        loop {
+            tokio::select! {
+                _ = self.hangup.recv() => {
+                    seen = self.revocations_stamp();
+                    self.reload().await;
+                }
+                _ = looks.tick() => {
+                    let stamp = self.revocations_stamp();
+                    if std::mem::replace(&mut seen, stamp) != stamp {
+                        self.reload_revocations().await;
+                    }
+                }
+            }
+        }
+    }
+
+    fn revocations_stamp(&self) -> Option<Stamp> {
+        Stamp::of(self.settings.revocations_file.as_deref()?)
+    }
+
+    async fn reload(&mut self) {
+        match self.prepare() {
+            Ok(prepared) => self.apply(prepared).await,
+            Err(error) => {
+                self.stats.on_refused();
+                tracing::error!(%error, "the new configuration is refused, and the old one stays");
+            }
+        }
+    }
+
+    fn prepare(&self) -> Result<Prepared, ConfigError> {
+        let written = written(self.args)?;
+        let settings = Settings::load(self.args)?;
+        let (realm, before) = (settings.credentials.realm(), self.settings.credentials.realm());
+        if realm != before {
+            // Every key is made with it, and clients do not expect it to change.
+            return Err(ConfigError::of_field(
+                "realm",
+                realm,
+                format!("the running relay's is `{before}`, and cannot change"),
+                "leave it, or start the relay again",
+            ));
+        }
+        let files = settings.certificate.clone();
+        let certificate = match (&self.certificate, files) {
+            (Some(certificate), Some(files)) => Some(certificate.read(files)?),
+            _ => None,
+        };
+        Ok(Prepared {
+            settings,
+            written,
+            certificate,
+        })
+    }
+
+    async fn apply(&mut self, prepared: Prepared) {
+        let mut report = Report::default();
+        let mut settings = prepared.settings;
+        self.written = report.compare_files(&self.written, prepared.written);
+        report.compare_settings(&self.settings, &settings);
+        if let (Some(certificate), Some(new)) = (&self.certificate, prepared.certificate) {
+            report.certificate = certificate.replace(new);
+        }
+        if settings.threads != self.settings.threads {
+            // They are for as many event loops as there are.
+            settings.stream_limits = self.settings.stream_limits;
+            settings.threads = self.settings.threads;
+        }
+        self.settings = settings;
+        let shared = &self.frame.shared;
+        shared.set_allocations_per_user(self.settings.allocations_per_user);
+        report.log(&self.tell_all().await);
+        self.stats.on_applied(Clock.unix_time());
+    }
+
+    async fn reload_revocations(&mut self) {
+        let Some(path) = &self.settings.revocations_file else {
+            return;
+        };
+        match revocations(path) {
+            Ok(new) => {
+                let before = std::mem::replace(&mut self.settings.revocations, Arc::new(new));
+                let mut report = Report::default();
+                report.compare_revocations(&before, &self.settings.revocations);
+                report.log(&self.tell_all().await);
+            }
+            Err(error) => {
+                tracing::error!(%error, "the revoked names stay as they were");
+            }
+        }
+    }
+
+    /// Tells every event loop the settings, and waits until all have taken them.
+    async fn tell_all(&self) -> Replaced {
+        let config = self.frame.server_config(&self.settings);
+        let mut waiting = Vec::new();
+        for event_loop in &self.loops {
+            let (done, taken) = oneshot::channel();
+            event_loop.send(Control::Configure {
+                server: Box::new(config.clone()),
+                streams: self.settings.stream_limits,
+                done,
+            });
+            waiting.push(taken);
+        }
+        let mut all = Replaced::default();
+        for taken in waiting {
+            // An event loop that is gone ends the process.
+            if let Ok(replaced) = taken.await {
+                all.revoked.extend(replaced.revoked);
+                all.permissions += replaced.permissions;
+                all.channels += replaced.channels;
+            }
+        }
+        all
+    }
+}
