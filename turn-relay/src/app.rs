@@ -72,9 +72,7 @@ pub(crate) async fn run(args: &Args) -> anyhow::Result<()> {
     };
     let per_thread = per_thread.into_iter().zip(streams).collect();
     let frame = frame(&settings, own, io)?;
-    let (loops, mut ended) = start(
-        &settings, per_thread, &frame, &stop, &registry, metrics, io,
-    )?;
+    let (loops, mut ended) = start(&settings, per_thread, &frame, &stop, &registry, metrics, io)?;
     starting.done();
     if let Some(certificate) = &certificate {
         tokio::spawn(certificate.clone().watch());

@@ -13,8 +13,8 @@ use rustls::{InconsistentKeys, ServerConfig};
 use service_kit::{ConfigError, read_secret_of_field};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// What [RFC 7443 section 3](https://www.rfc-editor.org/rfc/rfc7443#section-3) registers. A client that offers neither,

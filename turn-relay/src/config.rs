@@ -167,8 +167,12 @@ pub(crate) fn revocations(path: &Path) -> Result<Revocations, ConfigError> {
     let wrong = |problem: String, remedy: &str| {
         ConfigError::of_field("revocations-file", path.display(), problem, remedy)
     };
-    let unreadable =
-        |error| wrong(format!("cannot read it: {error}"), "check path and permissions");
+    let unreadable = |error| {
+        wrong(
+            format!("cannot read it: {error}"),
+            "check path and permissions",
+        )
+    };
     let metadata = std::fs::metadata(path).map_err(unreadable)?;
     if !metadata.is_file() || metadata.len() > MAX_BYTES {
         return Err(wrong(

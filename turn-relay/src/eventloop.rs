@@ -166,7 +166,9 @@ impl EventLoop {
                 }
             }
             let worked = told
-                || !clients.now.is_empty() || !peers.now.is_empty() || !streams.ready.is_empty();
+                || !clients.now.is_empty()
+                || !peers.now.is_empty()
+                || !streams.ready.is_empty();
             if told {
                 self.handle_control(now);
             }

@@ -124,6 +124,10 @@ impl Reloader<'_> {
         match self.prepare() {
             Ok(prepared) => self.apply(prepared).await,
             Err(error) => {
+                let error = match &self.args.common.config {
+                    Some(file) => error.in_file(file),
+                    None => error,
+                };
                 self.stats.on_refused();
                 tracing::error!(%error, "the new configuration is refused, and the old one stays");
             }
@@ -133,7 +137,10 @@ impl Reloader<'_> {
     fn prepare(&self) -> Result<Prepared, ConfigError> {
         let written = written(self.args)?;
         let settings = Settings::load(self.args)?;
-        let (realm, before) = (settings.credentials.realm(), self.settings.credentials.realm());
+        let (realm, before) = (
+            settings.credentials.realm(),
+            self.settings.credentials.realm(),
+        );
         if realm != before {
             // Every key is made with it, and clients do not expect it to change.
             return Err(ConfigError::of_field(

@@ -7,8 +7,8 @@ pub(crate) mod nonce;
 mod revocations;
 
 pub use credentials::{CredentialChanges, Credentials, rest_password};
-pub use revocations::Revocations;
 pub(crate) use integrity::{Key, Signer};
+pub use revocations::Revocations;
 
 use crate::{FiveTuple, Now, ServerConfig};
 use credentials::PasswordHash;

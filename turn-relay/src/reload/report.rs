@@ -151,7 +151,10 @@ mod tests {
             assert_eq!(report.need_restart, ["listen", "threads"]);
             let fields: Vec<_> = report.fields.iter().map(|(name, ..)| name).collect();
             assert_eq!(fields, ["allocations-per-user", "allow-peers"]);
-            assert_eq!(running, table("listen = ['udp://127.0.0.1:1']\nallocations-per-user = 3"));
+            assert_eq!(
+                running,
+                table("listen = ['udp://127.0.0.1:1']\nallocations-per-user = 3")
+            );
         }
     }
 }

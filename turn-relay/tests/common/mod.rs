@@ -149,8 +149,13 @@ impl Drop for Service {
     }
 }
 
-fn key() -> MessageIntegrityCredentials {
-    LongTermCredentials::new("alice".into(), "wonderland".into())
+/// Name and password.
+pub type Who<'w> = (&'w str, &'w str);
+
+const ALICE: Who<'static> = ("alice", "wonderland");
+
+fn key((name, password): Who<'_>) -> MessageIntegrityCredentials {
+    LongTermCredentials::new(name.into(), password.into())
         .to_key("turnpike".into())
         .into()
 }
@@ -161,10 +166,20 @@ pub fn signed(
     nonce: &str,
     attributes: impl FnOnce(&mut MessageWriteVec),
 ) -> Vec<u8> {
+    signed_by(ALICE, method, nonce, attributes)
+}
+
+/// A request of anyone's.
+pub fn signed_by(
+    who: Who<'_>,
+    method: Method,
+    nonce: &str,
+    attributes: impl FnOnce(&mut MessageWriteVec),
+) -> Vec<u8> {
     let mut writer = Message::builder_request(method, MessageWriteVec::new());
     attributes(&mut writer);
     let parts: [&dyn AttributeWrite; 3] = [
-        &Username::new("alice").unwrap(),
+        &Username::new(who.0).unwrap(),
         &Realm::new("turnpike").unwrap(),
         &Nonce::new(nonce).unwrap(),
     ];
@@ -172,15 +187,23 @@ pub fn signed(
         writer.add_attribute(part).unwrap();
     }
     writer
-        .add_message_integrity(&key(), IntegrityAlgorithm::Sha1)
+        .add_message_integrity(&key(who), IntegrityAlgorithm::Sha1)
         .unwrap();
     writer.finish()
 }
 
 /// An answer to alice, if it is a success; otherwise its error code.
 pub fn verified(bytes: Vec<u8>) -> Result<Vec<u8>, u16> {
+    verified_by(ALICE, bytes)
+}
+
+/// An answer to anyone. An error to a stranger is not signed.
+pub fn verified_by(who: Who<'_>, bytes: Vec<u8>) -> Result<Vec<u8>, u16> {
     let answer = Message::from_bytes(&bytes).unwrap();
-    answer.validate_integrity(&key()).unwrap();
+    let code = answer.attribute::<ErrorCode>().map(|error| error.code());
+    if !matches!(code, Ok(401 | 438)) {
+        answer.validate_integrity(&key(who)).unwrap();
+    }
     match answer.attribute::<ErrorCode>() {
         Ok(error) => Err(error.code()),
         Err(_) => Ok(bytes),
@@ -191,10 +214,15 @@ pub fn verified(bytes: Vec<u8>) -> Result<Vec<u8>, u16> {
 pub struct Client {
     pub socket: UdpSocket,
     nonce: String,
+    who: (String, String),
 }
 
 impl Client {
     pub fn connect(server: SocketAddr) -> Self {
+        Self::connect_as(server, ALICE)
+    }
+
+    pub fn connect_as(server: SocketAddr, who: Who<'_>) -> Self {
         let any = if server.is_ipv4() {
             "0.0.0.0:0"
         } else {
@@ -206,6 +234,7 @@ impl Client {
         let mut client = Self {
             socket,
             nonce: "none".into(),
+            who: (who.0.into(), who.1.into()),
         };
         let request = Message::builder_request(ALLOCATE, MessageWriteVec::new()).finish();
         let answer = client.exchange(&request);
@@ -232,7 +261,9 @@ impl Client {
         method: Method,
         attributes: impl FnOnce(&mut MessageWriteVec),
     ) -> Result<Vec<u8>, u16> {
-        verified(self.exchange(&signed(method, &self.nonce, attributes)))
+        let who = (&*self.who.0, &*self.who.1);
+        let request = signed_by(who, method, &self.nonce, attributes);
+        verified_by(who, self.exchange(&request))
     }
 
     pub fn allocate(&self, family: turn_types::AddressFamily) -> Result<SocketAddr, u16> {
@@ -267,6 +298,10 @@ impl Client {
                 .unwrap();
         });
         answer.map(drop)
+    }
+
+    pub fn refresh(&self) -> Result<(), u16> {
+        self.request(REFRESH, |_| {}).map(drop)
     }
 
     pub fn delete(&self) -> Result<(), u16> {

@@ -74,6 +74,8 @@ impl Default for Setup {
 /// A server with its shell played by the test.
 pub struct Relay {
     pub server: Server,
+    /// What it was made from.
+    pub config: ServerConfig,
     pub now: Now,
     pub started: Instant,
     /// The sockets that a shell would have.
@@ -155,7 +157,8 @@ impl Relay {
                 seed: [2 + shard as u8; 32],
             };
             Self {
-                server: Server::new(config, started),
+                server: Server::new(config.clone(), started),
+                config,
                 now: Now {
                     instant: started + Duration::from_secs(10),
                     unix: DATE,
@@ -186,7 +189,7 @@ impl Relay {
         self.now.unix.0 += seconds;
     }
 
-    fn drain(&mut self) {
+    pub fn drain(&mut self) {
         while let Some(output) = self.server.poll_output() {
             match output {
                 Output::Answer { path, bytes } => {
