@@ -107,6 +107,7 @@ impl Server {
         let Allocation {
             path,
             user,
+            credential,
             transaction,
             relays,
             lifetime,
@@ -143,6 +144,7 @@ impl Server {
             transport,
             connection,
             user: user.to_string(),
+            credential: credential.as_deref().map(str::to_owned),
             transaction: u128::from(*transaction).to_be_bytes().to_vec(),
             relays: relays.iter().flatten().map(relay).collect(),
             // At most `Limits::max_lifetime`.
@@ -239,6 +241,8 @@ impl Server {
             Some((shared.port_of(address, self.config.relay_port)?, until))
         });
         shared.claim(&taken, &resting.collect::<Vec<_>>());
+        // Here others may be revoked, and other peers allowed.
+        self.enforce_policy(now);
         Ok(imported)
     }
 
@@ -261,7 +265,8 @@ impl Server {
             .map(u128::from_be_bytes)
             .filter(|id| id >> 96 == 0)
             .ok_or(ImportError("a transaction"))?;
-        if written.user.len() > MAX_USER {
+        let credential = written.credential.as_deref().unwrap_or_default();
+        if written.user.len().max(credential.len()) > MAX_USER {
             return Err(ImportError("a user"));
         }
         let lifetime = Duration::from_secs(written.lifetime_seconds.into());
@@ -295,6 +300,7 @@ impl Server {
                 transport,
             },
             user: written.user.as_str().into(),
+            credential: written.credential.as_deref().map(Into::into),
             transaction: TransactionId::from(transaction),
             relays,
             lifetime,

@@ -38,9 +38,9 @@ mod handover;
 mod stats;
 mod output;
 
+pub use auth::{CredentialChanges, Credentials, Revocations, rest_password};
 pub use config::{Alternate, AlternateTransport, Extensions, Limits, RelayAddress, ServerConfig};
 pub use handover::{Adopted, Exported, ImportError, Imported};
-pub use auth::{CredentialChanges, Credentials, Revocations, rest_password};
 pub use input::{AllocationId, Burst, Family, FiveTuple, Now, OpenError, Payloads, RelayId};
 pub use output::{DropReason, Output, Prefix, Verdict};
 pub use peer_policy::PeerPolicy;

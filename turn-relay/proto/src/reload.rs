@@ -30,6 +30,11 @@ impl Server {
             ..new
         };
         self.nonces.set_lifetime(self.config.limits.nonce_lifetime);
+        self.enforce_policy(now)
+    }
+
+    /// Ends what the settings do not allow.
+    pub(crate) fn enforce_policy(&mut self, now: Instant) -> Replaced {
         let mut replaced = Replaced::default();
         let all: Vec<_> = self.table.iter().map(|(id, _)| id).collect();
         for id in all {

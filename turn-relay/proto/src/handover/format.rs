@@ -49,6 +49,9 @@ pub(super) struct Allocation {
     pub(super) permissions: Vec<Permission>,
     #[prost(message, repeated, tag = "12")]
     pub(super) channels: Vec<Channel>,
+    /// The whole user name, where that says more than `user`.
+    #[prost(string, optional, tag = "13")]
+    pub(super) credential: Option<String>,
 }
 
 /// A relayed address, a reserved or a resting one, and when that ends.
