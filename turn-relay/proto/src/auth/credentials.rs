@@ -93,13 +93,14 @@ impl Credentials {
             let secrets = here.secrets.iter();
             secrets.filter(|s| !other.secrets.contains(s)).count()
         };
-        let changed = |(name, user): (&Box<str>, &User)| {
-            before.users.get(name).is_some_and(|old| old != user)
+        let changed = |name: &str| {
+            let both = before.users.get(name).zip(self.users.get(name));
+            both.is_some_and(|(old, new)| old != new)
         };
         CredentialChanges {
             users_added: self.users.keys().filter(|n| missing_in(before, n)).count(),
             users_removed: before.users.keys().filter(|n| missing_in(self, n)).count(),
-            users_changed: self.users.iter().filter(|user| changed(*user)).count(),
+            users_changed: self.users.keys().filter(|name| changed(name)).count(),
             secrets_added: secrets_missing_in(self, before),
             secrets_removed: secrets_missing_in(before, self),
         }
