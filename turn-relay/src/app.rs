@@ -125,12 +125,13 @@ type Ended = mpsc::UnboundedReceiver<anyhow::Result<()>>;
 
 /// What all event loops have in common.
 fn frame(settings: &Settings, own: Vec<model::ServerAddr>, io: Io) -> anyhow::Result<Frame> {
-    let per_user = settings.allocations_per_user;
+    let per_user = settings.usage.allocations_per_user;
     let shared = if settings.relay_networks.is_empty() {
         Shared::new(settings.relay_addresses.clone(), &settings.ports, per_user)
     } else {
         Shared::of_networks(settings.relay_networks.clone(), per_user)
     };
+    shared.set_limits(settings.usage);
     Ok(Frame {
         shared: Arc::new(shared),
         own,

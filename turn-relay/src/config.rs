@@ -43,7 +43,7 @@ pub(crate) struct Settings {
     pub(crate) admin: Option<SocketAddr>,
     /// Event loops, at least 1.
     pub(crate) threads: u16,
-    pub(crate) allocations_per_user: u32,
+    pub(crate) usage: UsageLimits,
     /// Forced; otherwise the best that works.
     pub(crate) io: Option<Io>,
     pub(crate) extensions: Extensions,
@@ -136,7 +136,10 @@ impl Settings {
                 .map(|(field, text)| parse::admin(field, &text))
                 .transpose()?,
             threads,
-            allocations_per_user: file.allocations_per_user.unwrap_or(ALLOCATIONS_PER_USER),
+            usage: UsageLimits {
+                allocations_per_user: file.allocations_per_user.unwrap_or(ALLOCATIONS_PER_USER),
+                ..UsageLimits::default()
+            },
             io: parse::io(
                 args.io.as_deref().map(|text| ("--io", text)),
                 file.io.as_deref(),

@@ -177,7 +177,7 @@ impl Reloader<'_> {
         }
         self.settings = settings;
         let shared = &self.frame.shared;
-        shared.set_allocations_per_user(self.settings.allocations_per_user);
+        shared.set_limits(self.settings.usage);
         report.log(&self.tell_all().await);
         self.stats.on_applied(Clock.unix_time());
     }

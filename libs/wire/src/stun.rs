@@ -179,6 +179,11 @@ impl<'a> Message<'a> {
         Ok(())
     }
 
+    /// Bytes of the whole message, with what follows the integrity.
+    pub fn size(&self) -> usize {
+        self.bytes.len()
+    }
+
     pub fn class(&self) -> MessageClass {
         self.kind.class()
     }

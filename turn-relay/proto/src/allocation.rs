@@ -6,13 +6,15 @@ pub(crate) mod port_pool;
 pub(crate) mod reservation;
 pub(crate) mod table;
 
+use crate::account::Account;
 use crate::auth::Signer;
 use crate::shared::{Port, PortKind};
 use crate::{Family, FiveTuple};
 use channel::Channels;
-use model::RelayedAddr;
+use model::{PeerAddr, RelayedAddr};
 use permission::Permissions;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use stun_types::message::TransactionId;
 
@@ -47,6 +49,8 @@ pub(crate) struct Allocation {
     pub(crate) user: Box<str>,
     /// The user name it was made with, if that says more: an expiring one.
     pub(crate) credential: Option<Box<str>>,
+    /// What that one may use.
+    pub(crate) account: Arc<Account>,
     /// Of the Allocate request, to answer its retransmissions.
     pub(crate) transaction: TransactionId,
     /// By [`Family`].
@@ -61,6 +65,8 @@ pub(crate) struct Allocation {
     pub(crate) opening: Option<Box<Opening>>,
     pub(crate) permissions: Permissions,
     pub(crate) channels: Channels,
+    /// The peer of the last Send indication: it need not be looked for among those asked for.
+    pub(crate) last_sent: Option<PeerAddr>,
     /// The channels to other allocations of this relay that are open to a short cut: relayed address and peer.
     pub(crate) published: Vec<(SocketAddr, SocketAddr)>,
 }

@@ -10,9 +10,8 @@ pub use credentials::{CredentialChanges, Credentials, rest_password};
 pub(crate) use integrity::{Key, Signer};
 pub use revocations::Revocations;
 
-use crate::{FiveTuple, Now, ServerConfig};
+use crate::{Now, ServerConfig};
 use credentials::PasswordHash;
-use nonce::Nonces;
 use stun_types::attribute::{
     AttributeStaticType, Nonce, PasswordAlgorithm, PasswordAlgorithms, Realm, Userhash, Username,
 };
@@ -47,18 +46,16 @@ pub(crate) enum Challenge {
     StaleNonce,
 }
 
-/// Checks a request in the order of RFC 8489 section 9.2.4. Keeps nothing about it.
+/// Checks a request in the order of RFC 8489 section 9.2.4, with what is known of its nonce. Keeps nothing about it.
 pub(crate) fn authenticate(
     config: &ServerConfig,
-    nonces: &Nonces,
     now: Now,
-    path: FiveTuple,
     message: &Message<'_>,
+    nonce_is_fresh: bool,
 ) -> Result<Authenticated, Challenge> {
     let credentials = &config.credentials;
     let integrity = message.integrity().ok_or(Challenge::Unauthorized)?;
-    let (Some(realm), Some(nonce)) = (message.value(Realm::TYPE), message.value(Nonce::TYPE))
-    else {
+    let (Some(realm), true) = (message.value(Realm::TYPE), message.has(Nonce::TYPE)) else {
         return Err(Challenge::BadRequest);
     };
     let name = match (message.value(Username::TYPE), message.value(Userhash::TYPE)) {
@@ -78,7 +75,7 @@ pub(crate) fn authenticate(
         .find(|key| key.verify(&integrity))
         .ok_or(Challenge::Unauthorized)?;
     // Only now: a nonce is stale for those who prove that they hold the password (section 9.2.4).
-    if !nonces.is_fresh(now.instant, path.client, nonce) {
+    if !nonce_is_fresh {
         return Err(Challenge::StaleNonce);
     }
     let (user, expires) = credentials.identity(name);

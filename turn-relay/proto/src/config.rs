@@ -1,6 +1,8 @@
 //! What a server is made from.
 
-use crate::{Credentials, Family, PeerPolicy, Revocations, Shared, Transport};
+use crate::{
+    AnswerLimits, Credentials, Family, PeerPolicy, Revocations, Shared, Transport,
+};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,6 +29,8 @@ pub struct Limits {
     pub max_lifetime: Duration,
     /// How long a nonce is good for (RFC 8656 section 5: at most an hour).
     pub nonce_lifetime: Duration,
+    /// Answers to the unauthenticated over UDP.
+    pub answers: AnswerLimits,
 }
 
 impl Default for Limits {
@@ -37,6 +41,7 @@ impl Default for Limits {
             default_lifetime: Duration::from_secs(600),
             max_lifetime: Duration::from_secs(3_600),
             nonce_lifetime: Duration::from_secs(3_600),
+            answers: AnswerLimits::default(),
         }
     }
 }

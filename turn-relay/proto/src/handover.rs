@@ -108,6 +108,7 @@ impl Server {
             path,
             user,
             credential,
+            account: _,
             transaction,
             relays,
             lifetime,
@@ -117,6 +118,7 @@ impl Server {
             opening,
             permissions,
             channels,
+            last_sent: _,
             published: _,
         } = allocation;
         let (transport, connection) = match path.transport {
@@ -217,7 +219,11 @@ impl Server {
         }
         for (first, allocation, addresses) in read {
             taken.extend(allocation.relays.iter().flatten().map(|relay| relay.port));
-            shared.inherit_quota(&allocation.user);
+            let account = shared.inherit_quota(&allocation.user);
+            let allocation = Allocation {
+                account,
+                ..allocation
+            };
             self.stats.permissions += allocation.permissions.len() as u64;
             self.stats.channels += allocation.channels.len() as u64;
             let families = Family::BOTH.map(|f| allocation.relay(f).map(|_| f));
@@ -301,6 +307,7 @@ impl Server {
             },
             user: written.user.as_str().into(),
             credential: written.credential.as_deref().map(Into::into),
+            account: Default::default(),
             transaction: TransactionId::from(transaction),
             relays,
             lifetime,
@@ -310,6 +317,7 @@ impl Server {
             opening: None,
             permissions: Default::default(),
             channels: Default::default(),
+            last_sent: None,
             published: Vec::new(),
         };
         allocation.expiry_timer = allocation.expires().unwrap_or(now);

@@ -112,7 +112,7 @@ reasons! {
     UnboundChannel = "unbound_channel",
     /// To a peer, or from a peer, without permission.
     NoPermission = "no_permission",
-    /// To a peer that the policy denies, whatever the permission says.
+    /// To or from a peer that the policy denies, whatever the permission says.
     DeniedPeer = "denied_peer",
     /// To a peer of a family in which the allocation has no relayed address.
     FamilyMismatch = "family_mismatch",
@@ -120,4 +120,12 @@ reasons! {
     RelayClosed = "relay_closed",
     /// From a peer, and too large to be wrapped.
     TooLarge = "too_large",
+    /// To one peer too many that was not asked for before ([`UsageLimits::new_peers`](crate::UsageLimits::new_peers)).
+    Scanning = "scanning",
+    /// More than the user, or all users together, may have carried ([`UsageLimits`](crate::UsageLimits)).
+    OverBandwidth = "over_bandwidth",
+    /// Unauthenticated, and enough of those were answered within the second ([`AnswerLimits`](crate::AnswerLimits)).
+    UnauthenticatedRate = "unauthenticated_rate",
+    /// Unauthenticated, and so small that every answer would be more than one and a half times as large.
+    UnauthenticatedSize = "unauthenticated_size",
 }

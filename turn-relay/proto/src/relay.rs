@@ -38,7 +38,9 @@ impl Server {
         if allocation.relay(family).is_none() {
             return Verdict::Dropped(DropReason::FamilyMismatch);
         }
+        // The short cut would leave out the receiver's account: it is for relays without limits.
         if self.config.short_cut
+            && !self.config.shared.limits().meters()
             && let Some(end) = Self::other_end(
                 &self.config.shared,
                 &mut self.copies,
@@ -117,8 +119,8 @@ impl Server {
         {
             return Verdict::Dropped(DropReason::NoPermission);
         }
-        if !self.config.peer_policy.allows_port(peer) {
-            return Verdict::Dropped(DropReason::DeniedPeer);
+        if let Err(reason) = self.authorize_data(id, peer, now.instant) {
+            return Verdict::Dropped(reason);
         }
         Verdict::ToPeer {
             relay: RelayId {
@@ -166,6 +168,9 @@ impl Server {
             .is_permitted(peer.0.ip(), now.instant)
         {
             return Verdict::Dropped(DropReason::NoPermission);
+        }
+        if !self.config.peer_policy.hears(peer) {
+            return Verdict::Dropped(DropReason::DeniedPeer);
         }
         if payload.len() > MAX_INDICATED {
             return Verdict::Dropped(DropReason::TooLarge);

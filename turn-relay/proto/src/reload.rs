@@ -30,6 +30,7 @@ impl Server {
             ..new
         };
         self.nonces.set_lifetime(self.config.limits.nonce_lifetime);
+        self.gate.set_limits(self.config.limits.answers);
         self.enforce_policy(now)
     }
 
@@ -67,10 +68,10 @@ impl Server {
         let Some(allocation) = self.table.get_mut(id) else {
             return;
         };
-        let permissions = allocation.permissions.retain(|ip| policy.allows(ip));
+        let permissions = allocation.permissions.retain(|ip| policy.check_host(ip).is_ok());
         let channels = allocation
             .channels
-            .retain(|peer| policy.allows(peer.0.ip()) && policy.allows_port(peer));
+            .retain(|peer| policy.check(peer).is_ok());
         if permissions + channels == 0 {
             return;
         }

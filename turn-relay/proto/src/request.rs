@@ -8,8 +8,9 @@ mod channel_bind;
 mod create_permission;
 mod permit;
 mod refresh;
+mod stranger;
 
-use crate::auth::{Authenticated, Challenge, authenticate};
+use crate::auth::{Authenticated, authenticate};
 use crate::{DropReason, FiveTuple, Now, Output, Server, Verdict};
 use answer::Answer;
 use std::net::SocketAddr;
@@ -119,6 +120,9 @@ pub(crate) fn handle(
     let (count, method): (_, Method) = match message.method() {
         BINDING => {
             stats.binding_requests += 1;
+            if !server.admits_stranger(now, path) {
+                return Verdict::Dropped(DropReason::UnauthenticatedRate);
+            }
             binding::handle(server, path, message);
             return Verdict::Handled;
         }
@@ -133,12 +137,21 @@ pub(crate) fn handle(
     };
     *count += 1;
 
-    let by = match authenticate(&server.config, &server.nonces, now, path, message) {
+    // Whoever shows a nonce that was sent to this address is there. Nothing that takes long is done for anyone else
+    // beyond the rate of answers.
+    let is_there = message.integrity().is_some()
+        && message
+            .value(Nonce::TYPE)
+            .is_some_and(|nonce| server.nonces.is_fresh(now.instant, path.client, nonce));
+    if !is_there && !server.admits_stranger(now, path) {
+        return Verdict::Dropped(DropReason::UnauthenticatedRate);
+    }
+    let by = match authenticate(&server.config, now, message, is_there) {
         Ok(by) => by,
-        Err(challenge) => {
-            on_challenge(server, now, path, message, challenge);
-            return Verdict::Handled;
+        Err(_) if is_there && !server.admits_stranger(now, path) => {
+            return Verdict::Dropped(DropReason::UnauthenticatedRate);
         }
+        Err(challenge) => return server.challenge(now, path, message, challenge),
     };
     let signer = by.signer;
     if let Some(answer) = unknown_attributes(message) {
@@ -175,29 +188,6 @@ impl Server {
     }
 }
 
-/// The answer to whoever proved nothing: small, without SOFTWARE and integrity, and nothing is remembered.
-fn on_challenge(
-    server: &mut Server,
-    now: Now,
-    path: FiveTuple,
-    message: &Message<'_>,
-    challenge: Challenge,
-) {
-    let code = match challenge {
-        Challenge::BadRequest => 400,
-        Challenge::Unauthorized | Challenge::Revoked => 401,
-        Challenge::StaleNonce => 438,
-    };
-    server.stats.on_error_response(code);
-    server.stats.revoked_requests += u64::from(challenge == Challenge::Revoked);
-    let mut answer = Answer::error(message, code);
-    if challenge != Challenge::BadRequest {
-        let nonce = server.nonces.issue(now.instant, path.client);
-        answer.add_challenge(server.config.credentials.realm(), &nonce);
-    }
-    server.answer(path, answer.unsigned());
-}
-
 /// 420 with UNKNOWN-ATTRIBUTES (RFC 8489 section 6.3.1), if there is anything that must be understood and is not.
 fn unknown_attributes(message: &Message<'_>) -> Option<Answer> {
     /// More than anyone sends who does not want a large answer.
@@ -212,7 +202,7 @@ fn unknown_attributes(message: &Message<'_>) -> Option<Answer> {
     if unknown.is_empty() {
         return None;
     }
-    let mut answer = Answer::error(message, 420);
+    let mut answer = Answer::short_error(message, 420);
     answer.add_unknown_attributes(&unknown);
     Some(answer)
 }

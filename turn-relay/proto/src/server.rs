@@ -3,6 +3,7 @@
 use crate::allocation::Allocation;
 use crate::allocation::table::AllocationTable;
 use crate::auth::nonce::Nonces;
+use crate::gate::Gate;
 use crate::random::Random;
 use crate::short_cut::Copies;
 use crate::timer::{Reason, Timers};
@@ -33,6 +34,8 @@ pub struct Server {
     pub(crate) stats: Stats,
     pub(crate) outputs: VecDeque<Output>,
     pub(crate) draining: bool,
+    pub(crate) gate: Gate,
+    pub(crate) started: Instant,
 }
 
 impl Server {
@@ -48,6 +51,8 @@ impl Server {
             stats: Stats::default(),
             outputs: VecDeque::new(),
             draining: false,
+            gate: Gate::new(config.limits.answers, &config.seed),
+            started,
             config,
         }
     }
@@ -84,6 +89,7 @@ impl Server {
             Some(0..=3) => (self.handle_stun(now, path, first), 1),
             _ => (Verdict::Dropped(DropReason::NotTurn), 1),
         };
+        let (verdict, count) = self.meter(now, verdict, count);
         if let Verdict::ToClient { payload, .. } = &verdict {
             // By the short cut: out of one allocation and into the other.
             self.stats.to_peer.count(count, payload.len());
@@ -120,6 +126,7 @@ impl Server {
             Verdict::ToClient { prefix, .. } if !prefix.is_channel_data() => 1,
             _ => burst.of_equal_length(),
         };
+        let (verdict, count) = self.meter_from_peer(now, relay, verdict, count);
         self.count(&verdict, count);
         (verdict, count)
     }

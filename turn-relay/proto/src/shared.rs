@@ -1,16 +1,17 @@
 //! What the shards of a process have in common: ports, reservations, and what each user holds. Locked when an allocation
 //! is made or ends, never for a packet.
 
+use crate::Direction;
+use crate::account::{Account, CurrentLimits, Exceeded, Ledger, Meter, UsageLimits};
 use crate::allocation::port_pool::PortPool;
 use crate::allocation::reservation::{Reservation, Reservations};
 use crate::config::RelayAddress;
-use crate::quota::Quota;
 use crate::random::Random;
 use crate::short_cut::Ends;
 use ipnet::IpNet;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 /// To be given to every [`Server`](crate::Server) of a process.
@@ -23,7 +24,10 @@ pub struct Shared {
     pools: Vec<Mutex<PortPool>>,
     /// A client's second Allocate may reach another shard than the first, because it comes from another port.
     reservations: Mutex<Reservations>,
-    quota: Mutex<Quota>,
+    ledger: Mutex<Ledger>,
+    limits: CurrentLimits,
+    /// What all users together carry, by direction.
+    totals: [Meter; 2],
     ends: Ends,
 }
 
@@ -47,7 +51,8 @@ pub(crate) enum PortKind {
 }
 
 impl Shared {
-    /// At most 65 535 addresses, each with all ports of the range; `allocations_per_user` for each user at a time.
+    /// At most 65 535 addresses, each with all ports of the range; `allocations_per_user` for each user at a time,
+    /// and otherwise the default [`UsageLimits`].
     pub fn new(
         addresses: Vec<RelayAddress>,
         ports: &RangeInclusive<u16>,
@@ -62,9 +67,12 @@ impl Shared {
             networks: Vec::new(),
             pools,
             reservations: Mutex::default(),
-            quota: Mutex::new(Quota::new(allocations_per_user)),
+            ledger: Mutex::default(),
+            limits: CurrentLimits::default(),
+            totals: Default::default(),
             ends: Ends::default(),
         }
+        .limited(allocations_per_user)
     }
 
     /// Allocations told apart by their addresses out of these networks, all of which lead to this machine: 65 534 of each
@@ -86,9 +94,12 @@ impl Shared {
             pools: networks.iter().map(pool).collect(),
             networks,
             reservations: Mutex::default(),
-            quota: Mutex::new(Quota::new(allocations_per_user)),
+            ledger: Mutex::default(),
+            limits: CurrentLimits::default(),
+            totals: Default::default(),
             ends: Ends::default(),
         }
+        .limited(allocations_per_user)
     }
 
     /// Takes a port of the first address, from a random one on, that is of this family and has one. `Err(true)` if there
@@ -197,18 +208,35 @@ impl Shared {
         lock(&self.reservations).take(token)
     }
 
-    /// For allocations that are made from now on.
-    pub fn set_allocations_per_user(&self, limit: u32) {
-        lock(&self.quota).set_limit(limit);
+    /// What users may use from now on; who has more already keeps it.
+    pub fn set_limits(&self, limits: UsageLimits) {
+        self.limits.set(limits);
     }
 
-    pub(crate) fn acquire_quota(&self, user: &str) -> bool {
-        lock(&self.quota).acquire(user)
+    fn limited(self, allocations_per_user: u32) -> Self {
+        self.set_limits(UsageLimits {
+            allocations_per_user,
+            ..UsageLimits::default()
+        });
+        self
+    }
+
+    pub(crate) fn limits(&self) -> &CurrentLimits {
+        &self.limits
+    }
+
+    pub(crate) fn total(&self, direction: Direction) -> &Meter {
+        &self.totals[direction as usize]
+    }
+
+    /// One more allocation of a user; `now` in nanoseconds of the process.
+    pub(crate) fn acquire_quota(&self, user: &str, now: u64) -> Result<Arc<Account>, Exceeded> {
+        lock(&self.ledger).acquire(user, &self.limits, now)
     }
 
     /// For an allocation that was made in another process.
-    pub(crate) fn inherit_quota(&self, user: &str) {
-        lock(&self.quota).inherit(user);
+    pub(crate) fn inherit_quota(&self, user: &str) -> Arc<Account> {
+        lock(&self.ledger).inherit(user)
     }
 
     /// The reverse of [`Shared::bind_address`]: `None` for an address that is not configured.
@@ -264,7 +292,7 @@ impl Shared {
     }
 
     pub(crate) fn release_quota(&self, user: &str) {
-        lock(&self.quota).release(user);
+        lock(&self.ledger).release(user);
     }
 }
 

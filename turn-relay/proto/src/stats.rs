@@ -1,6 +1,6 @@
 //! What happened so far, as plain numbers. The shell copies them out for its metrics.
 
-use crate::DropReason;
+use crate::{Denied, DropReason};
 
 /// Error codes that this server answers with, in ascending order.
 pub const ERROR_CODES: [u16; 13] = [
@@ -37,6 +37,8 @@ pub struct Stats {
     pub to_client: Traffic,
     /// By [`DropReason`] as index.
     pub dropped: [u64; DropReason::ALL.len()],
+    /// Permissions, channels and Send indications that were refused for their peer, by [`Denied`] as index.
+    pub denied: [u64; Denied::ALL.len()],
     /// Allocations that exist now.
     pub allocations: u64,
     /// Permissions that are stored now; some may have expired within the last minute.
@@ -66,6 +68,10 @@ pub struct Stats {
 impl Stats {
     pub fn dropped(&self, reason: DropReason) -> u64 {
         self.dropped[reason as usize]
+    }
+
+    pub fn denied(&self, why: Denied) -> u64 {
+        self.denied[why as usize]
     }
 
     pub fn error_responses(&self, code: u16) -> u64 {

@@ -109,7 +109,10 @@ fn lower_limits_hold_for_what_is_new() {
     Client::new("192.0.2.1:4000").allocate(&mut relay);
     Client::new("192.0.2.1:4001").allocate(&mut relay);
     let mut new = config(&relay);
-    new.shared.set_allocations_per_user(1);
+    new.shared.set_limits(UsageLimits {
+        allocations_per_user: 1,
+        ..UsageLimits::default()
+    });
     new.limits = Limits {
         nonce_lifetime: std::time::Duration::from_secs(5),
         ..new.limits

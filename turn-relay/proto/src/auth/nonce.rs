@@ -8,6 +8,9 @@
 //! The first 13 characters are the nonce cookie of
 //! [RFC 8489 section 9.2](https://www.rfc-editor.org/rfc/rfc8489#section-9.2): whoever removes the PASSWORD-ALGORITHMS
 //! from an answer on its way cannot remove the announcement in the nonce with it.
+//!
+//! To a request that is too small for that answer goes a short nonce, without cookie: base64url of the lower 16 bits of
+//! the time and 7 bytes of the HMAC, 12 characters.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -20,6 +23,9 @@ use std::time::{Duration, Instant};
 /// "Password algorithms" is the highest of the 24 bits: base64 of 0x80 0x00 0x00.
 const COOKIE: &str = "obMatJos2gAAA";
 const TAG_LEN: usize = 14;
+const SHORT_TAG_LEN: usize = 7;
+/// Bytes of a short nonce.
+pub(crate) const SHORT_NONCE_LEN: usize = 12;
 /// Bytes of every nonce.
 pub(crate) const NONCE_LEN: usize = COOKIE.len() + 24;
 
@@ -82,10 +88,18 @@ impl Nonces {
         nonce
     }
 
+    pub(crate) fn issue_short(&self, now: Instant, client: ClientAddr) -> String {
+        let seconds = self.seconds(now);
+        let mut bytes = [0; 2 + SHORT_TAG_LEN];
+        bytes[..2].copy_from_slice(&(seconds as u16).to_be_bytes());
+        bytes[2..].copy_from_slice(&self.tag(seconds, client)[..SHORT_TAG_LEN]);
+        URL_SAFE_NO_PAD.encode(bytes)
+    }
+
     /// Whether this server gave this nonce to this client, at most a lifetime ago.
     pub(crate) fn is_fresh(&self, now: Instant, client: ClientAddr, nonce: &[u8]) -> bool {
         let Some(encoded) = nonce.strip_prefix(COOKIE.as_bytes()) else {
-            return false;
+            return self.is_fresh_short(now, client, nonce);
         };
         let mut bytes = [0; 4 + TAG_LEN];
         if encoded.len() != NONCE_LEN - COOKIE.len()
@@ -98,6 +112,26 @@ impl Nonces {
         let age = self.seconds(now).checked_sub(seconds);
         let known = subtle::ConstantTimeEq::ct_eq(&self.tag(seconds, client)[..], &bytes[4..]);
         bool::from(known) && age.is_some_and(|age| u64::from(age) <= self.lifetime.as_secs())
+    }
+}
+
+impl Nonces {
+    fn is_fresh_short(&self, now: Instant, client: ClientAddr, nonce: &[u8]) -> bool {
+        let mut bytes = [0; 2 + SHORT_TAG_LEN];
+        if nonce.len() != SHORT_NONCE_LEN
+            || URL_SAFE_NO_PAD.decode_slice(nonce, &mut bytes) != Ok(bytes.len())
+        {
+            return false;
+        }
+        // The last second that ends in these bits; the HMAC is over all of it.
+        let now = self.seconds(now);
+        let age = (now as u16).wrapping_sub(u16::from_be_bytes([bytes[0], bytes[1]]));
+        let Some(seconds) = now.checked_sub(u32::from(age)) else {
+            return false;
+        };
+        let tag = &self.tag(seconds, client)[..SHORT_TAG_LEN];
+        bool::from(subtle::ConstantTimeEq::ct_eq(tag, &bytes[2..]))
+            && u64::from(age) <= self.lifetime.as_secs()
     }
 }
 
@@ -124,6 +158,25 @@ mod tests {
         assert!(!stranger.is_fresh(at(100), client, nonce.as_bytes()));
         for length in 0..nonce.len() {
             assert!(!nonces.is_fresh(at(100), client, &nonce.as_bytes()[..length]));
+        }
+    }
+
+    #[test]
+    fn so_is_a_short_one_even_when_its_bits_of_the_time_come_again() {
+        let start = Instant::now();
+        let nonces = Nonces::new([7; 32], start, Duration::from_secs(60));
+        let client = ClientAddr("192.0.2.1:5000".parse().unwrap());
+        let other = ClientAddr("192.0.2.1:5001".parse().unwrap());
+        let at = |seconds| start + Duration::from_secs(seconds);
+        for second in [0, 100, 65_500, 200_000] {
+            let nonce = nonces.issue_short(at(second), client);
+            let nonce = nonce.as_bytes();
+            assert_eq!(nonce.len(), SHORT_NONCE_LEN);
+            assert!(nonces.is_fresh(at(second), client, nonce));
+            assert!(nonces.is_fresh(at(second + 60), client, nonce));
+            assert!(!nonces.is_fresh(at(second + 61), client, nonce));
+            assert!(!nonces.is_fresh(at(second + 65_536), client, nonce));
+            assert!(!nonces.is_fresh(at(second), other, nonce));
         }
     }
 }

@@ -3,6 +3,7 @@
 //! In two steps, because a relayed address needs a socket and the core has none: [`handle`] checks, takes ports and asks
 //! the shell for sockets; [`on_relay_opened`] answers when all are there, or tries other ports.
 
+use crate::account::Exceeded;
 use crate::allocation::reservation::{self, Reservation};
 use crate::allocation::{Allocation, Opening, Relay};
 use crate::request::answer::Answer;
@@ -59,13 +60,18 @@ pub(crate) fn handle(server: &mut Server, request: &Request<'_, '_>) -> Outcome 
     if server.table.len() >= server.config.limits.allocations {
         return Err(no_room(server, request.path));
     }
-    if !server.config.shared.acquire_quota(&request.by.user) {
-        return Err(Refusal::QuotaReached);
-    }
+    let nanos = server.nanos(request.now.instant);
+    let shared = &server.config.shared;
+    let account = match shared.acquire_quota(&request.by.user, nanos) {
+        Ok(account) => account,
+        Err(Exceeded::User) => return Err(Refusal::QuotaReached),
+        Err(Exceeded::Total) => return Err(Refusal::InsufficientCapacity),
+    };
     let mut allocation = Allocation {
         path: request.path,
         user: request.by.user.clone(),
         credential: request.by.credential.clone(),
+        account,
         transaction: request.message.transaction_id(),
         relays: [None; 2],
         lifetime,
@@ -80,6 +86,7 @@ pub(crate) fn handle(server: &mut Server, request: &Request<'_, '_>) -> Outcome 
         })),
         permissions: Default::default(),
         channels: Default::default(),
+        last_sent: None,
         published: Vec::new(),
     };
     let now = request.now.instant;

@@ -32,6 +32,18 @@ impl Answer {
         Self::error_to(request.method(), request.transaction_id(), code)
     }
 
+    /// Without reason phrase: "the reason phrase is for diagnosis" (RFC 8489 section 14.8), and may be empty.
+    pub(crate) fn short_error(request: &Message<'_>, code: u16) -> Self {
+        let mut answer = Self::new(
+            MessageClass::Error,
+            request.method(),
+            request.transaction_id(),
+        );
+        let value = [0, 0, (code / 100) as u8, (code % 100) as u8];
+        answer.add_raw(ErrorCode::TYPE, &value);
+        answer
+    }
+
     pub(crate) fn error_to(method: Method, transaction: TransactionId, code: u16) -> Self {
         let mut answer = Self::new(MessageClass::Error, method, transaction);
         // Class and number (RFC 8489 section 14.8), and the reason phrase that the standards give.
@@ -88,6 +100,9 @@ impl Answer {
     pub(crate) fn add_challenge(&mut self, realm: &str, nonce: &str) {
         self.add_raw(Realm::TYPE, realm.as_bytes());
         self.add_raw(Nonce::TYPE, nonce.as_bytes());
+    }
+
+    pub(crate) fn add_password_algorithms(&mut self) {
         self.add_raw(PasswordAlgorithms::TYPE, &PASSWORD_ALGORITHMS);
     }
 
@@ -103,8 +118,18 @@ impl Answer {
         self.unsigned()
     }
 
+    /// With FINGERPRINT, if that leaves it within `limit` bytes; and else without, however long it is.
+    pub(crate) fn unsigned_within(self, limit: usize) -> Vec<u8> {
+        const FINGERPRINT: usize = 8;
+        if self.writer.len() + FINGERPRINT <= limit {
+            self.unsigned()
+        } else {
+            self.writer.finish()
+        }
+    }
+
     /// With FINGERPRINT only.
-    pub(crate) fn unsigned(mut self) -> Vec<u8> {
+    fn unsigned(mut self) -> Vec<u8> {
         // Fails only where there is one already.
         let added = self.writer.add_fingerprint();
         debug_assert!(added.is_ok());

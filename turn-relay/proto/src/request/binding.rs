@@ -18,5 +18,5 @@ pub(super) fn handle(server: &mut Server, path: FiveTuple, message: &Message<'_>
             answer
         },
     );
-    server.answer(path, answer.unsigned());
+    server.answer_stranger(path, message, answer);
 }

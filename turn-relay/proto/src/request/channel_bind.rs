@@ -23,11 +23,8 @@ pub(super) fn handle(server: &mut Server, request: &Request<'_, '_>) -> Outcome 
     if allocation.relay(Family::of(peer.0)).is_none() {
         return Err(Refusal::PeerAddressFamilyMismatch);
     }
-    let policy = &server.config.peer_policy;
-    if !policy.allows(peer.0.ip()) || !policy.allows_port(peer) {
-        return Err(Refusal::Forbidden);
-    }
     let now = request.now.instant;
+    server.authorize(id, peer, now)?;
     // First what can fail without a trace, then what cannot.
     server.check_permission_room(id, &[peer.0.ip()], now)?;
     let Some(allocation) = server.table.get_mut(id) else {

@@ -24,9 +24,8 @@ pub(super) fn handle(server: &mut Server, request: &Request<'_, '_>) -> Outcome 
     if peers.is_empty() {
         return Err(Refusal::BadRequest);
     }
-    let policy = &server.config.peer_policy;
-    if !peers.iter().all(|ip| policy.allows(*ip)) {
-        return Err(Refusal::Forbidden);
+    for ip in &peers {
+        server.authorize_host(id, *ip, request.now.instant)?;
     }
     server.permit(id, &peers, request.now.instant)?;
     let message = request.message;

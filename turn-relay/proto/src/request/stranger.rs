@@ -1,0 +1,104 @@
+//! Answers to whoever proved nothing: small, without SOFTWARE and integrity, and nothing is remembered.
+//!
+//! Over UDP its address may be somebody else's: see [`gate`](crate::gate).
+
+use super::answer::Answer;
+use crate::auth::Challenge;
+use crate::auth::nonce::{NONCE_LEN, SHORT_NONCE_LEN};
+use crate::{DropReason, FiveTuple, Now, Server, Verdict, gate};
+use stun_types::attribute::ErrorCode;
+use wire::stun::Message;
+
+/// Header of a message, and of an attribute.
+const HEADER: usize = 20;
+const OF_ATTRIBUTE: usize = 4;
+/// ERROR-CODE without phrase, and PASSWORD-ALGORITHMS.
+const SHORT_ERROR: usize = 8;
+const ALGORITHMS: usize = 12;
+
+/// Whether a client may be somebody else: it is over UDP, and did not show a nonce that was sent to its address.
+fn may_be_spoofed(path: FiveTuple) -> bool {
+    path.transport.connection().is_none()
+}
+
+/// How long an answer may be.
+fn limit(path: FiveTuple, message: &Message<'_>) -> usize {
+    if may_be_spoofed(path) {
+        gate::fitting(message.size(), path.client.0.ip())
+    } else {
+        usize::MAX
+    }
+}
+
+impl Server {
+    /// Whether there is to be an answer to a request that is not known to be authentic. Asked before anything that takes
+    /// long is done for it.
+    pub(super) fn admits_stranger(&mut self, now: Now, path: FiveTuple) -> bool {
+        let nanos = self.nanos(now.instant);
+        !may_be_spoofed(path) || self.gate.admit(path.client.0.ip(), nanos)
+    }
+
+    /// Answers without integrity, as long as that is short enough.
+    pub(super) fn answer_stranger(
+        &mut self,
+        path: FiveTuple,
+        message: &Message<'_>,
+        answer: Answer,
+    ) {
+        self.answer(path, answer.unsigned_within(limit(path, message)));
+    }
+
+    /// 400, 401 or 438.
+    pub(super) fn challenge(
+        &mut self,
+        now: Now,
+        path: FiveTuple,
+        message: &Message<'_>,
+        challenge: Challenge,
+    ) -> Verdict<'static> {
+        let code = match challenge {
+            Challenge::BadRequest => 400,
+            Challenge::Unauthorized | Challenge::Revoked => 401,
+            Challenge::StaleNonce => 438,
+        };
+        let limit = match challenge {
+            // It proved that it holds the password, with a request that is no small one.
+            Challenge::StaleNonce => usize::MAX,
+            _ => limit(path, message),
+        };
+        let realm = self.config.credentials.realm();
+        let padded = |len: usize| len.next_multiple_of(4);
+        let with_nonce = |len: usize| {
+            HEADER + SHORT_ERROR + OF_ATTRIBUTE + padded(realm.len()) + OF_ATTRIBUTE + padded(len)
+        };
+        let full = with_nonce(NONCE_LEN) + ALGORITHMS;
+        let needed = match challenge {
+            Challenge::BadRequest => HEADER + SHORT_ERROR,
+            _ if full <= limit => full,
+            _ => with_nonce(SHORT_NONCE_LEN),
+        };
+        let nanos = self.nanos(now.instant);
+        if needed > limit && !self.gate.admit_large(path.client.0.ip(), nanos) {
+            return Verdict::Dropped(DropReason::UnauthenticatedSize);
+        }
+        let phrase = padded(ErrorCode::default_reason_for_code(code).len());
+        let mut answer = if needed.saturating_add(phrase) <= limit {
+            Answer::error(message, code)
+        } else {
+            Answer::short_error(message, code)
+        };
+        let (now, client) = (now.instant, path.client);
+        match challenge {
+            Challenge::BadRequest => {}
+            _ if full <= limit => {
+                answer.add_challenge(realm, &self.nonces.issue(now, client));
+                answer.add_password_algorithms();
+            }
+            _ => answer.add_challenge(realm, &self.nonces.issue_short(now, client)),
+        }
+        self.stats.on_error_response(code);
+        self.stats.revoked_requests += u64::from(challenge == Challenge::Revoked);
+        self.answer(path, answer.unsigned_within(limit));
+        Verdict::Handled
+    }
+}
