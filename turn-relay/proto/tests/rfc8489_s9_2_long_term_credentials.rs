@@ -39,7 +39,9 @@ fn request(client: &Client, attributes: &[&dyn AttributeWrite]) -> Vec<u8> {
 fn a_request_without_integrity_is_challenged_with_realm_nonce_and_algorithms() {
     let mut relay = Relay::new();
     let client = Client::new("192.0.2.1:4000");
-    let answer = client.exchange(&mut relay, &client.unsigned(ALLOCATE, &[]));
+    // Large enough for all of the answer: see abuse.rs for those that are not.
+    let software = Software::new("a client with a name of some length").unwrap();
+    let answer = client.exchange(&mut relay, &client.unsigned(ALLOCATE, &[&software]));
     assert_eq!(answer.code(), 401);
     assert_eq!(answer.get::<Realm>().unwrap().realm(), REALM);
     let nonce: Nonce = answer.get().unwrap();
