@@ -16,7 +16,7 @@ use net::Clock;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use service_kit::{Admin, ConfigError, Readiness, SharedRegistry};
-use std::net::{IpAddr, Ipv4Addr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread;
@@ -47,7 +47,8 @@ pub(crate) async fn run(args: &Args) -> anyhow::Result<()> {
     for address in &settings.relay_addresses {
         wait_for_address(address.bind).await?;
     }
-    let own = announce(&settings, &per_thread[0], &streams[0].listeners, io);
+    let listening = announce(&settings, &per_thread[0], &streams[0].listeners, io);
+    let mut own: Vec<SocketAddr> = listening.into_iter().map(|address| address.0).collect();
 
     let registry = service_kit::shared_registry("turn_relay");
     if let Some(address) = settings.admin {
@@ -58,6 +59,7 @@ pub(crate) async fn run(args: &Args) -> anyhow::Result<()> {
             axum::Router::new(),
         )
         .await?;
+        own.push(admin.local_addr()?);
         tracing::info!(address = %admin.local_addr()?, "admin port");
         admin.spawn();
     }
@@ -124,7 +126,7 @@ async fn wait_for_address(ip: IpAddr) -> Result<(), ConfigError> {
 type Ended = mpsc::UnboundedReceiver<anyhow::Result<()>>;
 
 /// What all event loops have in common.
-fn frame(settings: &Settings, own: Vec<model::ServerAddr>, io: Io) -> anyhow::Result<Frame> {
+fn frame(settings: &Settings, own: Vec<SocketAddr>, io: Io) -> anyhow::Result<Frame> {
     let per_user = settings.usage.allocations_per_user;
     let shared = if settings.relay_networks.is_empty() {
         Shared::new(settings.relay_addresses.clone(), &settings.ports, per_user)

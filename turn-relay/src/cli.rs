@@ -46,9 +46,14 @@ pub(crate) struct Args {
     #[arg(long, value_name = "ADDR")]
     pub(crate) external_address: Vec<String>,
 
-    /// Peers that may be reached, for example 10.0.0.0/24; repeatable [default: none]
-    #[arg(long, value_name = "CIDR")]
+    /// Peers that may be reached, for example 10.0.0.0/24, or 10.0.0.0/24:53,8000-8999 at these ports; repeatable
+    /// [default: none]
+    #[arg(long, value_name = "CIDR[:PORTS]")]
     pub(crate) allow_peer: Vec<String>,
+
+    /// Peers that may not be reached, whatever --allow-peer says, for example 10.0.0.53/32:53; repeatable [default: none]
+    #[arg(long, value_name = "CIDR[:PORTS]")]
+    pub(crate) deny_peer: Vec<String>,
 
     /// Ports for relayed addresses [default: 49152-65535]
     #[arg(long, value_name = "LO-HI")]

@@ -3,13 +3,14 @@
 mod file;
 mod listen;
 mod parse;
+mod safety;
 
 use crate::certificate::CertificateFiles;
 use crate::cli::Args;
 use crate::stream::StreamLimits;
 use crate::udp::Io;
 use file::File;
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv6Net};
 pub(crate) use listen::Listen;
 use service_kit::{ConfigError, Secret, load_config, read_secret_of_field};
 use std::net::{IpAddr, SocketAddr};
@@ -17,12 +18,12 @@ use std::num::NonZeroUsize;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use turn_relay_proto::{Credentials, Extensions, RelayAddress, Revocations};
+use turn_relay_proto::{
+    AnswerLimits, Credentials, Extensions, PeerRule, RelayAddress, Revocations, UsageLimits,
+};
 
 /// RFC 8656 section 7.2: the dynamic ports of RFC 6335.
 const PORTS: RangeInclusive<u16> = 49_152..=65_535;
-/// How many allocations a user may hold, unless configured otherwise.
-const ALLOCATIONS_PER_USER: u32 = 4_096;
 
 /// All that the service has to know, checked.
 #[derive(Debug)]
@@ -38,12 +39,16 @@ pub(crate) struct Settings {
     pub(crate) relay_addresses: Vec<RelayAddress>,
     /// Instead of relay addresses: networks whose addresses are the allocations', on sockets that they share.
     pub(crate) relay_networks: Vec<IpNet>,
-    pub(crate) allow_peers: Vec<IpNet>,
+    pub(crate) allow_peers: Vec<PeerRule>,
+    pub(crate) deny_peers: Vec<PeerRule>,
+    pub(crate) nat64_prefixes: Vec<Ipv6Net>,
     pub(crate) ports: RangeInclusive<u16>,
     pub(crate) admin: Option<SocketAddr>,
     /// Event loops, at least 1.
     pub(crate) threads: u16,
     pub(crate) usage: UsageLimits,
+    /// Of all event loops together.
+    pub(crate) answers: AnswerLimits,
     /// Forced; otherwise the best that works.
     pub(crate) io: Option<Io>,
     pub(crate) extensions: Extensions,
@@ -72,6 +77,12 @@ impl Settings {
             ("--allow-peer", &args.allow_peer),
             ("allow-peers", file.allow_peers.clone()),
         );
+        let deny = over(
+            ("--deny-peer", &args.deny_peer),
+            ("deny-peers", file.deny_peers.clone()),
+        );
+        let nat64 = over(("", &[]), ("nat64-prefixes", file.nat64_prefixes.clone()));
+        let (usage, answers) = (safety::usage(&file)?, safety::answers(&file));
         let listen = listen::listen(&listen)?;
         let certificate = listen::certificate(args, &file, &listen)?;
         let threads = threads(file.threads);
@@ -130,16 +141,16 @@ impl Settings {
         Ok(Self {
             relay_addresses,
             relay_networks,
-            allow_peers: parse::each(&allow, parse::network)?,
+            allow_peers: parse::each(&allow, safety::rule)?,
+            deny_peers: parse::each(&deny, safety::rule)?,
+            nat64_prefixes: parse::each(&nat64, safety::nat64_prefix)?,
+            usage,
+            answers,
             ports,
             admin: admin
                 .map(|(field, text)| parse::admin(field, &text))
                 .transpose()?,
             threads,
-            usage: UsageLimits {
-                allocations_per_user: file.allocations_per_user.unwrap_or(ALLOCATIONS_PER_USER),
-                ..UsageLimits::default()
-            },
             io: parse::io(
                 args.io.as_deref().map(|text| ("--io", text)),
                 file.io.as_deref(),

@@ -8,6 +8,7 @@
 //! | `relayed_bytes_total` | bytes of application data | `direction`: to_peer, to_client |
 //! | `relayed_packets_total` | datagrams | `direction` |
 //! | `dropped_packets_total` | datagrams | `reason`: those of `DropReason`, send_buffer_full, send_refused, connection_buffer_full |
+//! | `denied_peers_total` | permissions, channels and Send indications refused for their peer | `reason`: those of `Denied` |
 //! | `requests_total` | requests | `method` |
 //! | `error_responses_total` | answers | `code` |
 //! | `answers_unsent_total` | answers | |
@@ -43,7 +44,7 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use std::fmt::Error;
 use std::sync::{Arc, Mutex, PoisonError};
-use turn_relay_proto::{DropReason, ERROR_CODES, Stats};
+use turn_relay_proto::{Denied, DropReason, ERROR_CODES, Stats};
 
 /// What the mind cannot know: that the kernel did not take a datagram.
 #[derive(Clone, Debug, Default)]
@@ -188,6 +189,13 @@ impl Collector for Metrics {
         dropped.push(one("connection_buffer_full", |_, s| s.streams.dropped()));
         let help = "Datagrams that were ignored or lost";
         family(&mut encoder, "dropped_packets", help, "reason", &dropped)?;
+        let denied = Denied::ALL.iter().map(|why| {
+            let value = self.sum(|stats, _| stats.denied(*why));
+            (why.label().to_owned(), value)
+        });
+        let help = "Permissions, channels and Send indications that were refused for their peer";
+        let denied: Vec<_> = denied.collect();
+        family(&mut encoder, "denied_peers", help, "reason", &denied)?;
         let methods: [(&str, Of); 5] = [
             ("binding", |s, _| s.binding_requests),
             ("allocate", |s, _| s.allocate_requests),

@@ -10,18 +10,19 @@ use crate::cli::Args;
 use crate::config::{Settings, revocations};
 use crate::control::{Control, ControlSender};
 use crate::stamp::Stamp;
-use model::ServerAddr;
+use ipnet::IpNet;
 use net::Clock;
 pub(crate) use report::ReloadStats;
 use report::Report;
 use service_kit::{ConfigError, load_config};
 use std::convert::Infallible;
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
-use turn_relay_proto::{Limits, PeerPolicy, Replaced, ServerConfig, Shared};
+use turn_relay_proto::{Limits, PeerPolicy, PeerRules, Replaced, ServerConfig, Shared};
 
 /// How often the file of revoked names is looked at.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -30,8 +31,8 @@ const INTERVAL: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(crate) struct Frame {
     pub(crate) shared: Arc<Shared>,
-    /// The addresses listened on.
-    pub(crate) own: Vec<ServerAddr>,
+    /// The addresses that clients and the operator are served at.
+    pub(crate) own: Vec<SocketAddr>,
     pub(crate) nonce_key: [u8; 32],
     pub(crate) short_cut: bool,
 }
@@ -41,17 +42,47 @@ impl Frame {
     pub(crate) fn server_config(&self, settings: &Settings) -> ServerConfig {
         ServerConfig {
             shared: self.shared.clone(),
-            limits: Limits::default(),
+            limits: Limits {
+                answers: settings.answers.of_one(settings.threads),
+                ..Limits::default()
+            },
             software: format!("turnpike-turn-relay/{}", env!("CARGO_PKG_VERSION")),
             credentials: settings.credentials.clone(),
             revocations: settings.revocations.clone(),
-            peer_policy: Arc::new(PeerPolicy::new(settings.allow_peers.clone(), &self.own)),
+            peer_policy: Arc::new(self.peer_policy(settings)),
             relay_port: None,
             short_cut: self.short_cut,
             extensions: settings.extensions.clone(),
             nonce_key: self.nonce_key,
             seed: [0; 32],
         }
+    }
+
+    fn peer_policy(&self, settings: &Settings) -> PeerPolicy {
+        let interfaces = net::interface_addresses().unwrap_or_else(|error| {
+            tracing::warn!(%error, "cannot list this machine's addresses");
+            Vec::new()
+        });
+        // Without a list every address is taken for this machine's: nothing may be added to it then.
+        let hosts = match interfaces.is_empty() {
+            true => Vec::new(),
+            false => {
+                let relay = &settings.relay_addresses;
+                let relay = relay.iter().flat_map(|own| [own.bind, own.advertised]);
+                let interfaces = interfaces.into_iter().map(|interface| interface.address);
+                let single = interfaces.chain(relay).map(IpNet::from);
+                single
+                    .chain(settings.relay_networks.iter().copied())
+                    .collect()
+            }
+        };
+        PeerPolicy::from(PeerRules {
+            allow: settings.allow_peers.clone(),
+            deny: settings.deny_peers.clone(),
+            own: self.own.clone(),
+            hosts,
+            nat64: settings.nat64_prefixes.clone(),
+        })
     }
 }
 

@@ -1,8 +1,6 @@
 //! What a server is made from.
 
-use crate::{
-    AnswerLimits, Credentials, Family, PeerPolicy, Revocations, Shared, Transport,
-};
+use crate::{AnswerLimits, Credentials, Family, PeerPolicy, Revocations, Shared, Transport};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;

@@ -34,6 +34,18 @@ impl Default for AnswerLimits {
     }
 }
 
+impl AnswerLimits {
+    /// The part of one shard of so many, rounded up: so much that all of them answer a few more.
+    pub fn of_one(self, shards: u16) -> Self {
+        let part = |all: u32| all.div_ceil(u32::from(shards.max(1)));
+        Self {
+            total: part(self.total),
+            per_prefix: part(self.per_prefix),
+            large: part(self.large),
+        }
+    }
+}
+
 /// A token bucket with a second's worth, as the time at which it is full again (nanoseconds).
 #[derive(Clone, Copy, Debug, Default)]
 struct Bucket(u64);

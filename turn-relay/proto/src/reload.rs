@@ -68,7 +68,9 @@ impl Server {
         let Some(allocation) = self.table.get_mut(id) else {
             return;
         };
-        let permissions = allocation.permissions.retain(|ip| policy.check_host(ip).is_ok());
+        let permissions = allocation
+            .permissions
+            .retain(|ip| policy.check_host(ip).is_ok());
         let channels = allocation
             .channels
             .retain(|peer| policy.check(peer).is_ok());

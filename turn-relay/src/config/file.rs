@@ -45,8 +45,16 @@ pub(super) struct File {
     pub(super) relay_addresses: Vec<String>,
     /// What clients are told instead, behind a one-to-one NAT: for each family none, or as many as relay addresses.
     pub(super) external_addresses: Vec<String>,
-    /// Networks whose hosts may be reached as peers, in CIDR notation. Default: none, so that nobody can be reached.
+    /// Networks whose hosts may be reached as peers, in CIDR notation, and the ports if not all: `10.0.0.0/24`,
+    /// `10.0.0.0/24:53,8000-8999`, `fd00:10::/64:443`. Loopback, link-local addresses and the metadata services of clouds
+    /// only by an entry for them or a part of them (`127.0.0.0/8`), not by a larger network. Default: none, so that nobody
+    /// can be reached.
     pub(super) allow_peers: Vec<String>,
+    /// The same for those who may not be reached, whatever `allow-peers` says. Default: none.
+    pub(super) deny_peers: Vec<String>,
+    /// Prefixes that a NAT64 between this relay and its peers uses, beside `64:ff9b::/96` and `64:ff9b:1::/48`: an address
+    /// in them stands for the IPv4 address in it, too. Of 32, 40, 48, 56, 64 or 96 bits. Default: none.
+    pub(super) nat64_prefixes: Vec<String>,
     /// Ports for relayed addresses, both ends included. Default: `49152-65535`.
     pub(super) port_range: Option<String>,
     /// Other relays of the same users, to which a client is sent whose new allocation has no room here (300 and
@@ -60,6 +68,26 @@ pub(super) struct File {
     pub(super) threads: Option<NonZeroUsize>,
     /// Allocations that one user may hold at a time. Default: 4096.
     pub(super) allocations_per_user: Option<u32>,
+    /// Allocations at a time of all users of the realm. Default: as many as there are ports.
+    pub(super) allocations: Option<u32>,
+    /// Bytes of application data per second that are relayed for one user in each direction; what is beyond is dropped.
+    /// Default: 0, for any number.
+    pub(super) user_bytes_per_second: Option<u64>,
+    /// The same for all users of the realm together. When they want more, each gets as much as the others, except those
+    /// who want less. Default: 0, for any number.
+    pub(super) total_bytes_per_second: Option<u64>,
+    /// Peers that a user may begin to reach within a minute, at most 16384: addresses of permissions, and addresses with
+    /// ports. Who looks for hosts or open ports needs more. Default: 2048; 0 for any number.
+    pub(super) new_peers_per_minute: Option<u32>,
+    /// Answers per second over UDP to requests that are not authenticated, Binding among them; further ones are not
+    /// answered. Default: 20000; 0 for any number.
+    pub(super) unauthenticated_answers_per_second: Option<u32>,
+    /// Of them to one /24 of IPv4 or /48 of IPv6. Default: 2000; 0 for any number.
+    pub(super) unauthenticated_answers_per_second_per_prefix: Option<u32>,
+    /// Of them those that are more than one and a half times as large as the request on the wire, where even the smallest
+    /// challenge is: to requests without attributes, and with a `realm` of more than 8 characters to those with one. A
+    /// sixteenth of it to one prefix. Default: 4096; 0 for none.
+    pub(super) large_unauthenticated_answers_per_second: Option<u32>,
     /// `per-allocation`: each relayed address is a port of its own, with a socket of its own. `shared`: each is an address of
     /// its own out of the networks in `relay-addresses`, which must lead to this machine (`ip route add local NETWORK dev
     /// lo`), and all of an event loop share one socket and one port. Default: `per-allocation`.
