@@ -8,7 +8,8 @@ use common::{Client, DATE, Outcome, Relay, Setup, addr, server_addr};
 use model::ServerAddr;
 use std::sync::Arc;
 use turn_relay_proto::{
-    Credentials, DropReason, Limits, PeerPolicy, Replaced, Revocations, ServerConfig, rest_password,
+    Credentials, DropReason, Limits, PeerPolicy, Replaced, Revocations, ServerConfig, UsageLimits,
+    rest_password,
 };
 use turn_types::attribute::Lifetime;
 use turn_types::message::REFRESH;
