@@ -12,7 +12,7 @@ use crate::udp::Io;
 use file::File;
 use ipnet::{IpNet, Ipv6Net};
 pub(crate) use listen::Listen;
-use service_kit::{ConfigError, Secret, load_config, read_secret_of_field};
+use service_kit::{ConfigError, Secret, load_config, parse_config, read_secret_of_field};
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::ops::RangeInclusive;
@@ -60,10 +60,19 @@ impl Settings {
     /// # Errors
     /// One line: which field or flag, its value, what is wrong, and what to do.
     pub(crate) fn load(args: &Args) -> Result<Self, ConfigError> {
-        let file: File = match &args.common.config {
+        let file = match &args.common.config {
             Some(path) => load_config(path)?,
             None => File::default(),
         };
+        Self::of(args, file)
+    }
+
+    /// From a config file's text and no flags.
+    pub(crate) fn read(text: &str) -> Result<Self, ConfigError> {
+        Self::of(&Args::default(), parse_config(Path::new("-"), text)?)
+    }
+
+    fn of(args: &Args, file: File) -> Result<Self, ConfigError> {
         let listen = over(("--listen", &args.listen), ("listen", file.listen.clone()));
         let relay = over(
             ("--relay-address", &args.relay_address),

@@ -26,7 +26,11 @@ pub(crate) fn run() -> Result<ExitCode> {
             failed.push(name);
         }
     }
-    testing::run(None, &failed)
+    testing::run(&testing::Request {
+        failed_before: &failed,
+        committed: true,
+        ..Default::default()
+    })
 }
 
 /// The documentation is for those who read the code beside it: it may name private items.

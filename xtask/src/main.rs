@@ -1,4 +1,4 @@
-//! The project's own commands: `cargo xtask demo | test | tidy | deny | ci | bench`.
+//! The project's own commands: `cargo xtask demo | test | conformance | fuzz | tidy | deny | ci | bench`.
 #![forbid(unsafe_code)]
 
 use std::process::ExitCode;
@@ -9,8 +9,10 @@ use clap::{Parser, Subcommand};
 mod bench;
 mod build;
 mod ci;
+mod conformance;
 mod demo;
 mod deny;
+mod fuzz;
 mod packages;
 mod shell;
 mod testing;
@@ -49,10 +51,27 @@ enum Command {
         /// Only tests whose name contains this
         filter: Option<String>,
     },
+    /// Run the tests that turn-relay/conformance.toml names, and write docs/conformance.md
+    Conformance {
+        /// Only of these rows; the others stay as they are
+        #[arg(value_name = "ROW")]
+        rows: Vec<u32>,
+    },
     /// Measure us and a rival in turns, and print the ratio
     Bench {
         #[command(subcommand)]
         subject: bench::Subject,
+    },
+    /// Search for input that breaks turn-relay
+    Fuzz {
+        /// One of the directories in tests/fuzz/corpus; each of them in turn if none is named
+        target: Option<String>,
+        /// How long, for each
+        #[arg(long, default_value_t = 60)]
+        seconds: u32,
+        /// Do not search: add to the kept corpus what the search has found and what reaches new code
+        #[arg(long)]
+        keep: bool,
     },
     /// Check the house rules: file sizes, layers, what the documents name
     Tidy,
@@ -76,8 +95,17 @@ fn run(command: Command) -> Result<ExitCode> {
     match command {
         Command::Demo { keep, name } => demo::run(&name, keep).map(|()| ExitCode::SUCCESS),
         Command::Test { compose: true, .. } => Ok(not_there("the test with containers")),
-        Command::Test { filter, .. } => testing::run(filter.as_deref(), &[]),
+        Command::Test { filter, .. } => testing::run(&testing::Request {
+            filter: filter.as_deref(),
+            ..Default::default()
+        }),
+        Command::Conformance { rows } => conformance::run(&rows).map(|()| ExitCode::SUCCESS),
         Command::Bench { subject } => bench::run(subject),
+        Command::Fuzz {
+            target,
+            seconds,
+            keep,
+        } => fuzz::run(target.as_deref(), seconds, keep).map(|()| ExitCode::SUCCESS),
         Command::Tidy => tidy::run().map(|()| ExitCode::SUCCESS),
         Command::Deny => deny::run().map(|()| ExitCode::SUCCESS),
         Command::Ci => ci::run(),

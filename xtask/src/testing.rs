@@ -1,17 +1,22 @@
 //! `cargo xtask test`: every test there is, one summary at the end.
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::{BufRead as _, BufReader};
+use std::io::{self, BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode, Stdio};
+use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use lab::Lab;
 use lab::process::Files;
 
+use crate::conformance::Conformance;
 use crate::workspace::cargo;
 use crate::{build, packages, shell};
+
+pub(crate) mod results;
+
+use results::{Programs, Results};
 
 /// How one part went.
 #[derive(Debug, Default)]
@@ -24,10 +29,21 @@ struct Outcome {
     failures: Vec<String>,
 }
 
-/// Runs them all. `failed_before` are gates that failed already: they count as failures in the summary.
-pub(crate) fn run(filter: Option<&str>, failed_before: &[&'static str]) -> Result<ExitCode> {
+/// What is asked for.
+#[derive(Debug, Default)]
+pub(crate) struct Request<'a> {
+    /// Only tests whose name contains this.
+    pub(crate) filter: Option<&'a str>,
+    /// Gates that failed already: they count as failures in the summary.
+    pub(crate) failed_before: &'a [&'static str],
+    /// What the tests write must be there already, as they would write it.
+    pub(crate) committed: bool,
+}
+
+/// Runs them all.
+pub(crate) fn run(request: &Request<'_>) -> Result<ExitCode> {
     match prepare() {
-        Ok(binaries) => run_prepared(filter, failed_before, &binaries),
+        Ok(binaries) => run_prepared(request, &binaries),
         Err(error) => {
             eprintln!("error: {error:#}");
             let preparation = Outcome {
@@ -35,28 +51,71 @@ pub(crate) fn run(filter: Option<&str>, failed_before: &[&'static str]) -> Resul
                 failed: 1,
                 ..Outcome::default()
             };
-            Ok(summarize(&[preparation], failed_before))
+            Ok(summarize(&[preparation], request.failed_before))
         }
     }
 }
 
 /// Tools and binaries: without them no test would say anything.
-fn prepare() -> Result<PathBuf> {
+pub(crate) fn prepare() -> Result<PathBuf> {
     packages::ensure_root("the test")?;
     packages::ensure_installed(&[packages::FOR_LAB, packages::FOR_TESTS])?;
     build::release_binaries()
 }
 
-fn run_prepared(filter: Option<&str>, failed_before: &[&str], binaries: &Path) -> Result<ExitCode> {
+fn run_prepared(request: &Request<'_>, binaries: &Path) -> Result<ExitCode> {
     let before = labs()?;
 
     shell::heading("Tests");
-    let outcome = cargo_test("tests", binaries, filter);
+    let begin = Instant::now();
+    let workspace = ["--workspace", "--no-fail-fast"];
+    let filter: Vec<&str> = request.filter.into_iter().collect();
+    let tests = cargo_test(&workspace, &filter, binaries);
     for name in labs()?.difference(&before) {
         eprintln!("lab `{name}` was left behind; removing it");
         Lab::remove(name)?;
     }
-    Ok(summarize(&[outcome?], failed_before))
+    let (results, problem) = match tests {
+        Ok((results, problem)) => (results, problem),
+        Err(error) => (Results::default(), Some(format!("{error:#}"))),
+    };
+    let outcome = Outcome {
+        name: "tests",
+        passed: results.passed,
+        // It did not compile, or a test took its whole process with it.
+        failed: results.failed.max(u32::from(problem.is_some())),
+        ignored: results.ignored,
+        took: begin.elapsed(),
+        failures: results
+            .failures()
+            .map(str::to_owned)
+            .chain(problem.filter(|_| results.failed == 0))
+            .collect(),
+    };
+    if request.filter.is_some() {
+        return Ok(summarize(&[outcome], request.failed_before));
+    }
+    let conformance = conformance(&results, request.committed)?;
+    Ok(summarize(&[outcome, conformance], request.failed_before))
+}
+
+/// Writes docs/conformance.md; its rows count as tests do.
+fn conformance(results: &Results, committed: bool) -> Result<Outcome> {
+    let begin = Instant::now();
+    let conformance = Conformance::read()?;
+    let mut failures = conformance.problems(results);
+    let changed = conformance.write(results, None)?;
+    if changed && committed {
+        failures.push("docs/conformance.md is not what this run wrote".to_owned());
+    }
+    Ok(Outcome {
+        name: "features",
+        passed: conformance.whole(results),
+        failed: u32::try_from(failures.len())?,
+        took: begin.elapsed(),
+        failures,
+        ..Outcome::default()
+    })
 }
 
 fn labs() -> Result<BTreeSet<String>> {
@@ -68,72 +127,48 @@ fn labs() -> Result<BTreeSet<String>> {
         .collect()
 }
 
-/// All packages in one go, so that their dependencies are built once; one test at a time, for those in the lab share the
+/// `cargo test` of what `selection` says, with `arguments` for libtest, and what is wrong if it did not succeed. All
+/// packages in one go, so that their dependencies are built once; one test at a time, for those in the lab share the
 /// machine's two cores with the processes they test.
-fn cargo_test(name: &'static str, binaries: &Path, filter: Option<&str>) -> Result<Outcome> {
-    let mut command = cargo();
-    command
-        .args(["test", "--workspace", "--locked", "--no-fail-fast"])
-        .args(filter)
-        .env("TURNPIKE_BIN_DIR", binaries)
-        .env("RUST_LIB_BACKTRACE", "0")
-        .env("RUST_TEST_THREADS", "1");
-    let begin = Instant::now();
-    let mut outcome = Outcome {
-        name,
-        ..Outcome::default()
+pub(crate) fn cargo_test(
+    selection: &[&str],
+    arguments: &[&str],
+    binaries: &Path,
+) -> Result<(Results, Option<String>)> {
+    let command = || {
+        let mut command = cargo();
+        command
+            .args(["test", "--locked"])
+            .args(selection)
+            .env("TURNPIKE_BIN_DIR", binaries)
+            .env("RUST_LIB_BACKTRACE", "0")
+            .env("RUST_TEST_THREADS", "1");
+        command
     };
-    let success = watch(&mut command, |line| outcome.read(line))?;
-    outcome.took = begin.elapsed();
-    if !success && outcome.failed == 0 {
-        // It did not compile, or a test took its whole process with it.
-        outcome.failed = 1;
-        outcome.failures.push(shell::shown(&command));
-    }
-    Ok(outcome)
+    let mut results = Results::of(Programs::build(&mut command())?);
+    let mut command = command();
+    command.arg("--").args(arguments);
+    let shown = shell::shown(&command);
+    let success = watch(command, |line| results.read(line))?;
+    Ok((results, (!success).then_some(shown)))
 }
 
-/// Runs a command, shows its output, and hands on every line of its standard output.
-fn watch(command: &mut Command, mut on_line: impl FnMut(&str)) -> Result<bool> {
-    let mut child = command
-        .stdout(Stdio::piped())
-        .spawn()
-        .with_context(|| shell::shown(command))?;
-    let output = child.stdout.take().context("standard output, piped")?;
-    for line in BufReader::new(output).lines() {
+/// Runs a command, shows its output, and hands on every line of it. Both its streams are one: cargo says in one which
+/// program runs, and the program in the other how it goes.
+fn watch(mut command: Command, mut on_line: impl FnMut(&str)) -> Result<bool> {
+    let shown = shell::shown(&command);
+    let (output, input) = io::pipe().context("a pipe for the tests' output")?;
+    command.stdout(input.try_clone()?).stderr(input);
+    let mut child = command.spawn().context(shown)?;
+    // It holds the pipe's other end open.
+    drop(command);
+    for line in BufReader::new(output).split(b'\n') {
         let line = line.context("reading the tests' output")?;
+        let line = String::from_utf8_lossy(&line);
         println!("{line}");
         on_line(&line);
     }
     Ok(child.wait().context("waiting for the tests")?.success())
-}
-
-impl Outcome {
-    /// Takes from a line of libtest's output what it says.
-    fn read(&mut self, line: &str) {
-        if let Some(name) = line
-            .strip_prefix("test ")
-            .and_then(|rest| rest.strip_suffix(" ... FAILED"))
-        {
-            self.failures.push(name.to_owned());
-        }
-        let Some(counts) = line.strip_prefix("test result: ") else {
-            return;
-        };
-        for part in counts.split(['.', ';']) {
-            let mut words = part.split_whitespace();
-            let (Some(Ok(count)), Some(what)) = (words.next().map(str::parse::<u32>), words.next())
-            else {
-                continue;
-            };
-            match what {
-                "passed" => self.passed += count,
-                "failed" => self.failed += count,
-                "ignored" => self.ignored += count,
-                _ => {}
-            }
-        }
-    }
 }
 
 fn summarize(outcomes: &[Outcome], failed_before: &[&str]) -> ExitCode {
@@ -167,27 +202,4 @@ fn summarize(outcomes: &[Outcome], failed_before: &[&str]) -> ExitCode {
     let failed = sum(|outcome| outcome.failed) as usize + failed_before.len();
     println!("{} passed, {failed} failed", sum(|outcome| outcome.passed));
     ExitCode::from(u8::from(failed > 0))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn results_of_several_test_programs_are_added_up() {
-        let mut outcome = Outcome::default();
-        for line in [
-            "test a::b ... ok",
-            "test a::c ... FAILED",
-            "test result: FAILED. 1 passed; 1 failed; 2 ignored; 0 measured; 9 filtered out; finished in 0.00s",
-            "test result: ok. 40 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; finished in 1.50s",
-        ] {
-            outcome.read(line);
-        }
-        assert_eq!(
-            (outcome.passed, outcome.failed, outcome.ignored),
-            (41, 1, 2)
-        );
-        assert_eq!(outcome.failures, ["a::c"]);
-    }
 }

@@ -12,7 +12,7 @@ enum Layer {
     Proof,
 }
 
-const LAYERS: [(&str, Layer); 25] = [
+const LAYERS: [(&str, Layer); 26] = [
     ("libs/model", Layer::Words),
     ("libs/wire", Layer::Words),
     ("libs/protocol", Layer::Words),
@@ -37,6 +37,7 @@ const LAYERS: [(&str, Layer); 25] = [
     ("tests/scenarios", Layer::Proof),
     ("tests/interop", Layer::Proof),
     ("tests/turn-load", Layer::Proof),
+    ("tests/fuzz", Layer::Proof),
     ("xtask", Layer::Proof),
 ];
 

@@ -6,6 +6,7 @@ use anyhow::{Result, ensure};
 use crate::shell;
 use crate::workspace::{metadata, text_files};
 
+mod conformance;
 mod documents;
 mod layers;
 mod sources;
@@ -25,6 +26,7 @@ pub(crate) fn run() -> Result<()> {
         sources::check(&files, &members),
         layers::check(&files, &members),
         documents::check(&files, &members),
+        conformance::check(&files, &members),
     ]
     .concat();
     for problem in &problems {

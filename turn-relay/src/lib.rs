@@ -1,0 +1,49 @@
+//! `turn-relay`: a TURN server over UDP, TCP and TLS.
+//!
+//! A library so that tests and fuzz targets reach what reads foreign bytes; the program is [`run`] and nothing else.
+//!
+//! The journey: [`cli`] and [`config`] become [`config::Settings`]; [`app`] binds the [`listener`]s, starts one
+//! [`eventloop`] per core and the admin port; each event loop owns a mind (`turn_relay_proto::Server`), its
+//! [`relay_sockets`], the batches of [`udp`] that datagrams come and go in, and the connections of [`stream`], whose
+//! [`certificate`] may change at any time; [`reload`] brings new settings to those that run, by [`control`]; [`metrics`] shows what they count.
+
+#![deny(unsafe_code)]
+
+mod cli;
+mod config;
+mod app;
+mod reload;
+mod stamp;
+mod control;
+mod listener;
+mod eventloop;
+mod carrying;
+mod stream;
+mod certificate;
+mod relay_sockets;
+mod udp;
+mod metrics;
+mod moderation;
+
+use clap::Parser;
+use service_kit::Capability;
+use std::process::ExitCode;
+
+/// Whether the text of a config file could be served, with what it names as it is on this machine.
+///
+/// # Errors
+/// One line: which field, its value, what is wrong, and what to do.
+pub fn check_config(text: &str) -> Result<(), service_kit::ConfigError> {
+    config::Settings::read(text).map(drop)
+}
+
+/// The whole program: flags from the command line, until it is told to stop.
+pub fn run() -> ExitCode {
+    let args = cli::Args::parse();
+    // For ports below 1024, and for socket buffers beyond the system's limit.
+    let keep = [Capability::CAP_NET_BIND_SERVICE, Capability::CAP_NET_ADMIN];
+    if let Err(error) = service_kit::drop_capabilities(&keep) {
+        return service_kit::report(None, Err(error.into()));
+    }
+    service_kit::main("turn-relay", &args.common, || app::run(&args))
+}
