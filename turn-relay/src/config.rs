@@ -92,7 +92,10 @@ impl Settings {
         );
         let nat64 = over(("", &[]), ("nat64-prefixes", file.nat64_prefixes.clone()));
         let (usage, answers) = (safety::usage(&file)?, safety::answers(&file));
-        let listen = listen::listen(&listen)?;
+        let mut listen = listen::listen(&listen)?;
+        let of_file = |field, values| Values { field, values };
+        let alternates = of_file("alternate-servers", file.alternate_servers.clone());
+        let alternate_addresses = of_file("alternate-addresses", file.alternate_addresses.clone());
         let certificate = listen::certificate(args, &file, &listen)?;
         let threads = threads(file.threads);
         let stream_limits = listen::limits(&file, threads);
@@ -147,6 +150,11 @@ impl Settings {
                 Vec::new(),
             )
         };
+        // Last: what is added to the addresses listened on is not for relayed addresses.
+        let extensions = Extensions {
+            alternates: listen::alternates(&alternates)?,
+            discovery: listen::discovery(&alternate_addresses, &mut listen)?,
+        };
         Ok(Self {
             relay_addresses,
             relay_networks,
@@ -164,12 +172,7 @@ impl Settings {
                 args.io.as_deref().map(|text| ("--io", text)),
                 file.io.as_deref(),
             )?,
-            extensions: Extensions {
-                alternates: listen::alternates(&over(
-                    ("", &[]),
-                    ("alternate-servers", file.alternate_servers),
-                ))?,
-            },
+            extensions,
             listen,
             certificate,
             stream_limits,

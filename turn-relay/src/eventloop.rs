@@ -2,7 +2,7 @@
 //!
 //! Priorities of a turn, in this order:
 //! 0. what it is told: new settings;
-//! 1. what has expired, so that no packet meets a dead allocation;
+//! 1. what has expired, so that no packet meets a dead allocation; and ICMP errors, where there are some;
 //! 2. what clients sent: one batch per listener, then the answers;
 //! 3. what clients of TCP and TLS sent: one read per connection;
 //! 4. what peers sent: one batch per relayed address that has something;
@@ -13,6 +13,7 @@
 //! Sockets are watched for edges: one that was not emptied is looked at in the next turn without being reported again.
 
 mod control;
+mod icmp;
 mod streams;
 
 use crate::carrying::Carrying;
@@ -133,9 +134,13 @@ impl EventLoop {
         let mut plan = SendPlan::new(self.io);
         let mut events = vec![EpollEvent::empty(); EVENTS];
         let (mut clients, mut peers) = (Tokens::default(), Tokens::default());
+        let mut errors = Tokens::default();
         let mut streams = StreamTurn::new();
         loop {
-            let timeout = if clients.next_turn.is_empty() && peers.next_turn.is_empty() {
+            let timeout = if [&clients, &peers, &errors]
+                .iter()
+                .all(|t| t.next_turn.is_empty())
+            {
                 self.timeout()
             } else {
                 EpollTimeout::ZERO
@@ -152,6 +157,7 @@ impl EventLoop {
             clients.begin_turn();
             peers.begin_turn();
             let mut told = false;
+            errors.begin_turn();
             for event in ready {
                 match event.data() {
                     STOP => {
@@ -162,7 +168,12 @@ impl EventLoop {
                     CONTROL => told = true,
                     token if Streams::event(token).is_some() => streams.ready.push(*event),
                     token if token < SHARED => clients.now.push(token),
-                    token => peers.now.push(token),
+                    token => {
+                        if event.events().contains(EpollFlags::EPOLLERR) {
+                            errors.now.push(token);
+                        }
+                        peers.now.push(token);
+                    }
                 }
             }
             let worked = told
@@ -173,6 +184,7 @@ impl EventLoop {
                 self.handle_control(now);
             }
             self.server.handle_timeout(now.instant);
+            self.handle_icmp_errors(now, &mut errors);
             self.drain_outputs(now, &mut plan);
             self.receive(now, &mut clients, &mut recv, &mut plan);
             self.drain_outputs(now, &mut plan);

@@ -11,6 +11,7 @@
 //! | `denied_peers_total` | permissions, channels and Send indications refused for their peer | `reason`: those of `Denied` |
 //! | `requests_total` | requests | `method` |
 //! | `error_responses_total` | answers | `code` |
+//! | `icmp_errors_total` | ICMP errors about relayed datagrams | `result`: relayed, ignored |
 //! | `answers_unsent_total` | answers | |
 //! | `revoked_requests_total` | requests with a revoked credential | |
 //! | `config_reloads_total` | reloads | `result`: applied, refused |
@@ -206,6 +207,12 @@ impl Collector for Metrics {
         let requests = methods.map(|(text, value)| one(text, value));
         let help = "Requests, authentic or not";
         family(&mut encoder, "requests", help, "method", &requests)?;
+        let icmp = [
+            one("relayed", |s, _| s.icmp_relayed),
+            one("ignored", |s, _| s.icmp_ignored),
+        ];
+        let help = "ICMP errors about relayed datagrams (RFC 8656 section 11.5)";
+        family(&mut encoder, "icmp_errors", help, "result", &icmp)?;
         let errors = ERROR_CODES.map(|code| {
             let value = self.sum(|stats, _| stats.error_responses(code));
             (code.to_string(), value)

@@ -41,6 +41,7 @@ pub(crate) fn bind_shared(families: [bool; 2], port: u16, io: Io) -> io::Result<
         local_address: true,
         any_source: true,
         gro: io == Io::Gso,
+        errors: true,
         ..SocketOptions::default()
     };
     let any: [IpAddr; 2] = [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()];
@@ -57,6 +58,7 @@ impl RelaySockets {
             slots: Vec::new(),
             options: SocketOptions {
                 gro: io == Io::Gso,
+                errors: true,
                 ..SocketOptions::default()
             },
             shared,

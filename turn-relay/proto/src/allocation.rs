@@ -8,6 +8,7 @@ pub(crate) mod table;
 
 use crate::account::Account;
 use crate::auth::Signer;
+use crate::icmp::IcmpLimit;
 use crate::shared::{Port, PortKind};
 use crate::{Family, FiveTuple};
 use channel::Channels;
@@ -67,6 +68,7 @@ pub(crate) struct Allocation {
     pub(crate) channels: Channels,
     /// The peer of the last Send indication: it need not be looked for among those asked for.
     pub(crate) last_sent: Option<PeerAddr>,
+    pub(crate) icmp: IcmpLimit,
     /// The channels to other allocations of this relay that are open to a short cut: relayed address and peer.
     pub(crate) published: Vec<(SocketAddr, SocketAddr)>,
 }

@@ -80,12 +80,42 @@ impl Alternate {
     }
 }
 
+/// Two addresses of this server, with different IP addresses and ports, so that a client can find out what its NAT does
+/// ([RFC 5780](https://www.rfc-editor.org/rfc/rfc5780)). Over UDP the shell listens on all four combinations of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NatDiscovery {
+    pub primary: SocketAddr,
+    /// Of the same family.
+    pub alternate: SocketAddr,
+}
+
+impl NatDiscovery {
+    /// The address with the other IP address and port, if `server` is one of the four.
+    pub(crate) fn other(&self, server: SocketAddr) -> Option<SocketAddr> {
+        let (a, b) = (self.primary, self.alternate);
+        let ip = match server.ip() {
+            ip if ip == a.ip() => b.ip(),
+            ip if ip == b.ip() => a.ip(),
+            _ => return None,
+        };
+        let port = match server.port() {
+            port if port == a.port() => b.port(),
+            port if port == b.port() => a.port(),
+            _ => return None,
+        };
+        Some(SocketAddr::new(ip, port))
+    }
+}
+
 /// What may be switched on beyond RFC 8656. All of it is off by default.
 #[derive(Clone, Debug, Default)]
 pub struct Extensions {
     /// Where a client is sent whose new allocation has no room here, or that comes during a drain. Without one for its
     /// transport and family it hears 508.
     pub alternates: Vec<Alternate>,
+    /// At most one for each family. Answers to Binding requests there are larger than the requests, and may go to another
+    /// port of the client: section 9 of RFC 5780.
+    pub discovery: Vec<NatDiscovery>,
 }
 
 /// All that a [`Server`](crate::Server) has to know.

@@ -119,6 +119,7 @@ impl Server {
             permissions,
             channels,
             last_sent: _,
+            icmp: _,
             published: _,
         } = allocation;
         let (transport, connection) = match path.transport {
@@ -318,6 +319,7 @@ impl Server {
             permissions: Default::default(),
             channels: Default::default(),
             last_sent: None,
+            icmp: Default::default(),
             published: Vec::new(),
         };
         allocation.expiry_timer = allocation.expires().unwrap_or(now);

@@ -11,10 +11,11 @@
 //! not relayed or answered is counted with a [`DropReason`].
 //!
 //! Done: [RFC 8489](https://www.rfc-editor.org/rfc/rfc8489) Binding and long-term credentials with MD5 and SHA-256,
-//! MESSAGE-INTEGRITY-SHA256, USERHASH of static users, ALTERNATE-SERVER; [RFC 8656](https://www.rfc-editor.org/rfc/rfc8656) with UDP, TCP
-//! or TLS to the client ([`Transport`]), UDP to peers, both families, EVEN-PORT and RESERVATION-TOKEN, DONT-FRAGMENT; expiring credentials
+//! MESSAGE-INTEGRITY-SHA256, USERHASH of static users, ALTERNATE-SERVER; [RFC 5780](https://www.rfc-editor.org/rfc/rfc5780) where it is configured; [RFC 8656](https://www.rfc-editor.org/rfc/rfc8656) with UDP, TCP
+//! or TLS to the client ([`Transport`]), UDP to peers, both families, EVEN-PORT and RESERVATION-TOKEN, DONT-FRAGMENT, ICMP in
+//! Data indications; expiring credentials
 //! ([draft-uberti-behave-turn-rest-00](https://datatracker.ietf.org/doc/html/draft-uberti-behave-turn-rest-00)).
-//! Not done: ICMP in Data indications (RFC 8656 section 11.5), DTLS between client and
+//! Not done: DTLS between client and
 //! server, RFC 6062, RFC 8016.
 
 #![forbid(unsafe_code)]
@@ -24,6 +25,7 @@ mod transport;
 mod server;
 mod relay;
 mod short_cut;
+mod icmp;
 mod request;
 mod auth;
 mod peer_policy;
@@ -43,9 +45,12 @@ mod output;
 
 pub use account::{MOST_NEW_PEERS, UsageLimits};
 pub use auth::{CredentialChanges, Credentials, Revocations, rest_password};
-pub use config::{Alternate, AlternateTransport, Extensions, Limits, RelayAddress, ServerConfig};
 pub use gate::AnswerLimits;
+pub use config::{
+    Alternate, AlternateTransport, Extensions, Limits, NatDiscovery, RelayAddress, ServerConfig,
+};
 pub use handover::{Adopted, Exported, ImportError, Imported};
+pub use icmp::Icmp;
 pub use input::{AllocationId, Burst, Family, FiveTuple, Now, OpenError, Payloads, RelayId};
 pub use output::{DropReason, Output, Prefix, Verdict};
 pub use peer_policy::{Denied, PeerPolicy, PeerRule, PeerRules, RuleError};

@@ -2,7 +2,7 @@
 //! ([RFC 8489 section 6.3](https://www.rfc-editor.org/rfc/rfc8489#section-6.3)).
 
 pub(crate) mod allocate;
-mod answer;
+pub(crate) mod answer;
 mod binding;
 mod channel_bind;
 mod create_permission;
@@ -123,8 +123,7 @@ pub(crate) fn handle(
             if !server.admits_stranger(now, path) {
                 return Verdict::Dropped(DropReason::UnauthenticatedRate);
             }
-            binding::handle(server, path, message);
-            return Verdict::Handled;
+            return binding::handle(server, now, path, message);
         }
         ALLOCATE => (&mut stats.allocate_requests, allocate::handle),
         REFRESH => (&mut stats.refresh_requests, refresh::handle),
@@ -154,7 +153,7 @@ pub(crate) fn handle(
         Err(challenge) => return server.challenge(now, path, message, challenge),
     };
     let signer = by.signer;
-    if let Some(answer) = unknown_attributes(message) {
+    if let Some(answer) = unknown_attributes(message, &[]) {
         server.answer(path, answer.signed(&signer, &server.config.software));
         server.stats.on_error_response(420);
         return Verdict::Handled;
@@ -189,7 +188,7 @@ impl Server {
 }
 
 /// 420 with UNKNOWN-ATTRIBUTES (RFC 8489 section 6.3.1), if there is anything that must be understood and is not.
-fn unknown_attributes(message: &Message<'_>) -> Option<Answer> {
+fn unknown_attributes(message: &Message<'_>, also_known: &[u16]) -> Option<Answer> {
     /// More than anyone sends who does not want a large answer.
     const MOST: usize = 16;
     let unknown: Vec<u16> = message
@@ -197,6 +196,7 @@ fn unknown_attributes(message: &Message<'_>) -> Option<Answer> {
         .map(|(kind, _)| kind)
         .filter(|kind| kind.comprehension_required() && !KNOWN.contains(kind))
         .map(|kind| kind.value())
+        .filter(|kind| !also_known.contains(kind))
         .take(MOST)
         .collect();
     if unknown.is_empty() {

@@ -56,6 +56,10 @@ pub struct Stats {
     pub allocations_revoked: u64,
     /// Requests with a revoked credential.
     pub revoked_requests: u64,
+    /// ICMP errors that clients were told of.
+    pub icmp_relayed: u64,
+    /// ICMP errors of no interest, about peers without permission, or too many.
+    pub icmp_ignored: u64,
     pub binding_requests: u64,
     pub allocate_requests: u64,
     pub refresh_requests: u64,

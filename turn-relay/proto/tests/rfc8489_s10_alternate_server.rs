@@ -25,7 +25,10 @@ fn with_alternates() -> Setup {
         alternate(AlternateTransport::Tcp, "203.0.113.16:3478"),
     ];
     Setup {
-        extensions: Extensions { alternates },
+        extensions: Extensions {
+            alternates,
+            ..Extensions::default()
+        },
         ..Setup::default()
     }
 }

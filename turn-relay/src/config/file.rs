@@ -62,6 +62,11 @@ pub(super) struct File {
     /// client hears of one of its transport and family, chosen at random; over TLS it must have a certificate for the
     /// same name. Default: none, so that it hears 508.
     pub(super) alternate_servers: Vec<String>,
+    /// A second address for NAT behavior discovery (RFC 5780), as `ADDR:PORT`: one for each family at most. It differs in
+    /// address and port from the first `udp://` address of the family in `listen`, which must name an address and a port;
+    /// clients are then listened for at all four combinations. Answers to Binding requests there are larger than the
+    /// requests. Default: none.
+    pub(super) alternate_addresses: Vec<String>,
     /// Where `/healthz`, `/readyz` and `/metrics` are served over HTTP. Default: nowhere.
     pub(super) admin: Option<String>,
     /// Event loops. Default: one per core.

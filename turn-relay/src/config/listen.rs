@@ -9,7 +9,7 @@ use service_kit::ConfigError;
 use std::net::SocketAddr;
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::time::Duration;
-use turn_relay_proto::{Alternate, AlternateTransport};
+use turn_relay_proto::{Alternate, AlternateTransport, NatDiscovery};
 
 /// All addresses, by transport.
 #[derive(Clone, Debug, Default)]
@@ -79,6 +79,60 @@ pub(super) fn alternates(list: &Values) -> Result<Vec<Alternate>, ConfigError> {
         Ok((kind, server))
     })?;
     Ok(servers.into_iter().map(of).collect())
+}
+
+/// The pairs of addresses for NAT behavior discovery; what has to be listened on for them is added.
+pub(super) fn discovery(
+    list: &Values,
+    listen: &mut Listen,
+) -> Result<Vec<NatDiscovery>, ConfigError> {
+    let mut pairs: Vec<NatDiscovery> = Vec::new();
+    for text in &list.values {
+        let error = |problem: &str, remedy: &str| {
+            Err(ConfigError::of_field(list.field, text, problem, remedy))
+        };
+        let Ok(alternate) = text.parse::<SocketAddr>() else {
+            return error(
+                "not an address and port",
+                "write ADDR:PORT, for example 203.0.113.13:3479",
+            );
+        };
+        let same_family = |other: SocketAddr| other.is_ipv4() == alternate.is_ipv4();
+        if pairs.iter().any(|pair| same_family(pair.primary)) {
+            return error("a second one of its family", "remove one");
+        }
+        let mut udp = listen.udp.iter().map(|server| server.0);
+        let primary = udp.find(|primary| same_family(*primary));
+        let primary = primary.filter(|p| !p.ip().is_unspecified() && p.port() != 0);
+        let Some(primary) = primary else {
+            return error(
+                "there is no address of its family beside it",
+                "name one in listen, for example udp://203.0.113.12:3478",
+            );
+        };
+        if alternate.ip().is_unspecified()
+            || alternate.port() == 0
+            || alternate.ip() == primary.ip()
+            || alternate.port() == primary.port()
+        {
+            return error(
+                "address and port must both differ from those in listen",
+                "write another address of this machine, and another port",
+            );
+        }
+        for (ip, port) in [
+            (primary.ip(), alternate.port()),
+            (alternate.ip(), primary.port()),
+            (alternate.ip(), alternate.port()),
+        ] {
+            let server = ServerAddr(SocketAddr::new(ip, port));
+            if !listen.udp.contains(&server) {
+                listen.udp.push(server);
+            }
+        }
+        pairs.push(NatDiscovery { primary, alternate });
+    }
+    Ok(pairs)
 }
 
 fn address(field: &str, text: &str) -> Result<(Option<StreamKind>, ServerAddr), ConfigError> {

@@ -196,7 +196,7 @@ impl RecvBatch {
     }
 }
 
-fn address(name: &libc::sockaddr_storage) -> Option<SocketAddr> {
+pub(super) fn address(name: &libc::sockaddr_storage) -> Option<SocketAddr> {
     match i32::from(name.ss_family) {
         libc::AF_INET => {
             // SAFETY: the family says that it is a sockaddr_in, and a sockaddr_storage is larger and aligned for it.

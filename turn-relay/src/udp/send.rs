@@ -318,6 +318,7 @@ impl Sending<'_> {
         let groups = self.groups;
         let mut rest = indexes;
         let mut no_gso = false;
+        let mut again = false;
         while let Some(first) = rest.first() {
             let group = &groups[*first as usize];
             if group.count > 1 && !self.joined {
@@ -335,10 +336,22 @@ impl Sending<'_> {
                 self.scratch.add(group, self.runs, self.prefixes);
             }
             match self.scratch.send(group.socket) {
-                Ok(sent) => rest = &rest[sent.clamp(1, run)..],
+                Ok(sent) => {
+                    again = false;
+                    rest = &rest[sent.clamp(1, run)..];
+                }
                 Err(error) => match error.raw_os_error() {
                     Some(libc::EINTR) => {}
-                    Some(libc::EAGAIN | libc::ENOBUFS) => {
+                    // An ICMP error about an earlier datagram, perhaps to someone else: saying it once has cleared it.
+                    Some(code) if is_pending(code) && !again => {
+                        again = true;
+                    }
+                    // A queue on the way out dropped this one.
+                    Some(libc::ENOBUFS) => {
+                        self.unsent.blocked(group);
+                        rest = &rest[1..];
+                    }
+                    Some(libc::EAGAIN) => {
                         // The rest would fare no better.
                         for index in rest {
                             self.unsent.blocked(&groups[*index as usize]);
@@ -369,11 +382,15 @@ impl Sending<'_> {
             let run = &self.runs[at as usize];
             at = run.next;
             for number in 0..run.count {
+                let mut again = false;
                 let sent = loop {
                     self.scratch.clear();
                     self.scratch.add_one(group, run, number, self.prefixes);
                     match self.scratch.send(group.socket) {
                         Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                        Err(error) if !again && error.raw_os_error().is_some_and(is_pending) => {
+                            again = true;
+                        }
                         result => break result,
                     }
                 };
@@ -387,6 +404,23 @@ impl Sending<'_> {
             }
         }
     }
+}
+
+/// What ICMP errors become (`icmp(7)`, net/ipv4/icmp.c), and refusals without one do as well.
+fn is_pending(code: i32) -> bool {
+    matches!(
+        code,
+        libc::ECONNREFUSED
+            | libc::EHOSTUNREACH
+            | libc::ENETUNREACH
+            | libc::ENOPROTOOPT
+            | libc::EOPNOTSUPP
+            | libc::EHOSTDOWN
+            | libc::ENONET
+            | libc::EPROTO
+            | libc::EACCES
+            | libc::EMSGSIZE
+    )
 }
 
 impl Unsent {

@@ -21,6 +21,8 @@ pub(crate) struct SocketOptions {
     pub(crate) gro: bool,
     /// The same, or fail.
     pub(crate) must_gro: bool,
+    /// Keep ICMP errors in the error queue: see [`take_error`](super::take_error).
+    pub(crate) errors: bool,
 }
 
 /// A non-blocking UDP socket with large buffers. IPv6 sockets take IPv6 only.
@@ -69,6 +71,13 @@ pub(crate) fn bind(address: SocketAddr, options: &SocketOptions) -> io::Result<U
             set(&socket, libc::IPPROTO_IP, libc::IP_PKTINFO, 1)?;
         } else {
             set(&socket, libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO, 1)?;
+        }
+    }
+    if options.errors {
+        if address.is_ipv4() {
+            set(&socket, libc::IPPROTO_IP, libc::IP_RECVERR, 1)?;
+        } else {
+            set(&socket, libc::IPPROTO_IPV6, libc::IPV6_RECVERR, 1)?;
         }
     }
     Ok(socket.into())

@@ -87,6 +87,7 @@ pub(crate) fn handle(server: &mut Server, request: &Request<'_, '_>) -> Outcome 
         permissions: Default::default(),
         channels: Default::default(),
         last_sent: None,
+        icmp: Default::default(),
         published: Vec::new(),
     };
     let now = request.now.instant;

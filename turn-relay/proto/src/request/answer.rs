@@ -1,7 +1,7 @@
 //! Writing answers.
 
 use crate::auth::{PASSWORD_ALGORITHMS, Signer};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use stun_types::attribute::{
     AlternateServer, AttributeStaticType, AttributeType, AttributeWrite, ErrorCode, Nonce,
     PasswordAlgorithms, RawAttribute, Realm, Software, UnknownAttributes, XorMappedAddress,
@@ -10,7 +10,8 @@ use stun_types::message::{
     Message as Writer, MessageClass, MessageType, MessageWrite, MessageWriteExt, MessageWriteVec,
     Method, TransactionId,
 };
-use turn_types::attribute::{Lifetime, ReservationToken, XorRelayedAddress};
+use turn_types::attribute::{Icmp, Lifetime, ReservationToken, XorPeerAddress, XorRelayedAddress};
+use turn_types::message::DATA;
 use wire::stun::Message;
 
 /// ADDRESS-ERROR-CODE ([RFC 8656 section 18.12](https://www.rfc-editor.org/rfc/rfc8656#section-18.12)).
@@ -54,6 +55,18 @@ impl Answer {
         answer
     }
 
+    /// A Data indication with ICMP in place of DATA (RFC 8656 section 11.5).
+    pub(crate) fn icmp_indication(
+        transaction: TransactionId,
+        peer: SocketAddr,
+        icmp: crate::Icmp,
+    ) -> Self {
+        let mut indication = Self::new(MessageClass::Indication, DATA, transaction);
+        indication.add(&XorPeerAddress::new(peer, transaction));
+        indication.add(&Icmp::new(icmp.kind, icmp.code, icmp.data));
+        indication
+    }
+
     fn new(class: MessageClass, method: Method, transaction: TransactionId) -> Self {
         let kind = MessageType::from_class_method(class, method);
         let writer = MessageWriteVec::with_capacity(256);
@@ -73,6 +86,21 @@ impl Answer {
 
     pub(crate) fn add_mapped(&mut self, client: SocketAddr) {
         self.add(&XorMappedAddress::new(client, self.transaction));
+    }
+
+    /// A transport address that is not masked, as MAPPED-ADDRESS has it (RFC 8489 section 14.1).
+    pub(crate) fn add_address(&mut self, kind: u16, address: SocketAddr) {
+        let mut value = vec![0, crate::Family::of(address) as u8 + 1];
+        value.extend(address.port().to_be_bytes());
+        match address.ip() {
+            IpAddr::V4(ip) => value.extend(ip.octets()),
+            IpAddr::V6(ip) => value.extend(ip.octets()),
+        }
+        self.add_raw(AttributeType::new(kind), &value);
+    }
+
+    pub(crate) fn add_padding(&mut self, kind: u16, len: usize) {
+        self.add_raw(AttributeType::new(kind), &vec![0; len]);
     }
 
     pub(crate) fn add_relayed(&mut self, relayed: SocketAddr) {
@@ -116,6 +144,10 @@ impl Answer {
         self.add_raw(Software::TYPE, software.as_bytes());
         signer.sign(&mut self.writer);
         self.unsigned()
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.writer.len()
     }
 
     /// With FINGERPRINT, if that leaves it within `limit` bytes; and else without, however long it is.

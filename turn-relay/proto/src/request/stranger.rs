@@ -48,6 +48,24 @@ impl Server {
         self.answer(path, answer.unsigned_within(limit(path, message)));
     }
 
+    /// Answers `path` by another way. What is too large for the request is sent a few times a second only.
+    pub(super) fn answer_stranger_by(
+        &mut self,
+        now: Now,
+        path: FiveTuple,
+        message: &Message<'_>,
+        answer: Answer,
+        way: FiveTuple,
+    ) -> Verdict<'static> {
+        let limit = limit(path, message);
+        let nanos = self.nanos(now.instant);
+        if answer.len() > limit && !self.gate.admit_large(path.client.0.ip(), nanos) {
+            return Verdict::Dropped(DropReason::UnauthenticatedSize);
+        }
+        self.answer(way, answer.unsigned_within(limit));
+        Verdict::Handled
+    }
+
     /// 400, 401 or 438.
     pub(super) fn challenge(
         &mut self,
