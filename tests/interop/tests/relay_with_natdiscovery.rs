@@ -75,7 +75,10 @@ fn discovers(flags: &[&str], expected: &[&str]) -> Result<()> {
 
 #[test]
 fn it_finds_how_a_nat_maps() -> Result<()> {
-    let expected = ["No ALG: Mapped == XOR-Mapped", "Endpoint Independent Mapping!"];
+    let expected = [
+        "No ALG: Mapped == XOR-Mapped",
+        "Endpoint Independent Mapping!",
+    ];
     discovers(&["-m"], &expected)
 }
 

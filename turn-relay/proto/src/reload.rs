@@ -1,7 +1,7 @@
 //! New settings for a server that runs. Nobody is dropped by them, except whose credential is revoked; what a peer may
 //! no longer be reached by is taken away.
 
-use crate::{AllocationId, Family, Server, ServerConfig};
+use crate::{AllocationId, Extensions, Family, Server, ServerConfig};
 use std::time::Instant;
 
 /// What new settings ended.
@@ -21,7 +21,13 @@ impl Server {
     /// Allocations live on, with the lifetimes they were granted and beyond limits that are lower now; those of revoked
     /// credentials end. Costs a look at every allocation.
     pub fn replace_config(&mut self, now: Instant, new: ServerConfig) -> Replaced {
+        // Where clients are listened for does not change.
+        let discovery = std::mem::take(&mut self.config.extensions.discovery);
         self.config = ServerConfig {
+            extensions: Extensions {
+                discovery,
+                ..new.extensions
+            },
             shared: self.config.shared.clone(),
             relay_port: self.config.relay_port,
             short_cut: self.config.short_cut,
