@@ -27,6 +27,7 @@ pub(crate) fn run() -> Result<ExitCode> {
         }
     }
     testing::run(&testing::Request {
+        parts: testing::Parts::All,
         failed_before: &failed,
         committed: true,
         ..Default::default()

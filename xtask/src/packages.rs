@@ -1,4 +1,5 @@
 //! The system's own tools that demo and tests use: what is missing is installed.
+use std::collections::BTreeSet;
 use std::env;
 use std::fs;
 use std::io::Write as _;
@@ -30,6 +31,19 @@ pub(crate) const FOR_TESTS: &[Tool] = &[
     ("faketime", "faketime"),
     ("turnutils_uclient", "coturn"),
     ("chromium", "chromium"),
+];
+
+/// What `test --compose` needs: an engine, and what makes its base image.
+pub(crate) const FOR_COMPOSE: &[Tool] = &[
+    ("dockerd", "docker.io"),
+    ("docker", "docker.io"),
+    ("docker-compose", "docker-compose"),
+    ("debootstrap", "debootstrap"),
+    ("iptables", "iptables"),
+    ("ip", "iproute2"),
+    ("nft", "nftables"),
+    ("unshare", "util-linux"),
+    ("setpriv", "util-linux"),
 ];
 
 /// What `bench dns` needs beyond the lab: rivals and the load.
@@ -64,6 +78,8 @@ pub(crate) fn ensure_installed(tools: &[&[Tool]]) -> Result<()> {
         .flatten()
         .filter(|(program, _)| !is_on_path(program))
         .map(|&(_, package)| package)
+        .collect::<BTreeSet<_>>()
+        .into_iter()
         .collect();
     if missing.is_empty() {
         return Ok(());

@@ -1,4 +1,4 @@
-//! `cargo xtask test`: every test there is, one summary at the end.
+//! `cargo xtask test`: every test there is, or with `--compose` those in containers; one summary at the end.
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{self, BufRead as _, BufReader};
@@ -12,7 +12,7 @@ use lab::process::Files;
 
 use crate::conformance::Conformance;
 use crate::workspace::cargo;
-use crate::{build, packages, shell};
+use crate::{build, compose, packages, shell};
 
 pub(crate) mod results;
 
@@ -27,11 +27,26 @@ struct Outcome {
     ignored: u32,
     took: Duration,
     failures: Vec<String>,
+    /// Why nothing of it was tried, if nothing was: neither passed nor failed.
+    not_run: Option<String>,
+}
+
+/// What is run.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum Parts {
+    /// Of each crate, in the lab, against programs that are not ours.
+    #[default]
+    Tests,
+    /// `compose.yaml` with a container engine; that none starts here is an error.
+    Compose,
+    /// Both. Where no engine starts, the summary says so, and the rest counts.
+    All,
 }
 
 /// What is asked for.
 #[derive(Debug, Default)]
 pub(crate) struct Request<'a> {
+    pub(crate) parts: Parts,
     /// Only tests whose name contains this.
     pub(crate) filter: Option<&'a str>,
     /// Gates that failed already: they count as failures in the summary.
@@ -42,17 +57,22 @@ pub(crate) struct Request<'a> {
 
 /// Runs them all.
 pub(crate) fn run(request: &Request<'_>) -> Result<ExitCode> {
-    match prepare() {
-        Ok(binaries) => run_prepared(request, &binaries),
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            let preparation = Outcome {
-                name: "preparing",
-                failed: 1,
-                ..Outcome::default()
-            };
-            Ok(summarize(&[preparation], request.failed_before))
-        }
+    let mut outcomes = Vec::new();
+    if request.parts != Parts::Compose {
+        outcomes.extend(tests(request).unwrap_or_else(|error| vec![preparation(&error)]));
+    }
+    if request.parts != Parts::Tests {
+        outcomes.push(in_containers(request).unwrap_or_else(|error| preparation(&error)));
+    }
+    Ok(summarize(&outcomes, request))
+}
+
+fn preparation(error: &anyhow::Error) -> Outcome {
+    eprintln!("error: {error:#}");
+    Outcome {
+        name: "preparing",
+        failed: 1,
+        ..Outcome::default()
     }
 }
 
@@ -63,14 +83,15 @@ pub(crate) fn prepare() -> Result<PathBuf> {
     build::release_binaries()
 }
 
-fn run_prepared(request: &Request<'_>, binaries: &Path) -> Result<ExitCode> {
+fn tests(request: &Request<'_>) -> Result<Vec<Outcome>> {
+    let binaries = prepare()?;
     let before = labs()?;
 
     shell::heading("Tests");
     let begin = Instant::now();
     let workspace = ["--workspace", "--no-fail-fast"];
     let filter: Vec<&str> = request.filter.into_iter().collect();
-    let tests = cargo_test(&workspace, &filter, binaries);
+    let tests = cargo_test(&workspace, &filter, &binaries);
     for name in labs()?.difference(&before) {
         eprintln!("lab `{name}` was left behind; removing it");
         Lab::remove(name)?;
@@ -91,12 +112,27 @@ fn run_prepared(request: &Request<'_>, binaries: &Path) -> Result<ExitCode> {
             .map(str::to_owned)
             .chain(problem.filter(|_| results.failed == 0))
             .collect(),
+        not_run: None,
     };
     if request.filter.is_some() {
-        return Ok(summarize(&[outcome], request.failed_before));
+        return Ok(vec![outcome]);
     }
     let conformance = conformance(&results, request.committed)?;
-    Ok(summarize(&[outcome, conformance], request.failed_before))
+    Ok(vec![outcome, conformance])
+}
+
+fn in_containers(request: &Request<'_>) -> Result<Outcome> {
+    packages::ensure_root("the test with containers")?;
+    let report = compose::run(&build::release_binaries()?, request.filter);
+    Ok(Outcome {
+        name: "compose",
+        passed: report.passed,
+        failed: u32::try_from(report.failures.len())?,
+        took: report.took,
+        failures: report.failures,
+        not_run: report.not_run,
+        ..Outcome::default()
+    })
 }
 
 /// Writes docs/conformance.md; its rows count as tests do.
@@ -171,7 +207,8 @@ fn watch(mut command: Command, mut on_line: impl FnMut(&str)) -> Result<bool> {
     Ok(child.wait().context("waiting for the tests")?.success())
 }
 
-fn summarize(outcomes: &[Outcome], failed_before: &[&str]) -> ExitCode {
+fn summarize(outcomes: &[Outcome], request: &Request<'_>) -> ExitCode {
+    let failed_before = request.failed_before;
     println!("\n== Summary");
     for gate in failed_before {
         println!("{gate:10} FAILED");
@@ -183,8 +220,13 @@ fn summarize(outcomes: &[Outcome], failed_before: &[&str]) -> ExitCode {
             failed,
             ignored,
             took,
-            ..
+            failures,
+            not_run,
         } = outcome;
+        if let Some(reason) = not_run {
+            println!("{name}: NOT RUN, because {reason}");
+            continue;
+        }
         let ignored = if *ignored > 0 {
             format!(", {ignored} ignored")
         } else {
@@ -194,12 +236,14 @@ fn summarize(outcomes: &[Outcome], failed_before: &[&str]) -> ExitCode {
             "{name:10} {passed} passed, {failed} failed{ignored} in {:.0} s",
             took.as_secs_f64()
         );
-        for failure in &outcome.failures {
+        for failure in failures {
             println!("    FAILED {failure}");
         }
     }
     let sum = |count: fn(&Outcome) -> u32| outcomes.iter().map(count).sum::<u32>();
     let failed = sum(|outcome| outcome.failed) as usize + failed_before.len();
     println!("{} passed, {failed} failed", sum(|outcome| outcome.passed));
-    ExitCode::from(u8::from(failed > 0))
+    let is_missing =
+        request.parts == Parts::Compose && outcomes.iter().any(|outcome| outcome.not_run.is_some());
+    ExitCode::from(u8::from(failed > 0 || is_missing))
 }
