@@ -176,7 +176,7 @@ fn start(
             seed: random()?,
             ..common.clone()
         };
-        let (sender, receiver) = control()?;
+        let (sender, receiver) = control(stop.clone())?;
         loops.push(sender);
         let published = Arc::new(Published::default());
         metrics.shards.push(published.clone());
@@ -185,7 +185,6 @@ fn start(
             server,
             listeners,
             streams,
-            stop.clone(),
             receiver,
             published,
             relay_sockets,

@@ -1,6 +1,6 @@
 //! Flags. Each overrides its field of the config file; lists replace lists.
 
-use clap::Parser;
+use clap::{Parser, Subcommand};
 use service_kit::CommonArgs;
 use std::path::PathBuf;
 
@@ -8,6 +8,9 @@ use std::path::PathBuf;
 #[derive(Parser, Debug, Default)]
 #[command(version)]
 pub(crate) struct Args {
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
+
     #[command(flatten)]
     pub(crate) common: CommonArgs,
 
@@ -71,4 +74,25 @@ pub(crate) struct Args {
     /// How datagrams come and go: auto, gso, mmsg or plain [default: auto, the first of the others that works]
     #[arg(long, value_name = "WAY")]
     pub(crate) io: Option<String>,
+}
+
+/// What it does instead of relaying.
+#[derive(Subcommand, Clone, Debug)]
+pub(crate) enum Command {
+    /// Write lines of a users file
+    #[command(subcommand)]
+    User(UserCommand),
+}
+
+#[derive(Subcommand, Clone, Debug)]
+pub(crate) enum UserCommand {
+    /// Print the line of a users file for a user whose password is read from standard input, with keys instead of the
+    /// password
+    Hash {
+        name: String,
+
+        /// What the user logs in to; the keys are worth nothing elsewhere
+        #[arg(long, value_name = "NAME", default_value = "turnpike")]
+        realm: String,
+    },
 }

@@ -9,9 +9,13 @@ use crate::certificate::CertificateFiles;
 use crate::cli::Args;
 use crate::stream::StreamLimits;
 use crate::udp::Io;
+use crate::users;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use file::File;
 use ipnet::{IpNet, Ipv6Net};
 pub(crate) use listen::Listen;
+pub(crate) use parse::realm;
 use service_kit::{ConfigError, Secret, load_config, parse_config, read_secret_of_field};
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroUsize;
@@ -19,7 +23,7 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use turn_relay_proto::{
-    AnswerLimits, Credentials, Extensions, PeerRule, RelayAddress, Revocations, UsageLimits,
+    AnswerLimits, Credentials, Extensions, PeerRule, RelayAddress, Revocations, TokenKey, UsageLimits,
 };
 
 /// RFC 8656 section 7.2: the dynamic ports of RFC 6335.
@@ -103,14 +107,17 @@ impl Settings {
         let realm = parse::realm(realm.as_deref().unwrap_or("turnpike"))?;
         let mut credentials = Credentials::new(realm);
         for user in &args.user {
-            let (name, password) = parse::user("--user", user)?;
-            credentials.add_user(name, password);
+            users::add_user(&mut credentials, "--user", user)?;
         }
         if let Some(path) = &file.users_file {
-            let users = read_secret_of_field("users-file", path)?;
-            for (name, password) in parse::users(path, &users)? {
-                credentials.add_user(name, password);
-            }
+            let text = read_secret_of_field("users-file", path)?;
+            users::add_users(&mut credentials, path, &text)?;
+        }
+        for (kid, path) in &file.token_keys {
+            credentials.add_token_key(kid, token_key(kid, path)?);
+        }
+        if let Some(name) = file.server_name {
+            credentials.set_server_name(parse::server_name(name)?);
         }
         let secret_files = if args.auth_secret_file.is_empty() {
             &file.auth_secret_files
@@ -124,7 +131,7 @@ impl Settings {
         if credentials.is_empty() {
             return Err(ConfigError::without_field(
                 "nobody could log in",
-                "name a secret in auth-secret-files or users in users-file, or add --user NAME:PASSWORD for a test",
+                "name a secret in auth-secret-files, users in users-file or a key in token-keys, or add --user NAME:PASSWORD for a test",
             ));
         }
         let revocations = match &file.revocations_file {
@@ -181,6 +188,23 @@ impl Settings {
             revocations_file: file.revocations_file,
         })
     }
+}
+
+/// The key that is shared with an authorization server.
+fn token_key(kid: &str, path: &Path) -> Result<TokenKey, ConfigError> {
+    let field = format!("token-keys.{kid}");
+    let text = read_secret_of_field(&field, path)?;
+    let bytes = STANDARD.decode(text.expose()).ok();
+    bytes
+        .and_then(|bytes| TokenKey::new(&bytes))
+        .ok_or_else(|| {
+            ConfigError::of_field(
+                &field,
+                path.display(),
+                "not a key",
+                "write 16 or 32 bytes in base64 into the file, as `openssl rand -base64 32` does",
+            )
+        })
 }
 
 /// The names in `revocations-file`, one per line; `#` begins a comment.

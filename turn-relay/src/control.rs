@@ -31,13 +31,15 @@ pub(crate) struct ControlSender {
 pub(crate) struct ControlReceiver {
     messages: Receiver<Control>,
     wake: Arc<EventFd>,
+    /// Ends all event loops when it is written to.
+    stop: Arc<EventFd>,
 }
 
-/// Both ends for one event loop.
+/// Both ends for one event loop. `stop` is the same for all.
 ///
 /// # Errors
 /// When the kernel has no room for it.
-pub(crate) fn control() -> io::Result<(ControlSender, ControlReceiver)> {
+pub(crate) fn control(stop: Arc<EventFd>) -> io::Result<(ControlSender, ControlReceiver)> {
     let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
     let wake = Arc::new(EventFd::from_flags(flags)?);
     let (sender, receiver) = channel();
@@ -49,6 +51,7 @@ pub(crate) fn control() -> io::Result<(ControlSender, ControlReceiver)> {
         ControlReceiver {
             messages: receiver,
             wake,
+            stop,
         },
     );
     Ok(ends)
@@ -68,6 +71,11 @@ impl ControlReceiver {
     /// To be watched for: readable when there is something to be received.
     pub(crate) fn wake(&self) -> &EventFd {
         &self.wake
+    }
+
+    /// To be watched for, and never read.
+    pub(crate) fn stop(&self) -> &EventFd {
+        &self.stop
     }
 
     /// All there is now.

@@ -27,7 +27,6 @@ use crate::udp::{Io, RecvBatch, SendPlan, Unsent};
 use model::ServerAddr;
 use net::Clock;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
-use nix::sys::eventfd::EventFd;
 use std::io;
 use std::net::UdpSocket;
 use std::os::fd::AsFd;
@@ -55,8 +54,6 @@ const CONTROL: u64 = u64::MAX - 1;
 pub(crate) struct EventLoop {
     clock: Clock,
     epoll: Epoll,
-    /// Kept open for epoll.
-    _stop: Arc<EventFd>,
     control: ControlReceiver,
     listeners: Vec<Listener>,
     relays: RelaySockets,
@@ -80,7 +77,7 @@ struct Tokens {
 }
 
 impl EventLoop {
-    /// Watches the listeners. `stop` ends the loop when it is written to.
+    /// Watches the listeners, and what the loop is told.
     ///
     /// # Errors
     /// When the kernel has no room for it.
@@ -88,7 +85,6 @@ impl EventLoop {
         server: Server,
         listeners: Vec<Listener>,
         streams: StreamSetup,
-        stop: Arc<EventFd>,
         control: ControlReceiver,
         published: Arc<Published>,
         shared: Vec<UdpSocket>,
@@ -103,12 +99,11 @@ impl EventLoop {
         }
         let readable = EpollFlags::EPOLLIN;
         epoll.add(control.wake(), EpollEvent::new(readable, CONTROL))?;
-        epoll.add(&*stop, EpollEvent::new(EpollFlags::EPOLLIN, STOP))?;
+        epoll.add(control.stop(), EpollEvent::new(EpollFlags::EPOLLIN, STOP))?;
         let streams = Streams::new(streams, &epoll)?;
         Ok(Self {
             clock: Clock,
             epoll,
-            _stop: stop,
             control,
             listeners,
             relays: RelaySockets::new(io, shared),

@@ -11,6 +11,7 @@
 
 mod cli;
 mod config;
+mod users;
 mod app;
 mod reload;
 mod stamp;
@@ -44,6 +45,9 @@ pub fn run() -> ExitCode {
     let keep = [Capability::CAP_NET_BIND_SERVICE, Capability::CAP_NET_ADMIN];
     if let Err(error) = service_kit::drop_capabilities(&keep) {
         return service_kit::report(None, Err(error.into()));
+    }
+    if let Some(cli::Command::User(command)) = &args.command {
+        return service_kit::report(None, users::run(command));
     }
     service_kit::main("turn-relay", &args.common, || app::run(&args))
 }

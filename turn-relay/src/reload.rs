@@ -196,7 +196,7 @@ impl Reloader<'_> {
     async fn apply(&mut self, prepared: Prepared) {
         let mut report = Report::default();
         let mut settings = prepared.settings;
-        self.written = report.compare_files(&self.written, prepared.written);
+        self.written = report.compare_files(&self.written, &prepared.written);
         report.compare_settings(&self.settings, &settings);
         if let (Some(certificate), Some(new)) = (&self.certificate, prepared.certificate) {
             report.certificate = certificate.replace(new);

@@ -9,6 +9,7 @@ pub(crate) mod table;
 use crate::account::Account;
 use crate::auth::Signer;
 use crate::icmp::IcmpLimit;
+use crate::auth::token::Session;
 use crate::shared::{Port, PortKind};
 use crate::{Family, FiveTuple};
 use channel::Channels;
@@ -52,6 +53,8 @@ pub(crate) struct Allocation {
     pub(crate) credential: Option<Box<str>>,
     /// What that one may use.
     pub(crate) account: Arc<Account>,
+    /// The third-party token it is held with; replaced by later ones.
+    pub(crate) session: Option<Box<Session>>,
     /// Of the Allocate request, to answer its retransmissions.
     pub(crate) transaction: TransactionId,
     /// By [`Family`].

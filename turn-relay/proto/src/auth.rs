@@ -5,16 +5,21 @@ mod credentials;
 mod integrity;
 pub(crate) mod nonce;
 mod revocations;
+pub(crate) mod token;
 
-pub use credentials::{CredentialChanges, Credentials, rest_password};
+pub use credentials::{
+    CredentialChanges, Credentials, HashedPassword, rest_password, rest_password_sha256,
+};
 pub(crate) use integrity::{Key, Signer};
 pub use revocations::Revocations;
+pub use token::TokenKey;
 
 use crate::{Now, ServerConfig};
 use credentials::PasswordHash;
 use stun_types::attribute::{
     AttributeStaticType, Nonce, PasswordAlgorithm, PasswordAlgorithms, Realm, Userhash, Username,
 };
+use token::{ACCESS_TOKEN, Session};
 use wire::stun::Message;
 
 /// What PASSWORD-ALGORITHMS offers, in order of preference: SHA-256, MD5 (RFC 8489 section 14.11), no parameters.
@@ -27,6 +32,8 @@ pub(crate) struct Authenticated {
     pub(crate) user: Box<str>,
     /// The whole user name, where it says more than who it is.
     pub(crate) credential: Option<Box<str>>,
+    /// The third-party token that it is signed with, its own or the allocation's.
+    pub(crate) session: Option<Session>,
     /// Whether the credential's time is over. It then still serves what it made, and makes nothing new.
     pub(crate) expired: bool,
     /// For the answer.
@@ -47,11 +54,13 @@ pub(crate) enum Challenge {
 }
 
 /// Checks a request in the order of RFC 8489 section 9.2.4, with what is known of its nonce. Keeps nothing about it.
+/// `session` is the token that the allocation on this path is held with.
 pub(crate) fn authenticate(
     config: &ServerConfig,
     now: Now,
     message: &Message<'_>,
     nonce_is_fresh: bool,
+    session: Option<&Session>,
 ) -> Result<Authenticated, Challenge> {
     let credentials = &config.credentials;
     let integrity = message.integrity().ok_or(Challenge::Unauthorized)?;
@@ -69,7 +78,11 @@ pub(crate) fn authenticate(
     if realm != credentials.realm().as_bytes() {
         return Err(Challenge::Unauthorized);
     }
-    let candidates = credentials.keys_of(name, hash);
+    let session = session_of(credentials, now, name, message, session)?;
+    let candidates = match &session {
+        Some(session) => vec![session.key],
+        None => credentials.keys_of(name, hash),
+    };
     let key = candidates
         .iter()
         .find(|key| key.verify(&integrity))
@@ -78,12 +91,16 @@ pub(crate) fn authenticate(
     if !nonce_is_fresh {
         return Err(Challenge::StaleNonce);
     }
-    let (user, expires) = credentials.identity(name);
+    let (user, expires) = match &session {
+        Some(_) => (name, None),
+        None => credentials.identity(name),
+    };
     if config.revocations.contains(user) || config.revocations.contains(name) {
         return Err(Challenge::Revoked);
     }
     Ok(Authenticated {
         user: user.into(),
+        session,
         credential: (user != name).then(|| name.into()),
         expired: expires.is_some_and(|expires| expires < now.unix),
         signer: Signer {
@@ -91,6 +108,34 @@ pub(crate) fn authenticate(
             kind: integrity.kind,
         },
     })
+}
+
+/// The token that a request is signed with, if its user name is that of a token key: the one that it brings, or else the one
+/// that the allocation is held with.
+fn session_of(
+    credentials: &Credentials,
+    now: Now,
+    name: &str,
+    message: &Message<'_>,
+    held: Option<&Session>,
+) -> Result<Option<Session>, Challenge> {
+    if !credentials.is_kid(name) {
+        return Ok(None);
+    }
+    let session = match message.value(ACCESS_TOKEN) {
+        Some(token) => {
+            let opened = credentials.open_token(name, token, now.unix);
+            opened.map(|opened| Session {
+                kid: name.into(),
+                key: opened.key,
+                expires: opened.expires,
+            })
+        }
+        None => held
+            .filter(|held| &*held.kid == name && held.expires > now.unix)
+            .cloned(),
+    };
+    session.map(Some).ok_or(Challenge::Unauthorized)
 }
 
 /// MD5 unless the client chose among what was offered; a choice that does not repeat the offer was tampered with.

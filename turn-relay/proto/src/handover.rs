@@ -11,10 +11,12 @@ mod format;
 use crate::allocation::channel::Channel;
 use crate::allocation::reservation::Reservation;
 use crate::allocation::{Allocation, Relay};
+use crate::auth::Key;
+use crate::auth::token::Session;
 use crate::timer::Reason;
 use crate::{ConnectionId, Family, FiveTuple, RelayId, Server, Transport};
 use format::{address, read_address, read_time, time};
-use model::{ClientAddr, PeerAddr, RelayedAddr, ServerAddr};
+use model::{ClientAddr, PeerAddr, RelayedAddr, ServerAddr, UnixTime};
 use prost::Message;
 use rustc_hash::{FxHashMap, FxHashSet};
 use std::net::SocketAddr;
@@ -109,6 +111,7 @@ impl Server {
             user,
             credential,
             account: _,
+            session,
             transaction,
             relays,
             lifetime,
@@ -148,6 +151,11 @@ impl Server {
             connection,
             user: user.to_string(),
             credential: credential.as_deref().map(str::to_owned),
+            session: session.as_deref().map(|session| format::Session {
+                kid: session.kid.to_string(),
+                key: session.key.as_bytes().to_vec(),
+                expires: session.expires.0,
+            }),
             transaction: u128::from(*transaction).to_be_bytes().to_vec(),
             relays: relays.iter().flatten().map(relay).collect(),
             // At most `Limits::max_lifetime`.
@@ -309,6 +317,7 @@ impl Server {
             user: written.user.as_str().into(),
             credential: written.credential.as_deref().map(Into::into),
             account: Default::default(),
+            session: written.session.as_ref().map(read_session).transpose()?,
             transaction: TransactionId::from(transaction),
             relays,
             lifetime,
@@ -336,6 +345,18 @@ impl Server {
         }
         Ok((allocation, addresses))
     }
+}
+
+fn read_session(written: &format::Session) -> Result<Box<Session>, ImportError> {
+    let key = Key::of_token(&written.key).ok_or(ImportError("a token"))?;
+    if written.kid.len() > MAX_USER {
+        return Err(ImportError("a token"));
+    }
+    Ok(Box::new(Session {
+        kid: written.kid.as_str().into(),
+        key,
+        expires: UnixTime(written.expires),
+    }))
 }
 
 fn read_channel(written: &format::Channel, now: Instant) -> Option<Channel> {

@@ -62,7 +62,8 @@ impl Server {
     fn revoked_user_of(&mut self, id: AllocationId) -> Option<Box<str>> {
         let revocations = &self.config.revocations;
         let allocation = self.table.get_mut(id)?;
-        let mut names = [Some(&allocation.user), allocation.credential.as_ref()]
+        let kid = allocation.session.as_ref().map(|session| &session.kid);
+        let mut names = [Some(&allocation.user), allocation.credential.as_ref(), kid]
             .into_iter()
             .flatten();
         let is_revoked = names.any(|name| revocations.contains(name));

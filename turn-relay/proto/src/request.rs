@@ -10,6 +10,7 @@ mod permit;
 mod refresh;
 mod stranger;
 
+use crate::auth::token::ACCESS_TOKEN;
 use crate::auth::{Authenticated, authenticate};
 use crate::{DropReason, FiveTuple, Now, Output, Server, Verdict};
 use answer::Answer;
@@ -27,7 +28,7 @@ use turn_types::message::{ALLOCATE, CHANNEL_BIND, CREATE_PERMISSION, REFRESH};
 use wire::stun::{Malformed, Message};
 
 /// Comprehension-required attributes that are understood.
-pub(crate) const KNOWN: [AttributeType; 16] = [
+pub(crate) const KNOWN: [AttributeType; 17] = [
     Username::TYPE,
     MessageIntegrity::TYPE,
     ChannelNumber::TYPE,
@@ -44,6 +45,7 @@ pub(crate) const KNOWN: [AttributeType; 16] = [
     Userhash::TYPE,
     ReservationToken::TYPE,
     DontFragment::TYPE,
+    ACCESS_TOKEN,
 ];
 
 /// Why a request is refused: the error code of the answer.
@@ -145,7 +147,11 @@ pub(crate) fn handle(
     if !is_there && !server.admits_stranger(now, path) {
         return Verdict::Dropped(DropReason::UnauthenticatedRate);
     }
-    let by = match authenticate(&server.config, now, message, is_there) {
+    let held = server
+        .table
+        .find(path)
+        .and_then(|(_, a)| a.session.as_deref());
+    let by = match authenticate(&server.config, now, message, is_there, held) {
         Ok(by) => by,
         Err(_) if is_there && !server.admits_stranger(now, path) => {
             return Verdict::Dropped(DropReason::UnauthenticatedRate);

@@ -6,24 +6,30 @@ mod common;
 
 use common::{Client, DATE, Relay};
 use stun_types::message::IntegrityAlgorithm;
-use turn_relay_proto::rest_password;
+use turn_relay_proto::{rest_password, rest_password_sha256};
 use turn_types::attribute::Lifetime;
 use turn_types::message::REFRESH;
 
 fn minted(secret: &str, lifetime: u64, name: &str) -> Client {
+    minted_as(rest_password, secret, lifetime, name)
+}
+
+fn minted_as(form: fn(&[u8], &str) -> String, secret: &str, lifetime: u64, name: &str) -> Client {
     let user = format!("{}:{name}", DATE.0 + lifetime);
-    let password = rest_password(secret.as_bytes(), &user);
+    let password = form(secret.as_bytes(), &user);
     Client::named("192.0.2.1:4000", &user, &password)
 }
 
 #[test]
-fn every_secret_mints_users_for_both_algorithms() {
+fn every_secret_mints_users_with_both_hashes_for_both_algorithms() {
     for secret in ["first secret", "second secret"] {
         for algorithm in [IntegrityAlgorithm::Sha1, IntegrityAlgorithm::Sha256] {
-            let mut relay = Relay::new();
-            let mut client = minted(secret, 600, "west/workload/app-1");
-            client.algorithm = algorithm;
-            client.allocate(&mut relay);
+            for form in [rest_password, rest_password_sha256] {
+                let mut relay = Relay::new();
+                let mut client = minted_as(form, secret, 600, "west/workload/app-1");
+                client.algorithm = algorithm;
+                client.allocate(&mut relay);
+            }
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The config file as it is written.
 
 use serde::Deserialize;
+use std::collections::BTreeMap;
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 
@@ -32,14 +33,22 @@ pub(super) struct File {
     pub(super) connection_buffer_bytes: Option<NonZeroUsize>,
     /// What users log in to, at most 127 characters. Default: `turnpike`.
     pub(super) realm: Option<String>,
-    /// Files with one secret each, from which expiring users are minted (TURN REST). The first and the others are worth
-    /// the same; two of them let one replace the other.
+    /// Files with one secret each, from which expiring users are minted (TURN REST): the password of `EXPIRY:NAME` is base64 of
+    /// its HMAC-SHA1 or HMAC-SHA256 under the secret. The first and the others are worth the same; two of them let one
+    /// replace the other.
     pub(super) auth_secret_files: Vec<PathBuf>,
-    /// A file of users that do not expire, one `NAME:PASSWORD` per line; `#` begins a comment.
+    /// A file of users that do not expire, of mode 0600, one per line: `NAME:PASSWORD`, or what `turn-relay user hash NAME` prints,
+    /// which has keys instead of the password; `#` begins a comment.
     pub(super) users_file: Option<PathBuf>,
+    /// Authorization servers whose tokens are taken (RFC 7635): for each the identifier of the key that is shared with it, which
+    /// is its clients' user name, and a file of mode 0600 with the key in base64, 16 bytes for AES-128-GCM or 32 for
+    /// AES-256-GCM. Default: none.
+    pub(super) token_keys: BTreeMap<String, PathBuf>,
+    /// What authorization servers call this relay in their tokens, at most 127 characters. Default: the realm.
+    pub(super) server_name: Option<String>,
     /// A file of names whose credentials are refused and whose allocations end at once, one per line: a user, what an
-    /// expiring user name stands for (`alice` for `1900000000:alice`), or one such user name as a whole; `#` begins a
-    /// comment. Read again when it changes. Default: none.
+    /// expiring user name stands for (`alice` for `1900000000:alice`), one such user name as a whole, or the identifier of a
+    /// token key; `#` begins a comment. Read again when it changes. Default: none.
     pub(super) revocations_file: Option<PathBuf>,
     /// Addresses of this machine that relayed addresses are on; networks with `relay-sockets = "shared"`. Default: those listened on, unless they are wildcards.
     pub(super) relay_addresses: Vec<String>,

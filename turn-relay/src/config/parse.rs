@@ -24,7 +24,7 @@ pub(super) fn each<T>(
         .collect()
 }
 
-pub(super) fn realm(text: &str) -> Result<String, ConfigError> {
+pub(crate) fn realm(text: &str) -> Result<String, ConfigError> {
     if text.is_empty() || text.len() > MAX_REALM || text.contains(['"', ':']) {
         return Err(ConfigError::of_field(
             "realm",
@@ -36,32 +36,17 @@ pub(super) fn realm(text: &str) -> Result<String, ConfigError> {
     Ok(text.to_owned())
 }
 
-pub(super) fn user<'t>(field: &str, text: &'t str) -> Result<(&'t str, &'t str), ConfigError> {
-    match text.split_once(':') {
-        Some((name, password)) if !name.is_empty() && !password.is_empty() => Ok((name, password)),
-        // Without the value: it may be a password.
-        _ => Err(ConfigError::of_field(
-            field,
-            "…",
-            "not a name and a password",
-            "write NAME:PASSWORD",
-        )),
+pub(super) fn server_name(name: String) -> Result<String, ConfigError> {
+    if name.is_empty() || name.len() > MAX_REALM {
+        let remedy = "use 1 to 127 characters";
+        return Err(ConfigError::of_field(
+            "server-name",
+            name,
+            "not a name",
+            remedy,
+        ));
     }
-}
-
-/// The lines of a users file.
-pub(super) fn users<'t>(
-    path: &Path,
-    text: &'t Secret,
-) -> Result<Vec<(&'t str, &'t str)>, ConfigError> {
-    let lines = text.expose().lines().map(str::trim).enumerate();
-    lines
-        .filter(|(_, line)| !line.is_empty() && !line.starts_with('#'))
-        .map(|(index, line)| {
-            let field = format!("line {}", index + 1);
-            user(&field, line).map_err(|error| error.in_file(path))
-        })
-        .collect()
+    Ok(name)
 }
 
 fn address(field: &str, text: &str) -> Result<IpAddr, ConfigError> {

@@ -65,7 +65,7 @@ pub(super) struct Report {
 impl Report {
     /// Compares the config files field by field. Returns what runs from now on: the new one, but with the old one's fields
     /// where they need a restart.
-    pub(super) fn compare_files(&mut self, old: &toml::Table, new: toml::Table) -> toml::Table {
+    pub(super) fn compare_files(&mut self, old: &toml::Table, new: &toml::Table) -> toml::Table {
         let names: BTreeSet<&String> = old.keys().chain(new.keys()).collect();
         let mut running = new.clone();
         for name in names {
@@ -125,6 +125,7 @@ impl Report {
             users_changed = credentials.users_changed,
             secrets_added = credentials.secrets_added,
             secrets_removed = credentials.secrets_removed,
+            token_keys_changed = credentials.token_keys_changed,
             revoked = self.revoked,
             no_longer_revoked = self.no_longer_revoked,
             allocations_ended = ended.revoked.len(),
@@ -147,7 +148,7 @@ mod tests {
         let new = table("listen = ['udp://127.0.0.1:2']\nthreads = 2\nallocations-per-user = 3");
         for _ in 0..2 {
             let mut report = Report::default();
-            let running = report.compare_files(&old, new.clone());
+            let running = report.compare_files(&old, &new);
             assert_eq!(report.need_restart, ["listen", "threads"]);
             let fields: Vec<_> = report.fields.iter().map(|(name, ..)| name).collect();
             assert_eq!(fields, ["allocations-per-user", "allow-peers"]);

@@ -1,6 +1,7 @@
 //! Who may allocate: static users, and expiring users minted from a shared secret.
 
 use crate::auth::Key;
+use crate::auth::token::{Opened, TokenKey};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use hmac::{Hmac, Mac};
@@ -24,6 +25,10 @@ pub struct Credentials {
     /// USERHASH (RFC 8489 section 14.4) to name, for static users.
     hashes: FxHashMap<[u8; 32], Box<str>>,
     secrets: Vec<Box<[u8]>>,
+    /// By key identifier.
+    token_keys: FxHashMap<Box<str>, TokenKey>,
+    /// What tokens are for; the realm, unless it has another name.
+    server_name: Option<String>,
 }
 
 #[derive(PartialEq)]
@@ -41,6 +46,8 @@ pub struct CredentialChanges {
     pub users_changed: usize,
     pub secrets_added: usize,
     pub secrets_removed: usize,
+    /// Added, removed, or other than before.
+    pub token_keys_changed: usize,
 }
 
 impl std::fmt::Debug for Credentials {
@@ -49,6 +56,7 @@ impl std::fmt::Debug for Credentials {
             .field("realm", &self.realm)
             .field("users", &self.users.len())
             .field("secrets", &self.secrets.len())
+            .field("token_keys", &self.token_keys.len())
             .finish_non_exhaustive()
     }
 }
@@ -61,14 +69,21 @@ impl Credentials {
             users: FxHashMap::default(),
             hashes: FxHashMap::default(),
             secrets: Vec::new(),
+            token_keys: FxHashMap::default(),
+            server_name: None,
         }
     }
 
     /// A user with a password that does not expire.
     pub fn add_user(&mut self, name: &str, password: &str) {
+        self.add_hashed_user(name, &HashedPassword::new(name, &self.realm, password));
+    }
+
+    /// The same, of whom only the keys are known; they must be of this realm.
+    pub fn add_hashed_user(&mut self, name: &str, keys: &HashedPassword) {
         let user = User {
-            md5: make_key(name, &self.realm, password, PasswordHash::Md5),
-            sha256: make_key(name, &self.realm, password, PasswordHash::Sha256),
+            md5: keys.md5.into(),
+            sha256: keys.sha256.into(),
         };
         let hash = Sha256::digest(format!("{name}:{}", self.realm)).into();
         self.hashes.insert(hash, name.into());
@@ -81,9 +96,35 @@ impl Credentials {
         self.secrets.push(secret.into());
     }
 
+    /// An authorization server that makes tokens for this one (RFC 7635), by the identifier of the key they share.
+    pub fn add_token_key(&mut self, kid: &str, key: TokenKey) {
+        self.token_keys.insert(kid.into(), key);
+    }
+
+    /// What authorization servers call this one, at most 127 characters; without it they call it by the realm.
+    pub fn set_server_name(&mut self, name: String) {
+        self.server_name = Some(name);
+    }
+
+    /// What tokens are for, if any would be taken.
+    pub(crate) fn third_party(&self) -> Option<&str> {
+        let name = self.server_name.as_deref().unwrap_or(&self.realm);
+        (!self.token_keys.is_empty()).then_some(name)
+    }
+
+    /// Whether a user name is the identifier of a token key.
+    pub(crate) fn is_kid(&self, name: &str) -> bool {
+        self.token_keys.contains_key(name) && !self.users.contains_key(name)
+    }
+
+    pub(crate) fn open_token(&self, kid: &str, token: &[u8], now: UnixTime) -> Option<Opened> {
+        let key = self.token_keys.get(kid)?;
+        key.open(self.third_party()?, token, now)
+    }
+
     /// Whether there is nobody who could log in.
     pub fn is_empty(&self) -> bool {
-        self.users.is_empty() && self.secrets.is_empty()
+        self.users.is_empty() && self.secrets.is_empty() && self.token_keys.is_empty()
     }
 
     /// What is different from `before`, as numbers that may be logged.
@@ -97,7 +138,12 @@ impl Credentials {
             let both = before.users.get(name).zip(self.users.get(name));
             both.is_some_and(|(old, new)| old != new)
         };
+        let kids = before.token_keys.keys().chain(self.token_keys.keys());
+        let kids: std::collections::BTreeSet<&Box<str>> = kids.collect();
+        let token_key_changed =
+            |kid: &&&Box<str>| before.token_keys.get(**kid) != self.token_keys.get(**kid);
         CredentialChanges {
+            token_keys_changed: kids.iter().filter(token_key_changed).count(),
             users_added: self.users.keys().filter(|n| missing_in(before, n)).count(),
             users_removed: before.users.keys().filter(|n| missing_in(self, n)).count(),
             users_changed: self.users.keys().filter(|name| changed(name)).count(),
@@ -125,9 +171,13 @@ impl Credentials {
         if expiry_of(name).is_none() {
             return Vec::new();
         }
-        self.secrets
-            .iter()
-            .map(|secret| make_key(name, &self.realm, &rest_password(secret, name), hash))
+        let forms = [rest_password, rest_password_sha256];
+        let passwords = forms.iter().flat_map(|form| {
+            let secrets = self.secrets.iter();
+            secrets.map(move |secret| form(secret, name))
+        });
+        passwords
+            .map(|password| make_key(name, &self.realm, &password, hash))
             .collect()
     }
 
@@ -155,6 +205,41 @@ pub fn rest_password(secret: &[u8], name: &str) -> String {
     STANDARD.encode(mac.finalize().into_bytes())
 }
 
+/// The same with HMAC-SHA256 in the place of HMAC-SHA1: 44 characters of base64 for 28.
+pub fn rest_password_sha256(secret: &[u8], name: &str) -> String {
+    let mut mac = Hmac::<Sha256>::new_from_slice(secret).expect("HMAC takes keys of any length");
+    mac.update(name.as_bytes());
+    STANDARD.encode(mac.finalize().into_bytes())
+}
+
+/// What a user's password is to a server: the keys of both password algorithms (RFC 8489 section 18.5.1). Whoever has
+/// them can log in to this realm as this user, and does not know the password.
+#[derive(Clone, PartialEq, Eq)]
+pub struct HashedPassword {
+    pub md5: [u8; 16],
+    pub sha256: [u8; 32],
+}
+
+impl std::fmt::Debug for HashedPassword {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("HashedPassword(…)")
+    }
+}
+
+impl HashedPassword {
+    pub fn new(name: &str, realm: &str, password: &str) -> Self {
+        let parts = [name, ":", realm, ":", password];
+        Self {
+            md5: digest_of::<Md5>(&parts).into(),
+            sha256: digest_of::<Sha256>(&parts).into(),
+        }
+    }
+}
+
+fn digest_of<D: Digest>(parts: &[&str]) -> md5::digest::Output<D> {
+    parts.iter().fold(D::new(), Digest::chain_update).finalize()
+}
+
 fn expiry_of(name: &str) -> Option<UnixTime> {
     let digits = name.split_once(':').map_or(name, |(digits, _)| digits);
     // No sign, no space: `parse` alone would take "+1".
@@ -167,14 +252,8 @@ fn expiry_of(name: &str) -> Option<UnixTime> {
 fn make_key(name: &str, realm: &str, password: &str, hash: PasswordHash) -> Key {
     let parts = [name, ":", realm, ":", password];
     match hash {
-        PasswordHash::Md5 => {
-            let digest = parts.iter().fold(Md5::new(), Digest::chain_update);
-            Key::from(<[u8; 16]>::from(digest.finalize()))
-        }
-        PasswordHash::Sha256 => {
-            let digest = parts.iter().fold(Sha256::new(), Digest::chain_update);
-            Key::from(<[u8; 32]>::from(digest.finalize()))
-        }
+        PasswordHash::Md5 => Key::from(<[u8; 16]>::from(digest_of::<Md5>(&parts))),
+        PasswordHash::Sha256 => Key::from(<[u8; 32]>::from(digest_of::<Sha256>(&parts))),
     }
 }
 
@@ -204,6 +283,11 @@ mod tests {
             rest_password(b"secret", "1433895918:hello"),
             "v0GrYcDxGIQmHBA8quUNyPujs/4="
         );
+        // The same with -sha256.
+        assert_eq!(
+            rest_password_sha256(b"secret", "1433895918:hello"),
+            "mlDFMId1j6cnzynccdkv2YNpL00pIO+b64b6txeuBwA="
+        );
     }
 
     #[test]
@@ -214,7 +298,8 @@ mod tests {
         credentials.add_secret(b"one");
         credentials.add_secret(b"two");
         assert!(credentials.keys_of("bob", PasswordHash::Md5).is_empty());
-        assert_eq!(credentials.keys_of("17:bob", PasswordHash::Md5).len(), 2);
+        // Each secret mints with both hashes.
+        assert_eq!(credentials.keys_of("17:bob", PasswordHash::Md5).len(), 4);
         assert_eq!(credentials.keys_of("alice", PasswordHash::Md5).len(), 1);
     }
 }

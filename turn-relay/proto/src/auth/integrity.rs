@@ -9,10 +9,10 @@ use stun_types::attribute::{
 use stun_types::message::{MessageWrite, MessageWriteVec};
 use wire::stun::{Integrity, IntegrityKind};
 
-/// A long-term key: 16 bytes from MD5 or 32 from SHA-256 (RFC 8489 section 18.5.1).
+/// A long-term key: 16 bytes from MD5 or 32 from SHA-256 (RFC 8489 section 18.5.1); or a token's, of up to 64.
 #[derive(Clone, Copy, PartialEq)]
 pub(crate) struct Key {
-    bytes: [u8; 32],
+    bytes: [u8; Self::MAX],
     len: u8,
 }
 
@@ -24,24 +24,40 @@ impl std::fmt::Debug for Key {
 
 impl From<[u8; 16]> for Key {
     fn from(md5: [u8; 16]) -> Self {
-        let mut bytes = [0; 32];
+        let mut bytes = [0; Self::MAX];
         bytes[..16].copy_from_slice(&md5);
         Self { bytes, len: 16 }
     }
 }
 
 impl From<[u8; 32]> for Key {
-    fn from(bytes: [u8; 32]) -> Self {
+    fn from(sha256: [u8; 32]) -> Self {
+        let mut bytes = [0; Self::MAX];
+        bytes[..32].copy_from_slice(&sha256);
         Self { bytes, len: 32 }
     }
 }
 
 fn mac<M: Mac + hmac::digest::KeyInit>(key: &Key) -> M {
-    <M as Mac>::new_from_slice(&key.bytes[..usize::from(key.len)])
-        .expect("HMAC takes keys of any length")
+    <M as Mac>::new_from_slice(key.as_bytes()).expect("HMAC takes keys of any length")
 }
 
 impl Key {
+    /// The block of both hashes: HMAC shortens what is longer.
+    const MAX: usize = 64;
+
+    /// RFC 7635 has 20 bytes for SHA-1 and 32 for SHA-256. `None` for fewer than 16, or more than 64.
+    pub(crate) fn of_token(key: &[u8]) -> Option<Self> {
+        let mut bytes = [0; Self::MAX];
+        bytes.get_mut(..key.len())?.copy_from_slice(key);
+        let len = key.len() as u8;
+        (len >= 16).then_some(Self { bytes, len })
+    }
+
+    pub(crate) fn as_bytes(&self) -> &[u8] {
+        &self.bytes[..usize::from(self.len)]
+    }
+
     /// In constant time. A truncated HMAC (RFC 8489 section 14.6: at least 16 bytes) is compared as far as it goes.
     pub(crate) fn verify(&self, integrity: &Integrity<'_>) -> bool {
         match integrity.kind {

@@ -52,6 +52,20 @@ pub(super) struct Allocation {
     /// The whole user name, where that says more than `user`.
     #[prost(string, optional, tag = "13")]
     pub(super) credential: Option<String>,
+    #[prost(message, optional, tag = "14")]
+    pub(super) session: Option<Session>,
+}
+
+/// A third-party token.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub(super) struct Session {
+    #[prost(string, tag = "1")]
+    pub(super) kid: String,
+    #[prost(bytes = "vec", tag = "2")]
+    pub(super) key: Vec<u8>,
+    /// Unix time.
+    #[prost(uint64, tag = "3")]
+    pub(super) expires: u64,
 }
 
 /// A relayed address, a reserved or a resting one, and when that ends.

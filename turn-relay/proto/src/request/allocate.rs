@@ -57,6 +57,7 @@ pub(crate) fn handle(server: &mut Server, request: &Request<'_, '_>) -> Outcome 
     }
     let lifetime: Option<Lifetime> = request.message.attribute()?;
     let lifetime = server.config.limits.grant(lifetime.map(|l| l.seconds()));
+    let lifetime = request.within_token(lifetime);
     if server.table.len() >= server.config.limits.allocations {
         return Err(no_room(server, request.path));
     }
@@ -72,6 +73,7 @@ pub(crate) fn handle(server: &mut Server, request: &Request<'_, '_>) -> Outcome 
         user: request.by.user.clone(),
         credential: request.by.credential.clone(),
         account,
+        session: request.by.session.clone().map(Box::new),
         transaction: request.message.transaction_id(),
         relays: [None; 2],
         lifetime,

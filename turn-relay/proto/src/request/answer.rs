@@ -1,5 +1,6 @@
 //! Writing answers.
 
+use crate::auth::token::THIRD_PARTY_AUTHORIZATION;
 use crate::auth::{PASSWORD_ALGORITHMS, Signer};
 use std::net::{IpAddr, SocketAddr};
 use stun_types::attribute::{
@@ -132,6 +133,10 @@ impl Answer {
 
     pub(crate) fn add_password_algorithms(&mut self) {
         self.add_raw(PasswordAlgorithms::TYPE, &PASSWORD_ALGORITHMS);
+    }
+
+    pub(crate) fn add_third_party(&mut self, server_name: &str) {
+        self.add_raw(THIRD_PARTY_AUTHORIZATION, server_name.as_bytes());
     }
 
     pub(crate) fn add_unknown_attributes(&mut self, unknown: &[u16]) {

@@ -4,7 +4,8 @@ use crate::allocation::Allocation;
 use crate::request::{Refusal, Request};
 use crate::{AllocationId, Server};
 use std::net::IpAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
+use turn_types::message::REFRESH;
 
 impl Request<'_, '_> {
     /// The allocation of the five-tuple, if it is the sender's.
@@ -16,10 +17,29 @@ impl Request<'_, '_> {
             .table
             .find(self.path)
             .ok_or(Refusal::AllocationMismatch)?;
-        if found.1.user != self.by.user {
+        let is_own = match (&found.1.session, &self.by.session) {
+            (None, None) => found.1.user == self.by.user,
+            // A token names its issuer and not its holder. Who has another one may be the same client, whose first is
+            // about to end; it says so with a Refresh.
+            (Some(held), Some(shown)) => {
+                held.key == shown.key || held.kid == shown.kid || self.message.method() == REFRESH
+            }
+            _ => false,
+        };
+        if !is_own {
             return Err(Refusal::WrongCredentials);
         }
+        found.1.session = self.by.session.clone().map(Box::new);
         Ok(found)
+    }
+
+    /// A lifetime, as far as the token that it is asked with goes (RFC 7635 section 4.1.1).
+    pub(super) fn within_token(&self, lifetime: Duration) -> Duration {
+        let Some(session) = &self.by.session else {
+            return lifetime;
+        };
+        let left = session.expires.0.saturating_sub(self.now.unix.0);
+        lifetime.min(Duration::from_secs(left))
     }
 }
 

@@ -22,7 +22,7 @@ pub(super) fn handle(server: &mut Server, request: &Request<'_, '_>) -> Outcome 
     let now = request.now.instant;
     let lifetime = match asked {
         Some(lifetime) if lifetime.seconds() == 0 => Duration::ZERO,
-        other => server.config.limits.grant(other.map(|l| l.seconds())),
+        other => request.within_token(server.config.limits.grant(other.map(|l| l.seconds()))),
     };
     let families = family.map_or(Family::BOTH.to_vec(), |family| vec![family]);
     if lifetime.is_zero() {

@@ -85,9 +85,12 @@ impl Server {
             _ => limit(path, message),
         };
         let realm = self.config.credentials.realm();
+        let third_party = self.config.credentials.third_party();
         let padded = |len: usize| len.next_multiple_of(4);
         let with_nonce = |len: usize| {
-            HEADER + SHORT_ERROR + OF_ATTRIBUTE + padded(realm.len()) + OF_ATTRIBUTE + padded(len)
+            let realm = OF_ATTRIBUTE + padded(realm.len());
+            let third_party = third_party.map_or(0, |name| OF_ATTRIBUTE + padded(name.len()));
+            HEADER + SHORT_ERROR + realm + third_party + OF_ATTRIBUTE + padded(len)
         };
         let full = with_nonce(NONCE_LEN) + ALGORITHMS;
         let needed = match challenge {
@@ -113,6 +116,9 @@ impl Server {
                 answer.add_password_algorithms();
             }
             _ => answer.add_challenge(realm, &self.nonces.issue_short(now, client)),
+        }
+        if let Some(name) = third_party.filter(|_| challenge != Challenge::BadRequest) {
+            answer.add_third_party(name);
         }
         self.stats.on_error_response(code);
         self.stats.revoked_requests += u64::from(challenge == Challenge::Revoked);
