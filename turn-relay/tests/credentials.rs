@@ -50,17 +50,19 @@ fn hashed_users_and_minted_users_of_both_forms_log_in() {
     );
     write(&path("config"), &config);
     let service = Service::start(&["--config", path("config").to_str().unwrap()]);
-    let allocate = |who| Client::connect_as(service.listen[0], who).allocate(FAMILY);
-    allocate(("bob", "builder: the best")).unwrap();
-    allocate(("carol", "christmas")).unwrap();
-    assert_eq!(allocate(("bob", "builder")), Err(401));
+    let allocate = |name: &str, password: &str| {
+        Client::connect_as(service.listen[0], (name, password)).allocate(FAMILY)
+    };
+    allocate("bob", "builder: the best").unwrap();
+    allocate("carol", "christmas").unwrap();
+    assert_eq!(allocate("bob", "builder"), Err(401));
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
     let user = format!("{}:dave", now.as_secs() + 600);
     for secret in [&b"one secret"[..], b"another"] {
-        allocate((&user, &rest_password(secret, &user))).unwrap();
-        allocate((&user, &rest_password_sha256(secret, &user))).unwrap();
+        allocate(&user, &rest_password(secret, &user)).unwrap();
+        allocate(&user, &rest_password_sha256(secret, &user)).unwrap();
     }
-    assert_eq!(allocate((&user, &rest_password(b"a third", &user))), Err(401));
+    assert_eq!(allocate(&user, &rest_password(b"a third", &user)), Err(401));
     assert!(!service.log().contains("others can read this secret"));
 }
 
@@ -73,13 +75,16 @@ fn a_line_hashed_for_another_realm_does_not_start_the_relay_and_a_readable_file_
         &config,
         &format!("users-file = {users:?}\nlisten = [\"udp://127.0.0.1:0\"]"),
     );
-    write(&users, &format!("# who\n{}", hashed("bob", "east", "builder")));
+    write(
+        &users,
+        &format!("# who\n{}", hashed("bob", "east", "builder")),
+    );
     let output = command(&["--config", config.to_str().unwrap()])
         .output()
         .unwrap();
     assert_eq!(output.status.code(), Some(64));
     let line = String::from_utf8(output.stderr).unwrap();
-    assert!(line.contains("users:2: field `line 2`") || line.contains("line 2"), "{line}");
+    assert!(line.contains("users: field `line 2`"), "{line}");
     assert!(line.contains("hashed for the realm `east`"), "{line}");
 
     write(&users, &hashed("bob", "turnpike", "builder"));

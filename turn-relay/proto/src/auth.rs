@@ -78,15 +78,18 @@ pub(crate) fn authenticate(
     if realm != credentials.realm().as_bytes() {
         return Err(Challenge::Unauthorized);
     }
-    let session = session_of(credentials, now, name, message, session)?;
+    let mut session = session_of(credentials, now, name, message, session)?;
     let candidates = match &session {
-        Some(session) => vec![session.key],
+        Some(session) => session.key.as_clients_have_it().to_vec(),
         None => credentials.keys_of(name, hash),
     };
     let key = candidates
         .iter()
         .find(|key| key.verify(&integrity))
         .ok_or(Challenge::Unauthorized)?;
+    if let Some(session) = &mut session {
+        session.key = *key;
+    }
     // Only now: a nonce is stale for those who prove that they hold the password (section 9.2.4).
     if !nonce_is_fresh {
         return Err(Challenge::StaleNonce);

@@ -172,6 +172,20 @@ fn a_token_allocates_and_its_key_signs_what_follows() {
 }
 
 #[test]
+fn a_client_that_signs_with_the_first_16_bytes_of_the_key_as_coturns_do_is_understood() {
+    let mut relay = relay();
+    let mut holder = Holder::new(&mut relay, "192.0.2.1:4000", Token::new("north", &[1; 20]));
+    let token = holder.token.encode();
+    holder.token.mac_key.truncate(16);
+    let udp = RequestedTransport::new(RequestedTransport::UDP);
+    let answer = holder.send(&mut relay, ALLOCATE, Some(&token), &[&udp]);
+    assert_eq!(answer.code(), 0);
+    assert_eq!(holder.permit(&mut relay), 0);
+    holder.token.mac_key.truncate(15);
+    assert_eq!(holder.permit(&mut relay), 401);
+}
+
+#[test]
 fn a_new_token_of_any_issuer_takes_over_with_a_refresh() {
     let mut relay = relay();
     let mut holder = Holder::new(&mut relay, "192.0.2.1:4000", Token::new("north", &[1; 20]));

@@ -4,10 +4,9 @@ use super::listen::Listen;
 use super::{Values, same_family};
 use crate::udp::Io;
 use ipnet::IpNet;
-use service_kit::{ConfigError, Secret};
+use service_kit::ConfigError;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
-use std::path::Path;
 use turn_relay_proto::RelayAddress;
 
 /// RFC 8489 section 14.9: fewer than 128 characters; small, because it is in the answer to everyone.

@@ -54,6 +54,14 @@ impl Key {
         (len >= 16).then_some(Self { bytes, len })
     }
 
+    /// A token's key as RFC 7635 has it, and as coturn's clients use it: its first 16 bytes, as if it were made by MD5.
+    pub(crate) fn as_clients_have_it(&self) -> [Self; 2] {
+        let mut short = *self;
+        short.bytes[16..].fill(0);
+        short.len = 16;
+        [*self, short]
+    }
+
     pub(crate) fn as_bytes(&self) -> &[u8] {
         &self.bytes[..usize::from(self.len)]
     }
