@@ -23,7 +23,8 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use turn_relay_proto::{
-    AnswerLimits, Credentials, Extensions, PeerRule, RelayAddress, Revocations, TokenKey, UsageLimits,
+    AnswerLimits, Credentials, Extensions, PeerRule, RelayAddress, Revocations, TokenKey,
+    UsageLimits,
 };
 
 /// RFC 8656 section 7.2: the dynamic ports of RFC 6335.

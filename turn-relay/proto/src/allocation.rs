@@ -8,8 +8,8 @@ pub(crate) mod table;
 
 use crate::account::Account;
 use crate::auth::Signer;
-use crate::icmp::IcmpLimit;
 use crate::auth::token::Session;
+use crate::icmp::IcmpLimit;
 use crate::shared::{Port, PortKind};
 use crate::{Family, FiveTuple};
 use channel::Channels;

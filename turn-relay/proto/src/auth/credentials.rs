@@ -139,11 +139,12 @@ impl Credentials {
             both.is_some_and(|(old, new)| old != new)
         };
         let kids = before.token_keys.keys().chain(self.token_keys.keys());
-        let kids: std::collections::BTreeSet<&Box<str>> = kids.collect();
-        let token_key_changed =
-            |kid: &&&Box<str>| before.token_keys.get(**kid) != self.token_keys.get(**kid);
+        let mut kids: Vec<&str> = kids.map(|kid| &**kid).collect();
+        kids.sort_unstable();
+        kids.dedup();
+        kids.retain(|kid| before.token_keys.get(*kid) != self.token_keys.get(*kid));
         CredentialChanges {
-            token_keys_changed: kids.iter().filter(token_key_changed).count(),
+            token_keys_changed: kids.len(),
             users_added: self.users.keys().filter(|n| missing_in(before, n)).count(),
             users_removed: before.users.keys().filter(|n| missing_in(self, n)).count(),
             users_changed: self.users.keys().filter(|name| changed(name)).count(),
