@@ -4,11 +4,14 @@ use crate::certificate::Certificate;
 use crate::cli::Args;
 use crate::config::Settings;
 use crate::control::{ControlSender, control};
-use crate::eventloop::EventLoop;
+use crate::eventloop::{Adoption, EventLoop};
+use crate::handover::{Estate, Inheritance, InheritedListeners, Predecessor};
 use crate::listener::{self, Listener};
 use crate::metrics::{Metrics, Published};
+use crate::notify;
 use crate::relay_sockets::bind_shared;
 use crate::reload::{self, Frame, ReloadStats, Reloader};
+use crate::running::{End, Ended, Running, Signals};
 use crate::stream::{self, StreamListener, StreamSetup};
 use crate::udp::Io;
 use anyhow::Context;
@@ -20,21 +23,23 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use turn_relay_proto::{Server, ServerConfig, Shared};
 
 /// How long a relay address may be missing at the start.
 const ADDRESS_DEADLINE: Duration = Duration::from_secs(3);
 
-/// Runs the relay until SIGTERM or SIGINT.
+/// Runs the relay until it is told to stop, or has a successor.
 ///
 /// # Errors
 /// When the configuration is wrong, an address cannot be bound, or an event loop fails.
 pub(crate) async fn run(args: &Args) -> anyhow::Result<()> {
     // Before anything that takes time: until then it ends the process.
     let hangup = reload::hangup()?;
-    let settings = Settings::load(args)?;
+    let signals = Signals::new()?;
+    let predecessor = Predecessor::of_this_process()?;
+    let mut settings = Settings::load(args)?;
     let written = reload::written(args)?;
     raise_descriptor_limit();
     let io = choose_io(settings.io)?;
@@ -42,27 +47,41 @@ pub(crate) async fn run(args: &Args) -> anyhow::Result<()> {
     let starting = readiness.task("event-loops");
     let certificate = settings.certificate.clone().map(Certificate::load);
     let certificate = certificate.transpose()?;
-    let per_thread = listener::bind(&settings.listen.udp, settings.threads, io)?;
-    let streams = stream_setups(&settings, certificate.as_ref())?;
     for address in &settings.relay_addresses {
         wait_for_address(address.bind).await?;
     }
+    // All that may be wrong with the configuration alone has been found: from here on nothing is relayed for a moment.
+    let mut legacy = predecessor.as_ref().map(Predecessor::take).transpose()?;
+    let mut inherited = InheritedListeners::default();
+    if let Some(legacy) = &mut legacy {
+        legacy.keep_threads(&mut settings);
+        inherited = std::mem::take(&mut legacy.listeners);
+    }
+    let per_thread = listener::bind(&settings.listen.udp, settings.threads, io, &mut inherited)?;
+    let streams = stream_setups(&settings, certificate.as_ref(), &mut inherited)?;
+    drop(inherited);
     let listening = announce(&settings, &per_thread[0], &streams[0].listeners, io);
     let mut own: Vec<SocketAddr> = listening.into_iter().map(|address| address.0).collect();
 
     let registry = service_kit::shared_registry("turn_relay");
-    if let Some(address) = settings.admin {
-        let admin = Admin::bind(
-            address,
-            registry.clone(),
-            readiness.clone(),
-            axum::Router::new(),
-        )
-        .await?;
-        own.push(admin.local_addr()?);
-        tracing::info!(address = %admin.local_addr()?, "admin port");
-        admin.spawn();
-    }
+    let admin = match settings.admin {
+        Some(address) => {
+            let socket = legacy
+                .as_mut()
+                .and_then(|legacy| legacy.claim_admin(address));
+            let (registry, readiness) = (registry.clone(), readiness.clone());
+            let admin = match socket {
+                Some(socket) => Admin::on(socket, registry, readiness, axum::Router::new())?,
+                None => Admin::bind(address, registry, readiness, axum::Router::new()).await?,
+            };
+            own.push(admin.local_addr()?);
+            tracing::info!(address = %admin.local_addr()?, "admin port");
+            let socket = admin.socket()?;
+            admin.spawn();
+            Some((address, socket))
+        }
+        None => None,
+    };
     let stop = Arc::new(EventFd::from_flags(
         EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK,
     )?);
@@ -72,13 +91,54 @@ pub(crate) async fn run(args: &Args) -> anyhow::Result<()> {
         certificate: certificate.clone(),
         reloads: reloads.clone(),
     };
+    let listeners = listeners(&settings, &per_thread[0], &streams[0].listeners);
     let per_thread = per_thread.into_iter().zip(streams).collect();
-    let frame = frame(&settings, own, io)?;
-    let (loops, mut ended) = start(&settings, per_thread, &frame, &stop, &registry, metrics, io)?;
+    let mut frame = frame(&settings, own, io)?;
+    let mut nonce_start = Clock.now();
+    if let Some(legacy) = &legacy {
+        frame.nonce_key = legacy.nonce_key;
+        nonce_start = legacy.nonce_start;
+    }
+    let published = vec_of(settings.threads);
+    let metrics = Metrics {
+        shards: published.clone(),
+        ..metrics
+    };
+    let made = make(
+        &settings,
+        per_thread,
+        &frame,
+        &stop,
+        &published,
+        nonce_start,
+        legacy,
+        io,
+    )?;
+    let (loops, ended) = start(made)?;
+    lock(&registry).register_collector(Box::new(metrics));
+    if let Some(predecessor) = predecessor {
+        predecessor.took()?;
+    }
     starting.done();
+    notify::ready();
     if let Some(certificate) = &certificate {
         tokio::spawn(certificate.clone().watch());
     }
+    let mut running = Running {
+        signals,
+        ended,
+        loops: loops.clone(),
+        published,
+        readiness,
+        drain: settings.drain,
+        estate: Arc::new(Estate {
+            nonce_key: frame.nonce_key,
+            nonce_start,
+            listeners,
+            admin,
+            loops: loops.clone(),
+        }),
+    };
     let reloader = Reloader {
         args,
         frame,
@@ -90,19 +150,15 @@ pub(crate) async fn run(args: &Args) -> anyhow::Result<()> {
         hangup,
     };
 
-    tokio::select! {
-        signal = service_kit::shutdown_signal() => {
-            signal?;
-        }
-        result = ended.recv() => {
-            let result = result.context("all event loops are gone")?;
-            return Err(result.err().context("an event loop stopped by itself")?);
-        }
+    let end = tokio::select! {
+        end = running.until_over() => end?,
         never = reloader.run() => match never {},
+    };
+    if end == End::Told {
+        stop.write(1)?;
     }
-    stop.write(1)?;
     // Until all have dropped their ends.
-    while let Some(result) = ended.recv().await {
+    while let Some(result) = running.ended.recv().await {
         result?;
     }
     Ok(())
@@ -123,7 +179,15 @@ async fn wait_for_address(ip: IpAddr) -> Result<(), ConfigError> {
     }
 }
 
-type Ended = mpsc::UnboundedReceiver<anyhow::Result<()>>;
+fn vec_of(threads: u16) -> Vec<Arc<Published>> {
+    (0..threads).map(|_| Arc::default()).collect()
+}
+
+fn lock(
+    registry: &SharedRegistry,
+) -> std::sync::MutexGuard<'_, prometheus_client::registry::Registry> {
+    registry.lock().unwrap_or_else(|e| e.into_inner())
+}
 
 /// What all event loops have in common.
 fn frame(settings: &Settings, own: Vec<SocketAddr>, io: Io) -> anyhow::Result<Frame> {
@@ -143,25 +207,32 @@ fn frame(settings: &Settings, own: Vec<SocketAddr>, io: Io) -> anyhow::Result<Fr
     })
 }
 
-fn start(
+/// The event loops, with all that a predecessor left: none of them runs yet.
+#[expect(clippy::too_many_arguments, reason = "the composition's own")]
+fn make(
     settings: &Settings,
     per_thread: Vec<(Vec<Listener>, StreamSetup)>,
     frame: &Frame,
     stop: &Arc<EventFd>,
-    registry: &SharedRegistry,
-    mut metrics: Metrics,
+    published: &[Arc<Published>],
+    nonce_start: Instant,
+    legacy: Option<Inheritance>,
     io: Io,
-) -> anyhow::Result<(Vec<ControlSender>, Ended)> {
-    let started = Clock.now();
+) -> anyhow::Result<Vec<(EventLoop, ControlSender)>> {
     let families = [true, false].map(|v4| {
         let mut networks = settings.relay_networks.iter();
         networks.any(|network| network.addr().is_ipv4() == v4)
     });
     let is_shared = !settings.relay_networks.is_empty();
     let common = frame.server_config(settings);
-    let mut loops = Vec::new();
-    let (ending, ended) = mpsc::unbounded_channel();
-    for (shard, (listeners, streams)) in (0..settings.threads).zip(per_thread) {
+    let at = legacy.as_ref().map(|legacy| legacy.at);
+    let mut left = legacy.into_iter().flat_map(|legacy| legacy.shards);
+    let mut made = Vec::new();
+    let mut adopted = Adoption::default();
+    for ((shard, (listeners, streams)), published) in
+        (0..settings.threads).zip(per_thread).zip(published)
+    {
+        let mut left = left.next();
         // Checked with the configuration: even, and within the range.
         let relay_port = is_shared.then(|| settings.ports.start().next_multiple_of(2) + 2 * shard);
         let relay_sockets = relay_port.map_or(Ok(Vec::new()), |port| {
@@ -169,7 +240,10 @@ fn start(
                 let address = (Ipv4Addr::UNSPECIFIED, port).into();
                 ConfigError::listen("port-range", address, &error)
             };
-            bind_shared(families, port, io).map_err(failed)
+            let inherited = left
+                .as_mut()
+                .and_then(|left| left.claim_shared(families, port));
+            inherited.map_or_else(|| bind_shared(families, port, io).map_err(failed), Ok)
         })?;
         let config = ServerConfig {
             relay_port,
@@ -177,19 +251,37 @@ fn start(
             ..common.clone()
         };
         let (sender, receiver) = control(stop.clone())?;
-        loops.push(sender);
-        let published = Arc::new(Published::default());
-        metrics.shards.push(published.clone());
-        let server = Server::new(config, started);
-        let event_loop = EventLoop::new(
+        let server = Server::new(config, nonce_start);
+        let mut event_loop = EventLoop::new(
             server,
             listeners,
             streams,
             receiver,
-            published,
+            published.clone(),
             relay_sockets,
             io,
         )?;
+        if let (Some(left), Some(at)) = (left, at) {
+            adopted.add(event_loop.adopt(left, at)?);
+        }
+        made.push((event_loop, sender));
+    }
+    if at.is_some() {
+        let Adoption {
+            allocations,
+            left_out,
+            connections,
+        } = adopted;
+        tracing::info!(allocations, left_out, connections, "took over");
+    }
+    Ok(made)
+}
+
+fn start(made: Vec<(EventLoop, ControlSender)>) -> anyhow::Result<(Vec<ControlSender>, Ended)> {
+    let mut loops = Vec::new();
+    let (ending, ended) = mpsc::unbounded_channel();
+    for (shard, (event_loop, sender)) in made.into_iter().enumerate() {
+        loops.push(sender);
         let ending = ending.clone();
         thread::Builder::new()
             .name(format!("relay-{shard}"))
@@ -204,15 +296,29 @@ fn start(
                 let _ = ending.send(result);
             })?;
     }
-    let mut registry = registry.lock().unwrap_or_else(|e| e.into_inner());
-    registry.register_collector(Box::new(metrics));
     Ok((loops, ended))
+}
+
+/// Each with its transport, as configured and as it is: in the order in which an event loop has them.
+fn listeners(
+    settings: &Settings,
+    udp: &[Listener],
+    streams: &[StreamListener],
+) -> Vec<(&'static str, SocketAddr, SocketAddr)> {
+    let configured = settings.listen.addresses().map(|address| address.0);
+    let udp = udp.iter().map(|l| ("udp", l.address.0));
+    let streams = streams.iter().map(|l| (l.kind.label(), l.address.0));
+    let actual = udp.chain(streams).zip(configured);
+    actual
+        .map(|((label, address), configured)| (label, configured, address))
+        .collect()
 }
 
 /// What [`Streams`](crate::stream::Streams) of each event loop is made from.
 fn stream_setups(
     settings: &Settings,
     certificate: Option<&Arc<Certificate>>,
+    inherited: &mut InheritedListeners,
 ) -> anyhow::Result<Vec<StreamSetup>> {
     let tls = certificate.map(|c| c.server_config()).transpose()?;
     let setup = || StreamSetup {
@@ -222,8 +328,18 @@ fn stream_setups(
     };
     let mut setups: Vec<_> = (0..settings.threads).map(|_| setup()).collect();
     for (kind, address) in &settings.listen.streams {
-        let bound = stream::bind(*kind, *address, settings.threads)
-            .map_err(|error| ConfigError::listen("listen", address.0, &error))?;
+        let bound = match inherited.claim(kind.label(), address.0) {
+            Some((address, sockets)) => sockets
+                .into_iter()
+                .map(|socket| StreamListener {
+                    kind: *kind,
+                    socket: socket.into(),
+                    address: model::ServerAddr(address),
+                })
+                .collect(),
+            None => stream::bind(*kind, *address, settings.threads)
+                .map_err(|error| ConfigError::listen("listen", address.0, &error))?,
+        };
         for (setup, listener) in setups.iter_mut().zip(bound) {
             setup.listeners.push(listener);
         }

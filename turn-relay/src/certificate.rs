@@ -79,6 +79,11 @@ impl Certificate {
         }))
     }
 
+    /// What clients are shown: the certificate, then its chain.
+    pub(crate) fn chain(&self) -> Vec<CertificateDer<'static>> {
+        self.current.load().cert.clone()
+    }
+
     /// TLS 1.2 and 1.3, with session tickets that need no memory.
     ///
     /// # Errors

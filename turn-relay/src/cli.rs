@@ -66,6 +66,10 @@ pub(crate) struct Args {
     #[arg(long, value_name = "ADDR:PORT")]
     pub(crate) admin: Option<String>,
 
+    /// How long to go on after SIGTERM for the allocations that exist, while new ones are refused [default: 0]
+    #[arg(long, value_name = "SECONDS")]
+    pub(crate) drain_seconds: Option<u32>,
+
     /// per-allocation, or shared: relayed addresses are told apart by address, out of the networks in --relay-address, and
     /// share a port and a socket per event loop [default: per-allocation]
     #[arg(long, value_name = "WAY")]
@@ -82,6 +86,26 @@ pub(crate) enum Command {
     /// Write lines of a users file
     #[command(subcommand)]
     User(UserCommand),
+
+    /// Look at the configuration
+    #[command(subcommand)]
+    Config(ConfigCommand),
+
+    /// Look at configuration, machine and network, and say what works, what may not, and what to do; exit code 1 if
+    /// something fails
+    Doctor {
+        /// A STUN server outside, for the address that it sees; repeatable
+        #[arg(long, value_name = "HOST:PORT")]
+        stun: Vec<String>,
+
+        /// A web server, for the time
+        #[arg(long, value_name = "HOST:PORT")]
+        clock: Option<String>,
+
+        /// The name that clients know the relay by, for the certificate
+        #[arg(long, value_name = "NAME")]
+        name: Option<String>,
+    },
 }
 
 #[derive(Subcommand, Clone, Debug)]
@@ -95,4 +119,13 @@ pub(crate) enum UserCommand {
         #[arg(long, value_name = "NAME", default_value = "turnpike")]
         realm: String,
     },
+}
+
+/// See [`Command::Config`].
+#[derive(Subcommand, Clone, Copy, Debug)]
+pub(crate) enum ConfigCommand {
+    /// Read the configuration and the files that it names, and say what is wrong: exit code 64, or 0 if nothing is
+    Check,
+    /// Print a configuration file with every field, its meaning and its default
+    PrintDefault,
 }

@@ -3,6 +3,7 @@
 mod file;
 mod listen;
 mod parse;
+mod printed;
 mod safety;
 
 use crate::certificate::CertificateFiles;
@@ -16,12 +17,14 @@ use file::File;
 use ipnet::{IpNet, Ipv6Net};
 pub(crate) use listen::Listen;
 pub(crate) use parse::realm;
+pub(crate) use printed::default_file;
 use service_kit::{ConfigError, Secret, load_config, parse_config, read_secret_of_field};
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 use turn_relay_proto::{
     AnswerLimits, Credentials, Extensions, PeerRule, RelayAddress, Revocations, TokenKey,
     UsageLimits,
@@ -57,6 +60,8 @@ pub(crate) struct Settings {
     /// Forced; otherwise the best that works.
     pub(crate) io: Option<Io>,
     pub(crate) extensions: Extensions,
+    /// How long a drain may take; none at all if zero.
+    pub(crate) drain: Duration,
 }
 
 impl Settings {
@@ -181,6 +186,12 @@ impl Settings {
                 file.io.as_deref(),
             )?,
             extensions,
+            drain: Duration::from_secs(
+                args.drain_seconds
+                    .or(file.drain_seconds)
+                    .unwrap_or(0)
+                    .into(),
+            ),
             listen,
             certificate,
             stream_limits,

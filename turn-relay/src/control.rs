@@ -1,5 +1,6 @@
 //! What an event loop is told while it runs, beside its sockets: by messages, so that no packet meets a lock.
 
+use crate::handover::{Frozen, Then};
 use crate::stream::StreamLimits;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use std::io;
@@ -16,6 +17,13 @@ pub(crate) enum Control {
         server: Box<ServerConfig>,
         streams: StreamLimits,
         done: oneshot::Sender<Replaced>,
+    },
+    /// No new allocations from now on.
+    Drain,
+    /// Stop, leave everything to a successor, and wait to be told what then.
+    Freeze {
+        frozen: Sender<Frozen>,
+        then: Receiver<Then>,
     },
 }
 

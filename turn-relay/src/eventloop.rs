@@ -1,7 +1,7 @@
 //! One event loop: sockets and clock on one side, the mind on the other, and batches between them.
 //!
 //! Priorities of a turn, in this order:
-//! 0. what it is told: new settings;
+//! 0. what it is told: new settings, a drain, a successor;
 //! 1. what has expired, so that no packet meets a dead allocation; and ICMP errors, where there are some;
 //! 2. what clients sent: one batch per listener, then the answers;
 //! 3. what clients of TCP and TLS sent: one read per connection;
@@ -13,17 +13,20 @@
 //! Sockets are watched for edges: one that was not emptied is looked at in the next turn without being reported again.
 
 mod control;
+mod handover;
 mod icmp;
 mod streams;
 
 use crate::carrying::Carrying;
 use crate::control::ControlReceiver;
+use crate::handover::Then;
 use crate::listener::Listener;
 use crate::metrics::{Published, ShellStats};
 use crate::moderation::Moderation;
 use crate::relay_sockets::RelaySockets;
 use crate::stream::{StreamSetup, Streams};
 use crate::udp::{Io, RecvBatch, SendPlan, Unsent};
+pub(crate) use handover::Adoption;
 use model::ServerAddr;
 use net::Clock;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
@@ -175,8 +178,8 @@ impl EventLoop {
                 || !clients.now.is_empty()
                 || !peers.now.is_empty()
                 || !streams.ready.is_empty();
-            if told {
-                self.handle_control(now);
+            if told && self.handle_control(now) == Then::End {
+                return Ok(());
             }
             self.server.handle_timeout(now.instant);
             self.handle_icmp_errors(now, &mut errors);

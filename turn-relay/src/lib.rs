@@ -5,17 +5,23 @@
 //! The journey: [`cli`] and [`config`] become [`config::Settings`]; [`app`] binds the [`listener`]s, starts one
 //! [`eventloop`] per core and the admin port; each event loop owns a mind (`turn_relay_proto::Server`), its
 //! [`relay_sockets`], the batches of [`udp`] that datagrams come and go in, and the connections of [`stream`], whose
-//! [`certificate`] may change at any time; [`reload`] brings new settings to those that run, by [`control`]; [`metrics`] shows what they count.
+//! [`certificate`] may change at any time; [`reload`] brings new settings to those that run, by [`control`]; [`metrics`] shows what
+//! they count. [`running`] waits for signals: a drain, or a successor, which gets everything by [`handover`].
 
 #![deny(unsafe_code)]
 
 mod cli;
+mod commands;
 mod config;
 mod users;
 mod app;
 mod reload;
 mod stamp;
 mod control;
+mod running;
+mod handover;
+mod notify;
+mod doctor;
 mod listener;
 mod eventloop;
 mod carrying;
@@ -41,13 +47,13 @@ pub fn check_config(text: &str) -> Result<(), service_kit::ConfigError> {
 /// The whole program: flags from the command line, until it is told to stop.
 pub fn run() -> ExitCode {
     let args = cli::Args::parse();
+    if let Some(command) = &args.command {
+        return commands::run(&args, command);
+    }
     // For ports below 1024, and for socket buffers beyond the system's limit.
     let keep = [Capability::CAP_NET_BIND_SERVICE, Capability::CAP_NET_ADMIN];
     if let Err(error) = service_kit::drop_capabilities(&keep) {
         return service_kit::report(None, Err(error.into()));
-    }
-    if let Some(cli::Command::User(command)) = &args.command {
-        return service_kit::report(None, users::run(command));
     }
     service_kit::main("turn-relay", &args.common, || app::run(&args))
 }

@@ -1,5 +1,6 @@
 //! The sockets that clients send to: for each address one per event loop, so that none is shared.
 
+use crate::handover::InheritedListeners;
 use crate::udp::{self, Io, SocketOptions};
 use model::ServerAddr;
 use service_kit::ConfigError;
@@ -29,7 +30,8 @@ impl Listener {
     }
 }
 
-/// Binds all addresses for all event loops: `result[n]` are the listeners of event loop `n`.
+/// Binds all addresses for all event loops, or takes what a predecessor bound: `result[n]` are the listeners of event
+/// loop `n`.
 ///
 /// # Errors
 /// When one cannot be bound: one line, and exit code 1.
@@ -37,14 +39,22 @@ pub(crate) fn bind(
     listen: &[ServerAddr],
     threads: u16,
     io: Io,
+    inherited: &mut InheritedListeners,
 ) -> Result<Vec<Vec<Listener>>, ConfigError> {
     let mut per_thread: Vec<Vec<Listener>> = (0..threads).map(|_| Vec::new()).collect();
     for address in listen {
         let failed = |error: io::Error| ConfigError::listen("listen", address.0, &error);
-        for (listeners, listener) in per_thread
-            .iter_mut()
-            .zip(bind_one(*address, threads, io).map_err(failed)?)
-        {
+        let bound = match inherited.claim("udp", address.0) {
+            Some((address, sockets)) => sockets
+                .into_iter()
+                .map(|socket| Listener {
+                    socket: socket.into(),
+                    address: ServerAddr(address),
+                })
+                .collect(),
+            None => bind_one(*address, threads, io).map_err(failed)?,
+        };
+        for (listeners, listener) in per_thread.iter_mut().zip(bound) {
             listeners.push(listener);
         }
     }

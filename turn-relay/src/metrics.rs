@@ -71,6 +71,12 @@ impl Published {
         published.1.clone_from(shell);
     }
 
+    /// Allocations now.
+    pub(crate) fn allocations(&self) -> u64 {
+        let published = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        published.0.allocations
+    }
+
     fn load(&self) -> (Stats, ShellStats) {
         let published = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         published.clone()

@@ -4,7 +4,7 @@ use crate::udp::{self, Io, SocketOptions};
 use rustc_hash::FxHashMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use turn_relay_proto::{OpenError, RelayId};
 
 /// One relayed address.
@@ -79,22 +79,55 @@ impl RelaySockets {
         let via = if self.shared.is_empty() {
             Via::Own(self.bind(address)?)
         } else {
-            let of_family = |socket: &UdpSocket| {
-                let local = socket.local_addr();
-                local.is_ok_and(|local| local.is_ipv4() == address.is_ipv4())
-            };
-            let index = self.shared.iter().position(of_family);
-            self.by_address.insert(address.ip(), id);
-            Via::Shared(index.ok_or(OpenError::Other)?, address.ip())
+            self.share(id, address)?
         };
+        Ok(self.insert(id, via))
+    }
+
+    /// A relayed address that another process had, with its own socket, if it has one.
+    ///
+    /// # Errors
+    /// When it has none, and there is none to share.
+    pub(crate) fn adopt(
+        &mut self,
+        id: RelayId,
+        address: SocketAddr,
+        socket: Option<UdpSocket>,
+    ) -> io::Result<Option<&UdpSocket>> {
+        let via = match socket {
+            Some(socket) => Via::Own(socket),
+            None => self
+                .share(id, address)
+                .map_err(|_| io::Error::from(io::ErrorKind::AddrNotAvailable))?,
+        };
+        Ok(self.insert(id, via))
+    }
+
+    fn share(&mut self, id: RelayId, address: SocketAddr) -> Result<Via, OpenError> {
+        let of_family = |socket: &UdpSocket| {
+            let local = socket.local_addr();
+            local.is_ok_and(|local| local.is_ipv4() == address.is_ipv4())
+        };
+        let index = self.shared.iter().position(of_family);
+        self.by_address.insert(address.ip(), id);
+        Ok(Via::Shared(index.ok_or(OpenError::Other)?, address.ip()))
+    }
+
+    fn insert(&mut self, id: RelayId, via: Via) -> Option<&UdpSocket> {
         let slot = id.slot();
         if self.slots.len() <= slot {
             self.slots.resize_with(slot + 1, || None);
         }
         match &self.slots[slot].insert(RelaySocket { id, via }).via {
-            Via::Own(socket) => Ok(Some(socket)),
-            Via::Shared(..) => Ok(None),
+            Via::Own(socket) => Some(socket),
+            Via::Shared(..) => None,
         }
+    }
+
+    /// The descriptor of a relayed address's own socket.
+    pub(crate) fn own_socket(&self, id: RelayId) -> Option<RawFd> {
+        let (open, socket) = self.at(id.slot())?;
+        (open == id).then(|| socket.as_raw_fd())
     }
 
     fn bind(&self, address: SocketAddr) -> Result<UdpSocket, OpenError> {

@@ -16,6 +16,7 @@
 mod accept;
 mod admission;
 mod connection;
+mod handover;
 mod outgoing;
 mod queue;
 mod stats;

@@ -10,6 +10,7 @@ use prometheus_client::registry::Registry;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::net::TcpListener;
 
@@ -45,12 +46,45 @@ impl Admin {
         let listener = TcpListener::bind(address)
             .await
             .map_err(|error| ConfigError::listen("admin", address, &error))?;
+        Ok(Self::over(listener, registry, readiness, extra))
+    }
+
+    /// As [`Admin::bind`], on a listening socket that is there already.
+    ///
+    /// # Errors
+    /// When it is none.
+    pub fn on(
+        socket: OwnedFd,
+        registry: SharedRegistry,
+        readiness: Readiness,
+        extra: Router,
+    ) -> io::Result<Self> {
+        let socket = std::net::TcpListener::from(socket);
+        socket.set_nonblocking(true)?;
+        let listener = TcpListener::from_std(socket)?;
+        Ok(Self::over(listener, registry, readiness, extra))
+    }
+
+    fn over(
+        listener: TcpListener,
+        registry: SharedRegistry,
+        readiness: Readiness,
+        extra: Router,
+    ) -> Self {
         let router = Router::new()
             .route("/healthz", get(|| async { "ok\n" }))
             .route("/readyz", get(readyz).with_state(readiness))
             .route("/metrics", get(metrics).with_state(registry))
             .merge(extra);
-        Ok(Self { listener, router })
+        Self { listener, router }
+    }
+
+    /// The listening socket once more, for another process.
+    ///
+    /// # Errors
+    /// When there is no descriptor left.
+    pub fn socket(&self) -> io::Result<OwnedFd> {
+        self.listener.as_fd().try_clone_to_owned()
     }
 
     /// The address in use, which tells the port if 0 was asked for.

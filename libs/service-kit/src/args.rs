@@ -10,7 +10,7 @@ use std::process::ExitCode;
 #[derive(Args, Clone, Debug, Default)]
 pub struct CommonArgs {
     /// Configuration file (TOML)
-    #[arg(long, value_name = "FILE", env = "TURNPIKE_CONFIG")]
+    #[arg(long, value_name = "FILE", env = "TURNPIKE_CONFIG", global = true)]
     pub config: Option<PathBuf>,
 
     /// What to log, for example "info" or "info,dns_signal=debug" [default: info]

@@ -78,6 +78,10 @@ pub(super) struct File {
     pub(super) alternate_addresses: Vec<String>,
     /// Where `/healthz`, `/readyz` and `/metrics` are served over HTTP. Default: nowhere.
     pub(super) admin: Option<String>,
+    /// How long the relay goes on after SIGTERM for the allocations that exist, while new ones are refused; it ends with
+    /// the last of them, and at once with a second SIGTERM or SIGINT. With systemd, `TimeoutStopSec` must be longer.
+    /// Default: 0, so that SIGTERM ends it at once.
+    pub(super) drain_seconds: Option<u32>,
     /// Event loops. Default: one per core.
     pub(super) threads: Option<NonZeroUsize>,
     /// Allocations that one user may hold at a time. Default: 4096.

@@ -2,10 +2,12 @@
 
 use super::EventLoop;
 use crate::control::Control;
+use crate::handover::Then;
 use turn_relay_proto::Now;
 
 impl EventLoop {
-    pub(super) fn handle_control(&mut self, now: Now) {
+    /// What then: [`Then::End`] if a successor has everything.
+    pub(super) fn handle_control(&mut self, now: Now) -> Then {
         let messages: Vec<Control> = self.control.receive().collect();
         for message in messages {
             match message {
@@ -19,7 +21,14 @@ impl EventLoop {
                     // Who asked may have gone meanwhile.
                     let _ = done.send(replaced);
                 }
+                Control::Drain => self.server.set_draining(true),
+                Control::Freeze { frozen, then } => {
+                    if self.freeze(&frozen, &then) == Then::End {
+                        return Then::End;
+                    }
+                }
             }
         }
+        Then::GoOn
     }
 }

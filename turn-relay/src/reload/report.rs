@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use turn_relay_proto::{CredentialChanges, Replaced, Revocations};
 
 /// Fields that sockets, ports or threads were made from.
-const NEED_RESTART: [&str; 8] = [
+const NEED_RESTART: [&str; 9] = [
     "admin",
     "external-addresses",
     "io",
@@ -17,6 +17,7 @@ const NEED_RESTART: [&str; 8] = [
     "relay-addresses",
     "relay-sockets",
     "threads",
+    "drain-seconds",
 ];
 
 /// How reloads went so far. The start counts as one.

@@ -119,6 +119,33 @@ impl Connection {
         }
     }
 
+    /// One of TCP that another process had, with what is half received and half sent.
+    pub(super) fn restored(
+        socket: TcpStream,
+        path: FiveTuple,
+        tail: Vec<u8>,
+        queue: Queue,
+        stranger_since: Option<Instant>,
+    ) -> Self {
+        Self {
+            socket,
+            kind: StreamKind::Tcp,
+            path,
+            session: None,
+            tail,
+            is_watched: !queue.is_empty(),
+            queue,
+            stranger_since,
+            is_dirty: false,
+        }
+    }
+
+    /// What is half received and what waits to be sent, if no session is between them and the client.
+    pub(super) fn plain_parts(&self) -> Option<(&[u8], &[u8])> {
+        let plain = self.session.is_none();
+        plain.then(|| (&self.tail[..], self.queue.as_slice()))
+    }
+
     /// Whether frames can come and go.
     pub(super) fn is_established(&self) -> bool {
         self.session.as_ref().is_none_or(|s| s.is_established())

@@ -33,20 +33,20 @@ pub(crate) enum StreamEvent {
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Streams {
-    listeners: Vec<StreamListener>,
+    pub(super) listeners: Vec<StreamListener>,
     tls: Option<Arc<ServerConfig>>,
     limits: StreamLimits,
-    slots: Vec<Option<Box<Connection>>>,
-    free: Vec<u32>,
+    pub(super) slots: Vec<Option<Box<Connection>>>,
+    pub(super) free: Vec<u32>,
     /// Slots that become free at the end of the turn: events of this turn may still name them.
     ended: Vec<u32>,
     /// What is to be closed, at the end of the turn.
     closing: Vec<(u32, CloseReason)>,
     dirty: Vec<u32>,
-    live: usize,
-    admission: Admission,
+    pub(super) live: usize,
+    pub(super) admission: Admission,
     paused_until: Option<Instant>,
-    stats: StreamStats,
+    pub(super) stats: StreamStats,
     scratch: Scratch,
     plan: StreamPlan,
 }
@@ -169,8 +169,7 @@ impl Streams {
         let slot = slot.unwrap_or(self.slots.len() as u32);
         let opened = self.open(slot, index, socket, source, address, now);
         let connection = match opened.and_then(|connection| {
-            let event = EpollEvent::new(EpollFlags::EPOLLIN, CONNECTIONS + u64::from(slot));
-            epoll.add(&connection.socket, event)?;
+            self.watch_new(slot, &connection, epoll)?;
             Ok(connection)
         }) {
             Ok(connection) => connection,
@@ -404,6 +403,19 @@ impl Streams {
             self.closing.push((slot, reason));
         }
         self.watch(slot, epoll);
+    }
+
+    /// Has the kernel tell when something arrives, and when there is room if something waits for it.
+    pub(super) fn watch_new(
+        &self,
+        slot: u32,
+        connection: &Connection,
+        epoll: &Epoll,
+    ) -> io::Result<()> {
+        let mut flags = EpollFlags::EPOLLIN;
+        flags.set(EpollFlags::EPOLLOUT, connection.is_watched);
+        let event = EpollEvent::new(flags, CONNECTIONS + u64::from(slot));
+        Ok(epoll.add(&connection.socket, event)?)
     }
 
     /// Has the kernel tell when there is room, while something waits for it.

@@ -92,7 +92,7 @@ impl Service {
             .collect()
     }
 
-    fn get(&self, path: &str) -> String {
+    pub fn get(&self, path: &str) -> String {
         let mut stream = TcpStream::connect(self.admin).unwrap();
         write!(
             stream,
@@ -146,6 +146,17 @@ impl Drop for Service {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+        // Its successors are nobody's children.
+        for after in self.log().split("a successor starts pid=").skip(1) {
+            let pid = after.split_whitespace().next().unwrap();
+            let program = std::fs::read_link(format!("/proc/{pid}/exe"));
+            if program
+                .is_ok_and(|path| path == std::path::Path::new(env!("CARGO_BIN_EXE_turn-relay")))
+            {
+                let pid = nix::unistd::Pid::from_raw(pid.parse().unwrap());
+                let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
+            }
+        }
     }
 }
 
