@@ -22,7 +22,8 @@ use stun_types::message::{
 };
 use turn_relay_proto::{
     Burst, Credentials, DropReason, Extensions, FiveTuple, Limits, Now, OpenError, Output,
-    PeerPolicy, RelayAddress, RelayId, Server, ServerConfig, Shared, Stats, Transport, Verdict,
+    PeerPolicy, PeerRules, RelayAddress, RelayId, Server, ServerConfig, Shared, Stats, Transport,
+    UsageLimits, Verdict,
 };
 use turn_types::attribute::{ChannelNumber, RequestedTransport, XorPeerAddress, XorRelayedAddress};
 use turn_types::message::{ALLOCATE, CHANNEL_BIND, CREATE_PERMISSION};
@@ -47,6 +48,9 @@ pub struct Setup {
     pub limits: Limits,
     pub secrets: Vec<&'static str>,
     pub allow: Vec<&'static str>,
+    pub deny: Vec<&'static str>,
+    /// With `per_user` in the place of its own.
+    pub usage: UsageLimits,
     pub per_user: u32,
     pub short_cut: bool,
     pub extensions: Extensions,
@@ -63,6 +67,8 @@ impl Default for Setup {
             limits: Limits::default(),
             secrets: vec!["first secret", "second secret"],
             allow: vec!["10.0.0.0/24", "fd00:10::/64"],
+            deny: Vec::new(),
+            usage: UsageLimits::default(),
             per_user: 100,
             short_cut: true,
             extensions: Extensions::default(),
@@ -131,7 +137,7 @@ impl Relay {
             bind: bind.parse().unwrap(),
             advertised: advertised.parse().unwrap(),
         });
-        let allow = setup.allow.iter().map(|net| net.parse().unwrap()).collect();
+        let rules = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect();
         let started = Instant::now();
         let shared = if setup.networks.is_empty() {
             Shared::new(addresses.collect(), &setup.ports, setup.per_user)
@@ -139,9 +145,18 @@ impl Relay {
             let networks = setup.networks.iter().map(|n| n.parse().unwrap());
             Shared::of_networks(networks.collect(), setup.per_user)
         };
+        shared.set_limits(UsageLimits {
+            allocations_per_user: setup.per_user,
+            ..setup.usage
+        });
         let shared = Arc::new(shared);
         let credentials = Arc::new(credentials);
-        let peer_policy = Arc::new(PeerPolicy::new(allow, &[ServerAddr(server_addr())]));
+        let peer_policy = Arc::new(PeerPolicy::from(PeerRules {
+            allow: rules(&setup.allow),
+            deny: rules(&setup.deny),
+            own: vec![server_addr()],
+            ..PeerRules::default()
+        }));
         let of_shard = |shard: usize| {
             let config = ServerConfig {
                 shared: shared.clone(),
