@@ -114,6 +114,9 @@ pub(crate) struct Load {
     /// Hold so many further allocations, unused
     #[arg(long, default_value_t = 0)]
     pub(crate) idle: u32,
+    /// Send so many Allocate requests per second without credentials beside it, from many addresses of 127.0.0.0/8
+    #[arg(long, value_name = "REQUESTS")]
+    pub(crate) flood: Option<u64>,
     /// The server is `turn-load forward`
     #[arg(long, conflicts_with = "direct")]
     pub(crate) forwarder: bool,

@@ -10,10 +10,11 @@ use serde::Serialize;
 use crate::burst::Burst;
 use crate::cli::{Direction, Load};
 use crate::clock::Clock;
+use crate::flood::Flood;
 use crate::flow::{self, Flow};
 use crate::histogram::Histogram;
 use crate::receiver::Receiver;
-use crate::{idle, process};
+use crate::{flood, idle, process};
 
 /// How long packets that are under way at the end are waited for.
 const LINGER: Duration = Duration::from_millis(50);
@@ -31,6 +32,8 @@ struct Report {
     delivered_per_second: f64,
     /// Of the receiving sockets: this program was too slow then, not the relay.
     lost_by_receiver: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    flood_per_second: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     cpu: Option<Cpu>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -61,7 +64,7 @@ pub(crate) fn run(load: &Load) -> Result<()> {
         process::pin(core)?;
     }
     let sockets = 2 * u64::from(load.flows) + u64::from(load.idle);
-    process::allow_open_files(sockets)?;
+    process::allow_open_files(sockets + flood::SOURCES)?;
     let idle = idle::hold(&load.server, load.idle)?;
     let flows = flow::open(load)?;
     let mut run = Run::new(load, flows)?;
@@ -87,6 +90,7 @@ struct Run {
     late: Histogram,
     timed: bool,
     offered: u64,
+    flood: Option<Flood>,
 }
 
 impl Run {
@@ -111,6 +115,10 @@ impl Run {
             late: Histogram::default(),
             timed: load.latency,
             offered: 0,
+            flood: load
+                .flood
+                .map(|rate| Flood::new(load.server.server, rate))
+                .transpose()?,
         })
     }
 
@@ -123,6 +131,9 @@ impl Run {
             }
             if now >= self.due {
                 self.send(now)?;
+            }
+            if let Some(flood) = &mut self.flood {
+                flood.poll(now);
             }
             self.receiver.poll(&mut self.flows)?;
         }
@@ -159,6 +170,8 @@ impl Run {
         self.receiver.latency = self.timed.then(Histogram::default);
         let (cpu_before, tally_before, offered_before) =
             (cpu()?, self.receiver.tally, self.offered);
+        let flooded = |run: &Self| run.flood.as_ref().map(|flood| flood.sent);
+        let flood_before = flooded(self);
         let begin = self.clock.now();
         self.go_on(begin + nanoseconds(load.seconds))?;
         let end = self.clock.now();
@@ -181,6 +194,9 @@ impl Run {
             seconds,
             offered_per_second: (offered_after - offered_before) as f64 / seconds,
             delivered_per_second: delivered as f64 / seconds,
+            flood_per_second: flooded(self)
+                .zip(flood_before)
+                .map(|(after, before)| (after - before) as f64 / seconds),
             lost_by_receiver: lost_by_receivers(&self.flows, self.direction)?,
             cpu: spent.map(|spent| Cpu {
                 ns_per_packet: spent / delivered as f64,
@@ -252,6 +268,9 @@ impl Report {
             self.delivered_per_second,
             self.offered_per_second
         );
+        if let Some(flood) = self.flood_per_second {
+            println!("beside {flood:.0} requests/s of strangers");
+        }
         if let Some(cpu) = &self.cpu {
             println!(
                 "the server spends {:.0} ns per packet delivered, {:.2} of a core",

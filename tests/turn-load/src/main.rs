@@ -12,6 +12,7 @@ mod burst;
 mod churn;
 mod cli;
 mod clock;
+mod flood;
 mod flow;
 mod forward;
 mod handshake;

@@ -282,7 +282,18 @@ impl Server {
             self.stats.allocations -= 1;
             self.stats.permissions -= allocation.permissions.len() as u64;
             self.stats.channels -= allocation.channels.len() as u64;
+            self.forget_timers();
         }
+    }
+
+    /// Of allocations that were given back before their time: whoever makes and ends many would leave as many.
+    fn forget_timers(&mut self) {
+        let table = &mut self.table;
+        self.timers.forget(|at, reason| match reason {
+            Reason::Expiry(id) => table.get_mut(id).is_some_and(|a| a.expiry_timer == at),
+            Reason::Sweep(id) => table.get_mut(id).is_some(),
+            Reason::Reservation(_) => true,
+        });
     }
 
     /// Ends one relayed address: its socket, if the shell has one, and its port.

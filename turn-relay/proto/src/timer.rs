@@ -17,16 +17,33 @@ pub(crate) enum Reason {
     Reservation(u64),
 }
 
+/// Entries that are never looked at for those that are over.
+const LEAST: usize = 4_096;
+
 /// A heap. An entry that comes too early is put back, and one that was replaced by an earlier one is ignored when it
 /// comes: none is searched for. Only an allocation whose lifetime is cut short has more than one entry for a reason.
 #[derive(Debug, Default)]
 pub(crate) struct Timers {
     heap: BinaryHeap<Reverse<(Instant, Reason)>>,
+    /// How many entries there may be until they are looked at.
+    look_at: usize,
 }
 
 impl Timers {
     pub(crate) fn schedule(&mut self, at: Instant, reason: Reason) {
         self.heap.push(Reverse((at, reason)));
+    }
+
+    /// When most may be for what is over: forgets those that are not `wanted`. Entries that came since the last time pay
+    /// for looking at all of them.
+    pub(crate) fn forget(&mut self, mut wanted: impl FnMut(Instant, Reason) -> bool) {
+        if self.heap.len() < self.look_at.max(LEAST) {
+            return;
+        }
+        self.heap
+            .retain(|Reverse((at, reason))| wanted(*at, *reason));
+        self.heap.shrink_to(2 * self.heap.len());
+        self.look_at = 2 * self.heap.len();
     }
 
     /// The tokens that are waited for.

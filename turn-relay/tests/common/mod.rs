@@ -163,7 +163,7 @@ impl Drop for Service {
 /// Name and password.
 pub type Who<'w> = (&'w str, &'w str);
 
-const ALICE: Who<'static> = ("alice", "wonderland");
+pub const ALICE: Who<'static> = ("alice", "wonderland");
 
 fn key((name, password): Who<'_>) -> MessageIntegrityCredentials {
     LongTermCredentials::new(name.into(), password.into())
@@ -242,6 +242,11 @@ impl Client {
         let socket = UdpSocket::bind(any).unwrap();
         socket.connect(server).unwrap();
         socket.set_read_timeout(Some(DEADLINE)).unwrap();
+        Self::over(socket, who)
+    }
+
+    /// Over a socket that is connected to the server and waits for answers.
+    pub fn over(socket: UdpSocket, who: Who<'_>) -> Self {
         let mut client = Self {
             socket,
             nonce: "none".into(),

@@ -154,6 +154,8 @@ pub(crate) const ROWS: &[Row] = &[
             // Those that it has stay.
             assert_eq!(client.permit(&mut relay, &["10.0.0.1:1"]), 0);
             // Neither another allocation nor a new one helps.
+            let ending = turn_types::attribute::Lifetime::new(0);
+            client.request(&mut relay, turn_types::message::REFRESH, &[&ending]);
             let mut again = Client::new("192.0.2.1:4001");
             again.allocate(&mut relay);
             assert_eq!(again.bind(&mut relay, 0x4000, "10.0.0.77:1"), 403);
@@ -191,6 +193,8 @@ pub(crate) const ROWS: &[Row] = &[
             let mut relay = Relay::new();
             let mut client = Client::new("192.0.2.1:4000");
             let relayed = client.allocate(&mut relay);
+            // Not together with what frees the memory, each minute of an allocation.
+            relay.pass(30);
             client.permit(&mut relay, &["10.0.0.5:7"]);
             relay.pass(300);
             let gone = Outcome::Dropped(DropReason::NoPermission);
