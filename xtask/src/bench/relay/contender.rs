@@ -144,7 +144,11 @@ fn free_address() -> Result<SocketAddr> {
 }
 
 fn ours(setting: &Setting, address: SocketAddr) -> Result<Command> {
-    let mut text = "allocations-per-user = 100000\n".to_owned();
+    // All clients are of one prefix here, and each asks without credentials first.
+    let mut text = "allocations-per-user = 100000\n\
+         unauthenticated-answers-per-second = 0\n\
+         unauthenticated-answers-per-second-per-prefix = 0\n"
+        .to_owned();
     if let Some(threads) = setting.threads {
         text += &format!("threads = {threads}\n");
     }
