@@ -9,6 +9,7 @@ use crate::workspace::{metadata, text_files};
 mod conformance;
 mod documents;
 mod layers;
+mod operations;
 mod sources;
 
 /// Something that is not as it should be: where, and what.
@@ -26,6 +27,7 @@ pub(crate) fn run() -> Result<()> {
         sources::check(&files, &members),
         layers::check(&files, &members),
         documents::check(&files, &members),
+        operations::check(&files),
         conformance::check(&files, &members),
     ]
     .concat();
