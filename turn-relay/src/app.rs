@@ -13,6 +13,7 @@ use crate::relay_sockets::bind_shared;
 use crate::reload::{self, Frame, ReloadStats, Reloader};
 use crate::running::{End, Ended, Running, Signals};
 use crate::stream::{self, StreamListener, StreamSetup};
+use crate::tcp_relay::PeerSockets;
 use crate::udp::Io;
 use anyhow::Context;
 use net::Clock;
@@ -321,7 +322,9 @@ fn stream_setups(
     inherited: &mut InheritedListeners,
 ) -> anyhow::Result<Vec<StreamSetup>> {
     let tls = certificate.map(|c| c.server_config()).transpose()?;
+    let peers = Arc::new(PeerSockets::default());
     let setup = || StreamSetup {
+        peers: peers.clone(),
         listeners: Vec::new(),
         tls: tls.clone(),
         limits: settings.stream_limits,

@@ -13,6 +13,9 @@ use turn_relay_proto::{
 };
 use wire::stream::Frames;
 
+/// The type of a ConnectionBind request (RFC 6062 section 6.1).
+const CONNECTION_BIND: [u8; 2] = [0x00, 0x0B];
+
 /// The mind, the sockets (`'b`), and the plans between them for what was received (`'d`).
 #[derive(Debug)]
 pub(crate) struct Carrying<'s, 'p, 'b, 'd> {
@@ -47,9 +50,14 @@ impl<'b, 'd: 'b> Carrying<'_, '_, 'b, 'd> {
         taken
     }
 
-    /// The frames of a connection; what of them is for peers.
-    pub(crate) fn carry_stream(&mut self, path: FiveTuple, frames: &mut Frames<'d>) -> Traffic {
-        let mut to_peer = Traffic::default();
+    /// The frames of a connection; what of them is for peers is added to `to_peer`. Whether it stopped after a request
+    /// that may make what follows it no frames any more.
+    pub(crate) fn carry_stream(
+        &mut self,
+        path: FiveTuple,
+        frames: &mut Frames<'d>,
+        to_peer: &mut Traffic,
+    ) -> bool {
         while let Some((run, stride)) = frames.next_run() {
             let mut rest = Some(Burst::new(run, stride));
             while let Some(burst) = rest {
@@ -64,8 +72,11 @@ impl<'b, 'd: 'b> Carrying<'_, '_, 'b, 'd> {
                 self.carry_out(verdict, burst, count);
                 rest = burst.after(count);
             }
+            if run.starts_with(&CONNECTION_BIND) {
+                return true;
+            }
         }
-        to_peer
+        false
     }
 
     /// A batch from the socket of a relayed address.

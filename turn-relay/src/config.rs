@@ -26,7 +26,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use turn_relay_proto::{
-    AnswerLimits, Credentials, Extensions, PeerRule, RelayAddress, Revocations, TokenKey,
+    AnswerLimits, Credentials, Extensions, Limits, PeerRule, RelayAddress, Revocations, TokenKey,
     UsageLimits,
 };
 
@@ -57,6 +57,8 @@ pub(crate) struct Settings {
     pub(crate) usage: UsageLimits,
     /// Of all event loops together.
     pub(crate) answers: AnswerLimits,
+    /// Those of the mind that are configured, and the others as they are.
+    pub(crate) limits: Limits,
     /// Forced; otherwise the best that works.
     pub(crate) io: Option<Io>,
     pub(crate) extensions: Extensions,
@@ -109,6 +111,7 @@ impl Settings {
         let certificate = listen::certificate(args, &file, &listen)?;
         let threads = threads(file.threads);
         let stream_limits = listen::limits(&file, threads);
+        let limits = listen::mind_limits(&file);
         let realm = args.realm.clone().or(file.realm);
         let realm = parse::realm(realm.as_deref().unwrap_or("turnpike"))?;
         let mut credentials = Credentials::new(realm);
@@ -181,6 +184,7 @@ impl Settings {
                 .map(|(field, text)| parse::admin(field, &text))
                 .transpose()?,
             threads,
+            limits,
             io: parse::io(
                 args.io.as_deref().map(|text| ("--io", text)),
                 file.io.as_deref(),

@@ -5,9 +5,10 @@
 //! 1. what has expired, so that no packet meets a dead allocation; and ICMP errors, where there are some;
 //! 2. what clients sent: one batch per listener, then the answers;
 //! 3. what clients of TCP and TLS sent: one read per connection;
-//! 4. what peers sent: one batch per relayed address that has something;
-//! 5. connections that are over;
-//! 6. the numbers for the metrics, at most every 20 ms;
+//! 4. TCP with peers: who connects, who is connected to, and what joined connections bring;
+//! 5. what peers sent: one batch per relayed address that has something;
+//! 6. connections that are over;
+//! 7. the numbers for the metrics, at most every 20 ms;
 //! 7. a rest, when packets come one at a time and fast ([`Moderation`]).
 //!
 //! Sockets are watched for edges: one that was not emptied is looked at in the next turn without being reported again.
@@ -16,6 +17,7 @@ mod control;
 mod handover;
 mod icmp;
 mod streams;
+mod tcp;
 
 use crate::carrying::Carrying;
 use crate::control::ControlReceiver;
@@ -25,6 +27,7 @@ use crate::metrics::{Published, ShellStats};
 use crate::moderation::Moderation;
 use crate::relay_sockets::RelaySockets;
 use crate::stream::{StreamSetup, Streams};
+use crate::tcp_relay::{self, TcpRelays};
 use crate::udp::{Io, RecvBatch, SendPlan, Unsent};
 pub(crate) use handover::Adoption;
 use model::ServerAddr;
@@ -61,6 +64,7 @@ pub(crate) struct EventLoop {
     listeners: Vec<Listener>,
     relays: RelaySockets,
     streams: Streams,
+    tcp: TcpRelays,
     server: Server,
     shell: ShellStats,
     published: Arc<Published>,
@@ -103,6 +107,7 @@ impl EventLoop {
         let readable = EpollFlags::EPOLLIN;
         epoll.add(control.wake(), EpollEvent::new(readable, CONTROL))?;
         epoll.add(control.stop(), EpollEvent::new(EpollFlags::EPOLLIN, STOP))?;
+        let tcp = TcpRelays::new(streams.peers.clone());
         let streams = Streams::new(streams, &epoll)?;
         Ok(Self {
             clock: Clock,
@@ -111,6 +116,7 @@ impl EventLoop {
             listeners,
             relays: RelaySockets::new(io, shared),
             streams,
+            tcp,
             server,
             shell: ShellStats::default(),
             published,
@@ -135,10 +141,11 @@ impl EventLoop {
         let mut errors = Tokens::default();
         let mut streams = StreamTurn::new();
         loop {
-            let timeout = if [&clients, &peers, &errors]
+            let is_idle = [&clients, &peers, &errors]
                 .iter()
                 .all(|t| t.next_turn.is_empty())
-            {
+                && !self.streams.has_more_to_carry();
+            let timeout = if is_idle {
                 self.timeout()
             } else {
                 EpollTimeout::ZERO
@@ -165,6 +172,7 @@ impl EventLoop {
                     }
                     CONTROL => told = true,
                     token if Streams::event(token).is_some() => streams.ready.push(*event),
+                    token if tcp_relay::event(token).is_some() => streams.tcp_ready.push(*event),
                     token if token < SHARED => clients.now.push(token),
                     token => {
                         if event.events().contains(EpollFlags::EPOLLERR) {
@@ -177,7 +185,9 @@ impl EventLoop {
             let worked = told
                 || !clients.now.is_empty()
                 || !peers.now.is_empty()
-                || !streams.ready.is_empty();
+                || !streams.ready.is_empty()
+                || !streams.tcp_ready.is_empty()
+                || self.streams.has_more_to_carry();
             if told && self.handle_control(now) == Then::End {
                 return Ok(());
             }
@@ -187,6 +197,7 @@ impl EventLoop {
             self.receive(now, &mut clients, &mut recv, &mut plan);
             self.drain_outputs(now, &mut plan);
             self.handle_stream_events(now, &mut streams, &mut plan);
+            self.handle_tcp_events(now, &mut streams, &mut plan);
             self.receive(now, &mut peers, &mut recv, &mut plan);
             self.end_stream_turn(now, &mut streams, &mut plan);
             self.publish(now.instant, worked);
@@ -201,6 +212,7 @@ impl EventLoop {
             self.server.poll_timeout(),
             self.publish_at,
             self.streams.poll_timeout(),
+            self.tcp.poll_timeout(),
         ];
         let Some(next) = next.into_iter().flatten().min() else {
             return EpollTimeout::NONE;
@@ -283,7 +295,33 @@ impl EventLoop {
                     }
                     self.server.handle_relay_opened(now, relay, opened);
                 }
-                Output::CloseRelay { relay } => self.relays.close(relay),
+                Output::OpenTcpRelay { relay, address } => {
+                    let opened = self.tcp.open(relay, address, &self.epoll);
+                    self.server.handle_relay_opened(now, relay, opened);
+                }
+                Output::Connect {
+                    connection,
+                    relay,
+                    from,
+                    peer,
+                } => {
+                    let begun = self.tcp.connect(relay, connection, from, peer, &self.epoll);
+                    if !begun {
+                        self.server
+                            .handle_peer_connected(now, relay, connection, false);
+                    }
+                }
+                Output::ClosePeer { connection } => self.tcp.close_peer(connection),
+                Output::Join { path, connection } => {
+                    if let Some(client) = path.transport.connection() {
+                        let peer = self.tcp.sockets().get(connection);
+                        self.streams.join(client, peer, connection, &self.epoll);
+                    }
+                }
+                Output::CloseRelay { relay } => {
+                    self.relays.close(relay);
+                    self.tcp.close(relay);
+                }
             }
         }
         if !answers.is_empty() {

@@ -26,6 +26,7 @@ mod listener;
 mod eventloop;
 mod carrying;
 mod stream;
+mod tcp_relay;
 mod certificate;
 mod relay_sockets;
 mod udp;

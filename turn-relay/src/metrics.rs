@@ -13,6 +13,7 @@
 //! | `error_responses_total` | answers | `code` |
 //! | `icmp_errors_total` | ICMP errors about relayed datagrams | `result`: relayed, ignored |
 //! | `answers_unsent_total` | answers | |
+//! | `peer_connections_total` | TCP connections with peers | `result`: made, refused (closed at once), bound, unbound (nobody bound them in time) |
 //! | `revoked_requests_total` | requests with a revoked credential | |
 //! | `config_reloads_total` | reloads | `result`: applied, refused |
 //! | `config_last_reload_successful` | 1, or 0 if the last was refused | |
@@ -29,6 +30,8 @@
 //! | `connections_refused_total` | connections | `reason`: those of `RefuseReason` |
 //! | `connections_closed_total` | connections | `reason`: those of `CloseReason` |
 //! | `connection_frames_dropped_total` | frames | |
+//! | `joined_connections` | connections now that carry a peer's TCP connection | |
+//! | `joined_bytes_total` | bytes that they carried | `direction` |
 //! | `tls_handshakes_total` | handshakes completed | |
 //! | `certificate_reloads_total` | reloads | `result`: taken, failed; without `transport` |
 
@@ -203,7 +206,9 @@ impl Collector for Metrics {
         let help = "Permissions, channels and Send indications that were refused for their peer";
         let denied: Vec<_> = denied.collect();
         family(&mut encoder, "denied_peers", help, "reason", &denied)?;
-        let methods: [(&str, Of); 5] = [
+        let methods: [(&str, Of); 7] = [
+            ("connect", |s, _| s.connect_requests),
+            ("connection_bind", |s, _| s.connection_bind_requests),
             ("binding", |s, _| s.binding_requests),
             ("allocate", |s, _| s.allocate_requests),
             ("refresh", |s, _| s.refresh_requests),
@@ -211,6 +216,14 @@ impl Collector for Metrics {
             ("channel_bind", |s, _| s.channel_bind_requests),
         ];
         let requests = methods.map(|(text, value)| one(text, value));
+        let help = "TCP connections with peers (RFC 6062)";
+        let peers = [
+            one("made", |s, _| s.peer_connections_made),
+            one("refused", |s, _| s.peer_connections_refused),
+            one("bound", |s, _| s.peer_connections_bound),
+            one("unbound", |s, _| s.peer_connections_unbound),
+        ];
+        family(&mut encoder, "peer_connections", help, "result", &peers)?;
         let help = "Requests, authentic or not";
         family(&mut encoder, "requests", help, "method", &requests)?;
         let icmp = [

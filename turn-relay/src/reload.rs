@@ -44,7 +44,7 @@ impl Frame {
             shared: self.shared.clone(),
             limits: Limits {
                 answers: settings.answers.of_one(settings.threads),
-                ..Limits::default()
+                ..settings.limits
             },
             software: format!("turnpike-turn-relay/{}", env!("CARGO_PKG_VERSION")),
             credentials: settings.credentials.clone(),

@@ -4,7 +4,8 @@
 //! `connection` reads it into a [`StreamBuffer`], through its `tls` session if it has one, where
 //! [`wire::stream::Frames`] finds the frames, which are handled as datagrams are. What goes to clients is gathered in
 //! a [`StreamOut`], and leaves with one `writev`, or in TLS records of one frame or of many; what the kernel
-//! does not take waits in the connection's `queue`. [`Streams`] holds them all together.
+//! does not take waits in the connection's `queue`. [`Streams`] holds them all together. A connection that carries a
+//! peer's TCP connection (RFC 6062) leaves the others, for a `splice`.
 //!
 //! Bounds: connections, strangers (connections without an allocation), strangers of one source prefix, the time that a
 //! handshake and a stranger may take, the length of a stranger's frame, the bytes that wait for a slow reader. What does
@@ -19,6 +20,8 @@ mod connection;
 mod handover;
 mod outgoing;
 mod queue;
+mod splice;
+mod splices;
 mod stats;
 mod streams;
 mod tls;

@@ -130,6 +130,10 @@ impl World {
                     self.sockets.insert(address, relay);
                     self.server.handle_relay_opened(now, relay, Ok(()));
                 }
+                relay::Output::OpenTcpRelay { .. }
+                | relay::Output::Connect { .. }
+                | relay::Output::ClosePeer { .. }
+                | relay::Output::Join { .. } => unreachable!("nobody asks for TCP to peers"),
                 relay::Output::CloseRelay { relay } => {
                     self.sockets.retain(|_, open| *open != relay);
                 }

@@ -1,8 +1,8 @@
 //! `turnutils_uclient`, coturn's test client, as Debian ships it, with `turnutils_peer` as the peer that sends all back.
-//! Over UDP, TCP (`-t`) and TLS (`-t -S`).
+//! Over UDP, TCP (`-t`) and TLS (`-t -S`), and with TCP to peers (`-T`).
 //!
-//! Left out is what the relay does not serve: DONT-FRAGMENT (`-g`), TCP to peers (`-T`), DTLS (`-S` alone). `-R` and `-N`
-//! do not complete against coturn itself. Over TLS it takes what one `SSL_read` gives for one message: it needs each in
+//! Left out is what the relay does not serve: DONT-FRAGMENT (`-g`), DTLS (`-S` alone). `-R` and `-N`
+//! do not complete against coturn itself; with peers that connect (`-P`) half of the messages are lost there and here. Over TLS it takes what one `SSL_read` gives for one message: it needs each in
 //! a record of its own.
 //!
 //! Its allocations with both families (`-Z`) are left out: it asks for them with attribute 0x8032 of an old draft, which RFC
@@ -10,7 +10,7 @@
 
 use anyhow::{Context as _, Result, ensure};
 use interop::relay::{REALM, Relay, SECRET, USER};
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::process::{Child, Command, Stdio};
 use turnpike_interop as interop;
 
@@ -115,6 +115,52 @@ fn all_come_back_from(
     relay.wait_for("allocations", |count| transport == "udp" || count == 0)
 }
 
+/// A TCP peer that sends all back, for as long as the test runs.
+fn echo() -> Result<SocketAddr> {
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let address = listener.local_addr()?;
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            // Ends with its connection.
+            std::thread::spawn(move || std::io::copy(&mut &stream, &mut &stream));
+        }
+    });
+    Ok(address)
+}
+
+/// TCP to peers (RFC 6062): all come back, and the relay has carried each, and nothing is left.
+fn all_come_back_from_tcp_peers(transport: &str, flags: &[&str]) -> Result<()> {
+    let relay = Relay::start()?;
+    let peer = echo()?;
+    let server = if transport == "tls" {
+        relay.tls[0]
+    } else {
+        relay.tcp[0]
+    };
+    let output = Command::new("timeout")
+        .args(["60", "turnutils_uclient", "-t", "-T"])
+        .args(flags)
+        .args(user())
+        .args(["-e", "127.0.0.1", "-r", &peer.port().to_string()])
+        .args(["-p", &server.port().to_string()])
+        .args(["-m", &CLIENTS.to_string(), "-n", &MESSAGES.to_string()])
+        .args(["-l", &LENGTH.to_string(), "127.0.0.1"])
+        .output()
+        .context("turnutils_uclient, of Debian's package coturn")?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    ensure!(output.status.success(), "{}: {text}", output.status);
+    let total = CLIENTS * MESSAGES;
+    let all = format!("tot_send_msgs={total}, tot_recv_msgs={total}");
+    ensure!(text.contains(&all), "not all came back: {text}");
+    for direction in ["to_peer", "to_client"] {
+        let labels = format!("transport=\"{transport}\",direction=\"{direction}\"");
+        relay.wait_for(&format!("joined_bytes_total{{{labels}}}"), |bytes| {
+            bytes >= total * LENGTH
+        })?;
+    }
+    relay.wait_for("allocations", |count| count == 0)
+}
+
 fn user() -> [&'static str; 4] {
     ["-u", USER.0, "-w", USER.1]
 }
@@ -174,6 +220,21 @@ fn over_tls_with_indications() -> Result<()> {
 fn over_tls_over_ipv6() -> Result<()> {
     let flags = [&user()[..], &["-x", "-c"]].concat();
     all_come_back_over_tls("::1", &flags)
+}
+
+#[test]
+fn tcp_to_a_peer() -> Result<()> {
+    all_come_back_from_tcp_peers("tcp", &[])
+}
+
+#[test]
+fn tcp_from_client_to_client() -> Result<()> {
+    all_come_back_from_tcp_peers("tcp", &["-y"])
+}
+
+#[test]
+fn tcp_to_a_peer_over_tls() -> Result<()> {
+    all_come_back_from_tcp_peers("tls", &["-S"])
 }
 
 #[test]

@@ -157,6 +157,10 @@ impl RelayHost {
                     self.server.handle_relay_opened(now, relay, result);
                 }
                 Output::CloseRelay { relay } => self.sockets.retain(|_, open| *open != relay),
+                Output::OpenTcpRelay { .. }
+                | Output::Connect { .. }
+                | Output::ClosePeer { .. }
+                | Output::Join { .. } => unreachable!("nobody here asks for TCP to peers"),
             }
         }
     }

@@ -10,6 +10,7 @@ use crate::account::Account;
 use crate::auth::Signer;
 use crate::auth::token::Session;
 use crate::icmp::IcmpLimit;
+use crate::peer_connection::TcpPeers;
 use crate::shared::{Port, PortKind};
 use crate::{Family, FiveTuple};
 use channel::Channels;
@@ -72,6 +73,8 @@ pub(crate) struct Allocation {
     /// The peer of the last Send indication: it need not be looked for among those asked for.
     pub(crate) last_sent: Option<PeerAddr>,
     pub(crate) icmp: IcmpLimit,
+    /// If it is one with TCP to peers (RFC 6062).
+    pub(crate) tcp: Option<Box<TcpPeers>>,
     /// The channels to other allocations of this relay that are open to a short cut: relayed address and peer.
     pub(crate) published: Vec<(SocketAddr, SocketAddr)>,
 }

@@ -21,6 +21,10 @@ pub struct Limits {
     pub allocations: usize,
     /// Permissions per allocation; beyond it 508.
     pub permissions: usize,
+    /// TCP connections with peers (RFC 6062), of all shards together; beyond it 508.
+    pub peer_connections: usize,
+    /// Of them, those of one allocation; beyond it 508.
+    pub peer_connections_per_allocation: usize,
     /// Lifetime of an allocation whose client asks for less or nothing (RFC 8656 section 3.2: 600 s).
     pub default_lifetime: Duration,
     /// Longest lifetime granted (RFC 8656 section 7.2 recommends 3600 s).
@@ -36,6 +40,8 @@ impl Default for Limits {
         Self {
             allocations: 65_536,
             permissions: 8_192,
+            peer_connections: 16_384,
+            peer_connections_per_allocation: 64,
             default_lifetime: Duration::from_secs(600),
             max_lifetime: Duration::from_secs(3_600),
             nonce_lifetime: Duration::from_secs(3_600),

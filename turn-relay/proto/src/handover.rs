@@ -2,7 +2,8 @@
 //! stopped. Sockets are the shell's to hand over; here they are named by their positions.
 //!
 //! What is handed over: allocations over UDP and TCP with their permissions, channels and lifetimes, reserved ports and
-//! ports at rest. What is not: allocations over TLS, whose sessions cannot be moved; counters; packets. A successor that
+//! ports at rest. What is not: allocations over TLS, whose sessions cannot be moved, and allocations with TCP to peers, whose
+//! connections cannot; counters; packets. A successor that
 //! is configured differently takes what still fits: who is over the quota stays, and who has a relayed address that is no
 //! longer configured does not.
 
@@ -123,6 +124,7 @@ impl Server {
             channels,
             last_sent: _,
             icmp: _,
+            tcp,
             published: _,
         } = allocation;
         let (transport, connection) = match path.transport {
@@ -130,7 +132,7 @@ impl Server {
             Transport::Tcp(connection) => (1, connection.0),
             Transport::Tls(_) => return None,
         };
-        if opening.is_some() {
+        if opening.is_some() || tcp.is_some() {
             return None;
         }
         let relay = |relay: &Relay| format::Port {
@@ -329,6 +331,7 @@ impl Server {
             channels: Default::default(),
             last_sent: None,
             icmp: Default::default(),
+            tcp: None,
             published: Vec::new(),
         };
         allocation.expiry_timer = allocation.expires().unwrap_or(now);

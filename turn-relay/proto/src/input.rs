@@ -24,6 +24,18 @@ pub struct FiveTuple {
     pub transport: Transport,
 }
 
+impl FiveTuple {
+    /// To whom a nonce is given. A client of TCP has several connections, which share it: that spares each ConnectionBind
+    /// (RFC 6062) a challenge.
+    pub(crate) fn nonce_client(&self) -> ClientAddr {
+        if self.transport.is_stream() {
+            ClientAddr(SocketAddr::new(self.client.0.ip(), 0))
+        } else {
+            self.client
+        }
+    }
+}
+
 impl Hash for FiveTuple {
     // Clients differ; the server's addresses are few and only compared.
     fn hash<H: Hasher>(&self, state: &mut H) {

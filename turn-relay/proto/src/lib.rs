@@ -15,8 +15,8 @@
 //! or TLS to the client ([`Transport`]), UDP to peers, both families, EVEN-PORT and RESERVATION-TOKEN, DONT-FRAGMENT, ICMP in
 //! Data indications; expiring credentials
 //! ([draft-uberti-behave-turn-rest-00](https://datatracker.ietf.org/doc/html/draft-uberti-behave-turn-rest-00)).
-//! Not done: DTLS between client and
-//! server, RFC 6062, RFC 8016.
+//! TCP to peers ([RFC 6062](https://www.rfc-editor.org/rfc/rfc6062)).
+//! Not done: DTLS between client and server, RFC 8016.
 
 #![forbid(unsafe_code)]
 
@@ -26,6 +26,7 @@ mod server;
 mod relay;
 mod short_cut;
 mod icmp;
+mod peer_connection;
 mod request;
 mod auth;
 mod peer_policy;
@@ -56,6 +57,7 @@ pub use handover::{Adopted, Exported, ImportError, Imported};
 pub use icmp::Icmp;
 pub use input::{AllocationId, Burst, Family, FiveTuple, Now, OpenError, Payloads, RelayId};
 pub use output::{DropReason, Output, Prefix, Verdict};
+pub use peer_connection::PeerConnectionId;
 pub use peer_policy::{Denied, PeerPolicy, PeerRule, PeerRules, RuleError};
 pub use reload::Replaced;
 pub use server::Server;

@@ -1,6 +1,6 @@
 //! Everything that can leave the core.
 
-use crate::{FiveTuple, RelayId};
+use crate::{FiveTuple, PeerConnectionId, RelayId};
 use model::PeerAddr;
 use std::net::SocketAddr;
 
@@ -71,6 +71,25 @@ pub enum Output {
     /// Bind a UDP socket to `address` and say how that went:
     /// [`Server::handle_relay_opened`](crate::Server::handle_relay_opened).
     OpenRelay { relay: RelayId, address: SocketAddr },
+    /// Listen for TCP connections on `address`, and say how that went, likewise. Each connection that comes is named by
+    /// [`Server::handle_peer_accepted`](crate::Server::handle_peer_accepted), or closed.
+    OpenTcpRelay { relay: RelayId, address: SocketAddr },
+    /// Connect to `peer` over TCP from the address `from`, which `relay` listens on, and say how that went:
+    /// [`Server::handle_peer_connected`](crate::Server::handle_peer_connected).
+    Connect {
+        connection: PeerConnectionId,
+        relay: RelayId,
+        from: SocketAddr,
+        peer: PeerAddr,
+    },
+    /// End a connection with a peer, on whichever shard it is, and the client's connection that it is joined to.
+    ClosePeer { connection: PeerConnectionId },
+    /// The client's connection `path` carries what the connection with a peer carries from here on: after the answers before
+    /// this, and from the message after the request on.
+    Join {
+        path: FiveTuple,
+        connection: PeerConnectionId,
+    },
     /// Close the socket: what still arrives on it belongs to nobody.
     CloseRelay { relay: RelayId },
 }
@@ -118,6 +137,8 @@ reasons! {
     FamilyMismatch = "family_mismatch",
     /// From a peer, on a socket whose allocation has ended.
     RelayClosed = "relay_closed",
+    /// A Send indication in an allocation with TCP to peers.
+    TcpAllocation = "tcp_allocation",
     /// From a peer, and too large to be wrapped.
     TooLarge = "too_large",
     /// To one peer too many that was not asked for before ([`UsageLimits::new_peers`](crate::UsageLimits::new_peers)).

@@ -113,6 +113,9 @@ impl Server {
         if allocation.relay(family).is_none() {
             return Verdict::Dropped(DropReason::FamilyMismatch);
         }
+        if allocation.tcp.is_some() {
+            return Verdict::Dropped(DropReason::TcpAllocation);
+        }
         if !allocation
             .permissions
             .is_permitted(peer.0.ip(), now.instant)

@@ -5,6 +5,8 @@ pub(crate) mod allocate;
 pub(crate) mod answer;
 mod binding;
 mod channel_bind;
+mod connect;
+mod connection_bind;
 mod create_permission;
 mod permit;
 mod refresh;
@@ -21,14 +23,17 @@ use stun_types::attribute::{
 };
 use stun_types::message::BINDING;
 use turn_types::attribute::{
-    ChannelNumber, Data, DontFragment, EvenPort, Lifetime, RequestedAddressFamily,
+    ChannelNumber, ConnectionId, Data, DontFragment, EvenPort, Lifetime, RequestedAddressFamily,
     RequestedTransport, ReservationToken, XorPeerAddress,
 };
-use turn_types::message::{ALLOCATE, CHANNEL_BIND, CREATE_PERMISSION, REFRESH};
+use turn_types::message::{
+    ALLOCATE, CHANNEL_BIND, CONNECT, CONNECTION_BIND, CREATE_PERMISSION, REFRESH,
+};
 use wire::stun::{Malformed, Message};
 
 /// Comprehension-required attributes that are understood.
-pub(crate) const KNOWN: [AttributeType; 17] = [
+pub(crate) const KNOWN: [AttributeType; 18] = [
+    ConnectionId::TYPE,
     Username::TYPE,
     MessageIntegrity::TYPE,
     ChannelNumber::TYPE,
@@ -65,10 +70,14 @@ pub(crate) enum Refusal {
     AddressFamilyNotSupported,
     /// 441: the allocation is someone else's.
     WrongCredentials,
-    /// 442: not UDP.
+    /// 442: neither UDP nor TCP.
     UnsupportedTransport,
     /// 443: the peer is of another family than the relayed address.
     PeerAddressFamilyMismatch,
+    /// 446: there is a connection with this peer.
+    ConnectionAlreadyExists,
+    /// 447: the peer cannot be connected to.
+    ConnectionTimeoutOrFailure,
     /// 486: the user has as many allocations as allowed.
     QuotaReached,
     /// 508: no port, no room, no reservation.
@@ -76,7 +85,7 @@ pub(crate) enum Refusal {
 }
 
 impl Refusal {
-    fn code(self) -> u16 {
+    pub(crate) fn code(self) -> u16 {
         match self {
             Self::TryAlternate(_) => 300,
             Self::BadRequest => 400,
@@ -87,6 +96,8 @@ impl Refusal {
             Self::WrongCredentials => 441,
             Self::UnsupportedTransport => 442,
             Self::PeerAddressFamilyMismatch => 443,
+            Self::ConnectionAlreadyExists => 446,
+            Self::ConnectionTimeoutOrFailure => 447,
             Self::QuotaReached => 486,
             Self::InsufficientCapacity => 508,
         }
@@ -134,6 +145,8 @@ pub(crate) fn handle(
             create_permission::handle,
         ),
         CHANNEL_BIND => (&mut stats.channel_bind_requests, channel_bind::handle),
+        CONNECT => (&mut stats.connect_requests, connect::handle),
+        CONNECTION_BIND => (&mut stats.connection_bind_requests, connection_bind::handle),
         _ => return Verdict::Dropped(DropReason::UnknownMethod),
     };
     *count += 1;
@@ -141,9 +154,11 @@ pub(crate) fn handle(
     // Whoever shows a nonce that was sent to this address is there. Nothing that takes long is done for anyone else
     // beyond the rate of answers.
     let is_there = message.integrity().is_some()
-        && message
-            .value(Nonce::TYPE)
-            .is_some_and(|nonce| server.nonces.is_fresh(now.instant, path.client, nonce));
+        && message.value(Nonce::TYPE).is_some_and(|nonce| {
+            server
+                .nonces
+                .is_fresh(now.instant, path.nonce_client(), nonce)
+        });
     if !is_there && !server.admits_stranger(now, path) {
         return Verdict::Dropped(DropReason::UnauthenticatedRate);
     }

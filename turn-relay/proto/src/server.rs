@@ -167,6 +167,9 @@ impl Server {
                 Reason::Expiry(id) => self.on_expiry(id, at, now),
                 Reason::Sweep(id) => self.on_sweep(id, now),
                 Reason::Reservation(token) => self.on_reservation_over(token, now),
+                Reason::PeerConnection(id, connection) => {
+                    self.on_peer_connection_time(id, connection, now);
+                }
             }
         }
     }
@@ -278,6 +281,7 @@ impl Server {
     /// Ends an allocation whose relayed addresses are closed.
     pub(crate) fn remove(&mut self, id: AllocationId) {
         if let Some(allocation) = self.table.remove(id) {
+            self.close_peer_connections(&allocation);
             self.config.shared.release_quota(&allocation.user);
             self.stats.allocations -= 1;
             self.stats.permissions -= allocation.permissions.len() as u64;
@@ -292,6 +296,8 @@ impl Server {
         self.timers.forget(|at, reason| match reason {
             Reason::Expiry(id) => table.get_mut(id).is_some_and(|a| a.expiry_timer == at),
             Reason::Sweep(id) => table.get_mut(id).is_some(),
+            // Of an allocation that is over, or of one that lives.
+            Reason::PeerConnection(id, _) => table.get_mut(id).is_some(),
             Reason::Reservation(_) => true,
         });
     }

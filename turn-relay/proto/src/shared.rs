@@ -6,6 +6,7 @@ use crate::account::{Account, CurrentLimits, Exceeded, Ledger, Meter, UsageLimit
 use crate::allocation::port_pool::PortPool;
 use crate::allocation::reservation::{Reservation, Reservations};
 use crate::config::RelayAddress;
+use crate::peer_connection::PeerConnections;
 use crate::random::Random;
 use crate::short_cut::Ends;
 use ipnet::IpNet;
@@ -29,6 +30,7 @@ pub struct Shared {
     /// What all users together carry, by direction.
     totals: [Meter; 2],
     ends: Ends,
+    peer_connections: Mutex<PeerConnections>,
 }
 
 /// Which port of which relay address; or which address of which relay network, and its port.
@@ -71,6 +73,7 @@ impl Shared {
             limits: CurrentLimits::default(),
             totals: Default::default(),
             ends: Ends::default(),
+            peer_connections: Mutex::default(),
         }
         .limited(allocations_per_user)
     }
@@ -98,6 +101,7 @@ impl Shared {
             limits: CurrentLimits::default(),
             totals: Default::default(),
             ends: Ends::default(),
+            peer_connections: Mutex::default(),
         }
         .limited(allocations_per_user)
     }
@@ -194,6 +198,10 @@ impl Shared {
 
     pub(crate) fn ends(&self) -> &Ends {
         &self.ends
+    }
+
+    pub(crate) fn peer_connections(&self) -> MutexGuard<'_, PeerConnections> {
+        lock(&self.peer_connections)
     }
 
     pub(crate) fn reserve(&self, token: u64, reservation: Reservation) {

@@ -3,8 +3,8 @@
 use crate::{Denied, DropReason};
 
 /// Error codes that this server answers with, in ascending order.
-pub const ERROR_CODES: [u16; 13] = [
-    300, 400, 401, 403, 420, 437, 438, 440, 441, 442, 443, 486, 508,
+pub const ERROR_CODES: [u16; 15] = [
+    300, 400, 401, 403, 420, 437, 438, 440, 441, 442, 443, 446, 447, 486, 508,
 ];
 
 /// A direction of relayed traffic.
@@ -65,6 +65,16 @@ pub struct Stats {
     pub refresh_requests: u64,
     pub create_permission_requests: u64,
     pub channel_bind_requests: u64,
+    pub connect_requests: u64,
+    pub connection_bind_requests: u64,
+    /// TCP connections with peers that came up, from either side.
+    pub peer_connections_made: u64,
+    /// Of those that peers began: closed at once, without permission or room.
+    pub peer_connections_refused: u64,
+    /// Joined to a client's connection.
+    pub peer_connections_bound: u64,
+    /// Closed because nobody bound them in time.
+    pub peer_connections_unbound: u64,
     /// By position in [`ERROR_CODES`].
     pub error_responses: [u64; ERROR_CODES.len()],
 }

@@ -1,6 +1,6 @@
 //! Deadlines, each with its reason.
 
-use crate::AllocationId;
+use crate::{AllocationId, PeerConnectionId};
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::time::Instant;
@@ -15,6 +15,8 @@ pub(crate) enum Reason {
     Sweep(AllocationId),
     /// A reservation token was not used (RFC 8656 section 5: at least 30 seconds).
     Reservation(u64),
+    /// A connection with a peer that may not have come up, or may not be bound, in time (RFC 6062 section 5.2).
+    PeerConnection(AllocationId, PeerConnectionId),
 }
 
 /// Entries that are never looked at for those that are over.

@@ -27,6 +27,13 @@ impl Transport {
     }
 }
 
+impl Transport {
+    /// Whether it is a stream of bytes, as RFC 6062 wants it.
+    pub(crate) fn is_stream(self) -> bool {
+        matches!(self, Self::Tcp(_) | Self::Tls(_))
+    }
+}
+
 impl Server {
     /// Whether there is an allocation on a five-tuple.
     pub fn has_allocation(&mut self, path: FiveTuple) -> bool {

@@ -84,14 +84,14 @@ fn a_lifetime_is_at_least_ten_minutes_and_at_most_an_hour() {
 }
 
 #[test]
-fn a_missing_or_malformed_transport_is_400_and_another_than_udp_442() {
+fn a_missing_or_malformed_transport_is_400_and_an_unknown_one_442() {
     let mut relay = Relay::new();
     let mut client = Client::new("192.0.2.1:4000");
     assert_eq!(client.request(&mut relay, ALLOCATE, &[]).code(), 400);
     let short = RawAttribute::new(AttributeType::new(0x0019), &[17]);
     assert_eq!(client.request(&mut relay, ALLOCATE, &[&short]).code(), 400);
-    let tcp = RequestedTransport::new(6);
-    assert_eq!(client.request(&mut relay, ALLOCATE, &[&tcp]).code(), 442);
+    let sctp = RequestedTransport::new(132);
+    assert_eq!(client.request(&mut relay, ALLOCATE, &[&sctp]).code(), 442);
 }
 
 #[test]

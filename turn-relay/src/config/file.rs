@@ -31,6 +31,10 @@ pub(super) struct File {
     /// Bytes that wait for a client of TCP or TLS that reads slowly; what is beyond is dropped, in whole frames.
     /// Default: 262144.
     pub(super) connection_buffer_bytes: Option<NonZeroUsize>,
+    /// TCP connections between the relay and peers (RFC 6062) at a time. Default: 16384.
+    pub(super) peer_connections: Option<NonZeroUsize>,
+    /// Of them, those of one allocation. Default: 64.
+    pub(super) peer_connections_per_allocation: Option<NonZeroUsize>,
     /// What users log in to, at most 127 characters. Default: `turnpike`.
     pub(super) realm: Option<String>,
     /// Files with one secret each, from which expiring users are minted (TURN REST): the password of `EXPIRY:NAME` is base64 of

@@ -9,7 +9,7 @@ use service_kit::ConfigError;
 use std::net::SocketAddr;
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::time::Duration;
-use turn_relay_proto::{Alternate, AlternateTransport, NatDiscovery};
+use turn_relay_proto::{Alternate, AlternateTransport, Limits, NatDiscovery};
 
 /// All addresses, by transport.
 #[derive(Clone, Debug, Default)]
@@ -190,6 +190,18 @@ pub(super) fn certificate(
             .cloned()
             .ok_or_else(|| missing("key-file", "name a PEM file with the certificate's key"))?,
     }))
+}
+
+/// The bounds of TCP to peers, in the mind's limits.
+pub(super) fn mind_limits(file: &File) -> Limits {
+    let mut limits = Limits::default();
+    if let Some(most) = file.peer_connections {
+        limits.peer_connections = most.get();
+    }
+    if let Some(most) = file.peer_connections_per_allocation {
+        limits.peer_connections_per_allocation = most.get();
+    }
+    limits
 }
 
 /// The bounds of one event loop of so many.

@@ -6,7 +6,7 @@ use crate::stream::{StreamBuffer, StreamEvent, StreamOut, Streams};
 use crate::udp::SendPlan;
 use nix::sys::epoll::{EpollEvent, EpollFlags};
 use std::time::{Duration, Instant};
-use turn_relay_proto::{Direction, Now};
+use turn_relay_proto::{ConnectionId, Direction, Now, Traffic};
 
 /// TLS handshakes that a turn goes on with: each may take as long as some thousand packets.
 const HANDSHAKES: usize = 8;
@@ -17,7 +17,8 @@ const REVIEW_INTERVAL: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(super) struct StreamTurn {
     pub(super) ready: Vec<EpollEvent>,
-    buffer: StreamBuffer,
+    pub(super) tcp_ready: Vec<EpollEvent>,
+    pub(super) buffer: StreamBuffer,
     /// Allocations that had expired, or were ended, at the last review, and when the next may be.
     expired: u64,
     review_at: Option<Instant>,
@@ -27,6 +28,7 @@ impl StreamTurn {
     pub(super) fn new() -> Self {
         Self {
             ready: Vec::new(),
+            tcp_ready: Vec::new(),
             buffer: StreamBuffer::new(),
             expired: 0,
             review_at: None,
@@ -81,20 +83,30 @@ impl EventLoop {
         let Some((path, mut frames)) = self.streams.receive(slot, buffer) else {
             return;
         };
-        let mut carrying = Carrying {
-            now,
-            server: &mut self.server,
-            listeners: &self.listeners,
-            relays: &self.relays,
-            out: plan.start(),
-            streams: self.streams.start_plan(),
-        };
-        let to_peer = carrying.carry_stream(path, &mut frames);
-        let Carrying { out, streams, .. } = carrying;
-        let unsent = out.flush();
-        self.account(&unsent);
-        self.send_streams(streams);
-        self.drain_outputs(now, plan);
+        let mut to_peer = Traffic::default();
+        loop {
+            let mut carrying = Carrying {
+                now,
+                server: &mut self.server,
+                listeners: &self.listeners,
+                relays: &self.relays,
+                out: plan.start(),
+                streams: self.streams.start_plan(),
+            };
+            let may_be_joined = carrying.carry_stream(path, &mut frames, &mut to_peer);
+            let Carrying { out, streams, .. } = carrying;
+            let unsent = out.flush();
+            self.account(&unsent);
+            self.send_streams(streams);
+            self.drain_outputs(now, plan);
+            if !may_be_joined {
+                break;
+            }
+            let connection = ConnectionId(slot);
+            if self.streams.begin_joined(connection, frames.rest()) {
+                return;
+            }
+        }
         let has_allocation = self.server.has_allocation(path);
         self.streams
             .handle_received(now.instant, slot, &frames, to_peer, has_allocation);
@@ -119,6 +131,7 @@ impl EventLoop {
             self.publish_at
                 .get_or_insert(now.instant + PUBLISH_INTERVAL);
         }
+        self.end_joined();
         self.drain_outputs(now, plan);
         self.streams.end_turn();
     }

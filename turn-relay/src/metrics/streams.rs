@@ -58,7 +58,12 @@ impl Metrics {
             help,
             &self.relayed(|t| t.packets),
         )?;
-        let gauges: [(&str, &str, Of); 2] = [
+        let gauges: [(&str, &str, Of); 3] = [
+            (
+                "joined_connections",
+                "Connections now that carry a peer's TCP connection",
+                |t| t.joined,
+            ),
             ("connections", "Connections now", |t| t.connections),
             (
                 "connections_without_allocation",
@@ -88,6 +93,14 @@ impl Metrics {
         for (name, help, value) in plain {
             counters(encoder, name, help, &self.each(value))?;
         }
+        let mut joined = Vec::new();
+        for kind in StreamKind::ALL {
+            let labels = |direction| vec![("transport", kind.label()), ("direction", direction)];
+            joined.push((labels("to_peer"), self.of(kind, |t| t.joined_to_peer)));
+            joined.push((labels("to_client"), self.of(kind, |t| t.joined_to_client)));
+        }
+        let help = "Bytes carried between clients and peers over TCP";
+        counters(encoder, "joined_bytes", help, &joined)?;
         let mut refused = Vec::new();
         let mut closed = Vec::new();
         for kind in StreamKind::ALL {

@@ -6,7 +6,7 @@ use super::tls::{Ended, Session, TlsError};
 use super::{CloseReason, StreamKind};
 use std::fmt;
 use std::io::{self, ErrorKind, IoSlice, Read, Write};
-use std::net::TcpStream;
+use std::net::{Shutdown, TcpStream};
 use std::time::Instant;
 use turn_relay_proto::{FiveTuple, Traffic};
 use wire::stream::{Frames, MAX_FRAME};
@@ -46,6 +46,11 @@ impl StreamBuffer {
             plain: Vec::with_capacity(MAX_FRAME + READ),
             is_plain: false,
         }
+    }
+
+    /// Room for a read of something else.
+    pub(super) fn room(&mut self) -> &mut [u8] {
+        &mut self.raw[..SEALED]
     }
 
     /// Frames, the last perhaps not whole.
@@ -187,6 +192,68 @@ impl Connection {
             Err(error) => return Err(self.on_tls_error(&error)),
         }
         self.flush_wire().map(drop)
+    }
+
+    /// Reads once, as it is: the number of bytes, and whether there will be no more.
+    pub(super) fn receive_raw(
+        &mut self,
+        buffer: &mut StreamBuffer,
+    ) -> Result<(usize, bool), CloseReason> {
+        let ended_or = |result| match result {
+            Ok(read) => Ok((read, false)),
+            Err(CloseReason::Client) => Ok((0, true)),
+            Err(reason) => Err(reason),
+        };
+        let Some(session) = &mut self.session else {
+            let (read, ended) = ended_or(read(&self.socket, &mut buffer.raw[..READ]))?;
+            buffer.is_plain = false;
+            buffer.len = read;
+            return Ok((read, ended));
+        };
+        let held = session.take_tail();
+        let end = held.len() + READ;
+        buffer.raw[..held.len()].copy_from_slice(&held);
+        let (read, ended) = ended_or(read(&self.socket, &mut buffer.raw[held.len()..end]))?;
+        buffer.is_plain = true;
+        buffer.plain.clear();
+        let received = &mut buffer.raw[..held.len() + read];
+        match session.decrypt(received, &mut buffer.plain) {
+            Ok(Ended(closed)) => {
+                self.flush_wire()?;
+                Ok((buffer.plain.len(), ended || closed))
+            }
+            Err(error) => Err(self.on_tls_error(&error)),
+        }
+    }
+
+    /// Sends bytes as they are, while nothing waits; what the kernel does not take waits.
+    pub(super) fn send_raw(
+        &mut self,
+        bytes: &[u8],
+        scratch: &mut Scratch,
+    ) -> Result<(), CloseReason> {
+        let Some(session) = &mut self.session else {
+            let written = write(|| (&self.socket).write(bytes))?;
+            self.queue.push(&bytes[written..]);
+            return Ok(());
+        };
+        match session.encrypt([bytes].into_iter(), &mut scratch.sealed) {
+            Ok(()) => self.flush_wire().map(drop),
+            Err(error) => Err(self.on_tls_error(&error)),
+        }
+    }
+
+    /// Nothing more will be sent: the client is told.
+    pub(super) fn finish(&mut self) -> Result<(), CloseReason> {
+        let Some(session) = &mut self.session else {
+            // It may be gone already.
+            let _ = self.socket.shutdown(Shutdown::Write);
+            return Ok(());
+        };
+        match session.close_notify() {
+            Ok(()) => self.flush_wire().map(drop),
+            Err(error) => Err(self.on_tls_error(&error)),
+        }
     }
 
     /// Keeps what no whole frame was made of.

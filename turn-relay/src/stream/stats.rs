@@ -40,6 +40,8 @@ reasons! {
         Evicted = "evicted",
         /// The client reads none of its answers.
         AnswersUnread = "answers_unread",
+        /// It carried a peer's connection (RFC 6062) that ended.
+        Peer = "peer",
     }
 }
 
@@ -75,6 +77,11 @@ pub(crate) struct OfTransport {
     pub(crate) to_client: Traffic,
     /// Frames for clients that read too slowly.
     pub(crate) dropped: Traffic,
+    /// Connections now that carry a peer's.
+    pub(crate) joined: u64,
+    /// Bytes that they carried.
+    pub(crate) joined_to_peer: u64,
+    pub(crate) joined_to_client: u64,
 }
 
 /// By [`StreamKind`] as index.

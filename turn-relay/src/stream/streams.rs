@@ -3,8 +3,10 @@
 use super::admission::{Admission, Over};
 use super::connection::{Connection, Scratch};
 use super::outgoing::{StreamOut, StreamPlan};
+use super::splices::Splices;
 use super::tls::Session;
 use super::{CloseReason, RefuseReason, StreamBuffer, StreamLimits, StreamListener, StreamStats};
+use crate::tcp_relay::PeerSockets;
 use model::{ClientAddr, ServerAddr};
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
 use rustls::ServerConfig;
@@ -49,6 +51,9 @@ pub(crate) struct Streams {
     pub(super) stats: StreamStats,
     scratch: Scratch,
     plan: StreamPlan,
+    pub(super) splices: Splices,
+    /// The connection that was joined just now, and where it is among the joined ones.
+    pub(super) joined: Option<(ConnectionId, u32)>,
 }
 
 /// What [`Streams`] is made from.
@@ -58,6 +63,8 @@ pub(crate) struct StreamSetup {
     /// For those listeners that need it.
     pub(crate) tls: Option<Arc<ServerConfig>>,
     pub(crate) limits: StreamLimits,
+    /// Of all event loops.
+    pub(crate) peers: Arc<PeerSockets>,
 }
 
 impl Streams {
@@ -70,6 +77,7 @@ impl Streams {
             listeners,
             tls,
             limits,
+            peers: _,
         } = setup;
         for (index, listener) in listeners.iter().enumerate() {
             let event = EpollEvent::new(EpollFlags::EPOLLIN, LISTENERS + index as u64);
@@ -90,6 +98,8 @@ impl Streams {
             stats: StreamStats::default(),
             scratch: Scratch::default(),
             plan: StreamPlan::default(),
+            splices: Splices::default(),
+            joined: None,
         })
     }
 
@@ -487,8 +497,20 @@ impl Streams {
         None
     }
 
+    /// Takes a connection out, which goes on counting as one.
+    pub(super) fn detach(&mut self, slot: u32) -> Option<Connection> {
+        let connection = *self.slots.get_mut(slot as usize)?.take()?;
+        self.ended.push(slot);
+        if connection.stranger_since.is_some() {
+            self.stats.of_mut(connection.kind).strangers -= 1;
+            self.admission.remove(connection.path.client.0.ip());
+        }
+        Some(connection)
+    }
+
     /// The turn is over: what ended in it may be used again.
     pub(crate) fn end_turn(&mut self) {
+        self.splices.end_turn();
         self.free.append(&mut self.ended);
     }
 }

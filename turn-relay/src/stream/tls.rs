@@ -206,6 +206,29 @@ impl Session {
         Ok(())
     }
 
+    /// Puts on the wire that nothing more will be sent (RFC 8446 section 6.1).
+    ///
+    /// # Errors
+    /// When the session is over.
+    pub(super) fn close_notify(&mut self) -> Result<(), TlsError> {
+        let mut nothing = Vec::new();
+        self.settle(&mut nothing)?;
+        let status = self.connection.process_tls_records(&mut self.tail);
+        let mut traffic = match status.state {
+            Ok(ConnectionState::WriteTraffic(traffic)) => traffic,
+            Ok(_) => return Err(TlsError::Exhausted),
+            Err(error) => return Err(TlsError::Rustls(error)),
+        };
+        let mut alert = [0; RECORD_OVERHEAD];
+        let written = traffic
+            .queue_close_notify(&mut alert)
+            .map_err(|_| TlsError::Exhausted)?;
+        self.wire.push(&alert[..written]);
+        let discard = status.discard;
+        self.tail.drain(..discard);
+        Ok(())
+    }
+
     /// Puts on the wire what the session has to say of itself.
     fn settle(&mut self, plain: &mut Vec<u8>) -> Result<(), TlsError> {
         // It may remember how far it has read: it has to be given the same bytes again.

@@ -98,6 +98,11 @@ impl<S: Read + Write> StreamClient<S> {
         }
     }
 
+    /// A request as it goes out.
+    pub fn signed(&self, method: Method, attributes: impl FnOnce(&mut MessageWriteVec)) -> Vec<u8> {
+        signed(method, &self.nonce, attributes)
+    }
+
     pub fn request(
         &mut self,
         method: Method,

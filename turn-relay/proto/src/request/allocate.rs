@@ -15,8 +15,8 @@ use model::RelayedAddr;
 use std::time::Instant;
 use stun_types::attribute::AttributeStaticType;
 use turn_types::attribute::{
-    AdditionalAddressFamily, EvenPort, Lifetime, RequestedAddressFamily, RequestedTransport,
-    ReservationToken,
+    AdditionalAddressFamily, DontFragment, EvenPort, Lifetime, RequestedAddressFamily,
+    RequestedTransport, ReservationToken,
 };
 use turn_types::message::ALLOCATE;
 
@@ -24,6 +24,8 @@ use turn_types::message::ALLOCATE;
 const ATTEMPTS: u8 = 16;
 /// The number of UDP, as in the IP header (RFC 8656 section 18.6).
 const UDP: u8 = 17;
+/// And of TCP (RFC 6062 section 6.1).
+const TCP: u8 = 6;
 
 /// What the client wants, after all that may be wrong with it by itself.
 #[derive(Debug)]
@@ -33,6 +35,8 @@ struct Wanted {
     optional: [bool; 2],
     ports: PortKind,
     token: Option<u64>,
+    /// TCP to peers.
+    tcp: bool,
 }
 
 pub(crate) fn handle(server: &mut Server, request: &Request<'_, '_>) -> Outcome {
@@ -54,6 +58,10 @@ pub(crate) fn handle(server: &mut Server, request: &Request<'_, '_>) -> Outcome 
     let wanted = wanted(request)?;
     if server.draining {
         return Err(no_room(server, request.path));
+    }
+    // Sockets that allocations share carry datagrams only.
+    if wanted.tcp && server.config.relay_port.is_some() {
+        return Err(Refusal::UnsupportedTransport);
     }
     let lifetime: Option<Lifetime> = request.message.attribute()?;
     let lifetime = server.config.limits.grant(lifetime.map(|l| l.seconds()));
@@ -90,6 +98,7 @@ pub(crate) fn handle(server: &mut Server, request: &Request<'_, '_>) -> Outcome 
         channels: Default::default(),
         last_sent: None,
         icmp: Default::default(),
+        tcp: wanted.tcp.then(Box::default),
         published: Vec::new(),
     };
     let now = request.now.instant;
@@ -125,15 +134,23 @@ fn no_room(server: &mut Server, path: FiveTuple) -> Refusal {
 fn wanted(request: &Request<'_, '_>) -> Result<Wanted, Refusal> {
     let message = request.message;
     let transport: Option<RequestedTransport> = message.attribute()?;
-    if transport.ok_or(Refusal::BadRequest)?.protocol() != UDP {
-        return Err(Refusal::UnsupportedTransport);
-    }
+    let tcp = match transport.ok_or(Refusal::BadRequest)?.protocol() {
+        UDP => false,
+        TCP => true,
+        _ => return Err(Refusal::UnsupportedTransport),
+    };
     let even: Option<EvenPort> = message.attribute()?;
     let token: Option<ReservationToken> = message.attribute()?;
     let requested = message.value(RequestedAddressFamily::TYPE);
     let additional = message.value(AdditionalAddressFamily::TYPE);
     let reserve = even.as_ref().is_some_and(EvenPort::requested);
 
+    // RFC 6062 section 5.1.
+    let for_datagrams =
+        token.is_some() || even.is_some() || message.value(DontFragment::TYPE).is_some();
+    if tcp && (!request.path.transport.is_stream() || for_datagrams) {
+        return Err(Refusal::BadRequest);
+    }
     let contradictory = (token.is_some()
         && (even.is_some() || requested.is_some() || additional.is_some()))
         || (additional.is_some() && (requested.is_some() || reserve));
@@ -167,6 +184,7 @@ fn wanted(request: &Request<'_, '_>) -> Result<Wanted, Refusal> {
             Some(_) => PortKind::Even,
         },
         token: token.map(|token| token.token()),
+        tcp,
     })
 }
 
@@ -262,15 +280,18 @@ fn ask_for_socket(server: &mut Server, id: AllocationId, family: Family) {
     let Some(allocation) = server.table.get_mut(id) else {
         return;
     };
+    let tcp = allocation.tcp.is_some();
     if let Some(relay) = allocation.relay(family) {
         let address = server.config.shared.bind_address(relay.port);
         let relay = RelayId {
             allocation: id,
             family,
         };
-        server
-            .outputs
-            .push_back(Output::OpenRelay { relay, address });
+        server.outputs.push_back(if tcp {
+            Output::OpenTcpRelay { relay, address }
+        } else {
+            Output::OpenRelay { relay, address }
+        });
     }
 }
 

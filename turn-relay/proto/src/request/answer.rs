@@ -11,14 +11,16 @@ use stun_types::message::{
     Message as Writer, MessageClass, MessageType, MessageWrite, MessageWriteExt, MessageWriteVec,
     Method, TransactionId,
 };
-use turn_types::attribute::{Icmp, Lifetime, ReservationToken, XorPeerAddress, XorRelayedAddress};
+use turn_types::attribute::{
+    ConnectionId, Icmp, Lifetime, ReservationToken, XorPeerAddress, XorRelayedAddress,
+};
 use turn_types::message::DATA;
 use wire::stun::Message;
 
 /// ADDRESS-ERROR-CODE ([RFC 8656 section 18.12](https://www.rfc-editor.org/rfc/rfc8656#section-18.12)).
 const ADDRESS_ERROR_CODE: AttributeType = AttributeType::new(0x8001);
 
-/// A response under construction. All its parts are bounded, so that none can fail to fit.
+/// A response under construction, or an indication. All its parts are bounded, so that none can fail to fit.
 #[derive(Debug)]
 pub(crate) struct Answer {
     writer: MessageWriteVec,
@@ -68,6 +70,10 @@ impl Answer {
         indication
     }
 
+    pub(crate) fn indication(method: Method, transaction: TransactionId) -> Self {
+        Self::new(MessageClass::Indication, method, transaction)
+    }
+
     fn new(class: MessageClass, method: Method, transaction: TransactionId) -> Self {
         let kind = MessageType::from_class_method(class, method);
         let writer = MessageWriteVec::with_capacity(256);
@@ -102,6 +108,14 @@ impl Answer {
 
     pub(crate) fn add_padding(&mut self, kind: u16, len: usize) {
         self.add_raw(AttributeType::new(kind), &vec![0; len]);
+    }
+
+    pub(crate) fn add_peer(&mut self, peer: SocketAddr) {
+        self.add(&XorPeerAddress::new(peer, self.transaction));
+    }
+
+    pub(crate) fn add_connection_id(&mut self, id: u32) {
+        self.add(&ConnectionId::new(id));
     }
 
     pub(crate) fn add_relayed(&mut self, relayed: SocketAddr) {

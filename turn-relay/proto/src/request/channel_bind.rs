@@ -20,6 +20,10 @@ pub(super) fn handle(server: &mut Server, request: &Request<'_, '_>) -> Outcome 
     if !(FIRST_CHANNEL..=LAST_CHANNEL_OF_RFC_5766).contains(&number) {
         return Err(Refusal::BadRequest);
     }
+    // Nothing would go by it.
+    if allocation.tcp.is_some() {
+        return Err(Refusal::Forbidden);
+    }
     if allocation.relay(Family::of(peer.0)).is_none() {
         return Err(Refusal::PeerAddressFamilyMismatch);
     }

@@ -108,7 +108,7 @@ impl Server {
         } else {
             Answer::short_error(message, code)
         };
-        let (now, client) = (now.instant, path.client);
+        let (now, client) = (now.instant, path.nonce_client());
         match challenge {
             Challenge::BadRequest => {}
             _ if full <= limit => {

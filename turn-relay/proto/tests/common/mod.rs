@@ -22,8 +22,8 @@ use stun_types::message::{
 };
 use turn_relay_proto::{
     Burst, Credentials, DropReason, Extensions, FiveTuple, Limits, Now, OpenError, Output,
-    PeerPolicy, PeerRules, RelayAddress, RelayId, Server, ServerConfig, Shared, Stats, Transport,
-    UsageLimits, Verdict,
+    PeerConnectionId, PeerPolicy, PeerRules, RelayAddress, RelayId, Server, ServerConfig, Shared,
+    Stats, Transport, UsageLimits, Verdict,
 };
 use turn_types::attribute::{ChannelNumber, RequestedTransport, XorPeerAddress, XorRelayedAddress};
 use turn_types::message::{ALLOCATE, CHANNEL_BIND, CREATE_PERMISSION};
@@ -89,6 +89,10 @@ pub struct Relay {
     /// Ports that some other program has.
     pub busy: BTreeSet<u16>,
     pub opened: usize,
+    /// Of `open`, those that listen for TCP.
+    pub listening: BTreeSet<SocketAddr>,
+    /// What the shell was told about connections with peers, in order.
+    pub peer_outputs: Vec<Output>,
     answers: Vec<(SocketAddr, Vec<u8>)>,
 }
 
@@ -182,6 +186,8 @@ impl Relay {
                 open: BTreeMap::new(),
                 busy: BTreeSet::new(),
                 opened: 0,
+                listening: BTreeSet::new(),
+                peer_outputs: Vec::new(),
                 answers: Vec::new(),
             }
         };
@@ -221,18 +227,73 @@ impl Relay {
                     };
                     self.server.handle_relay_opened(self.now, relay, result);
                 }
-                Output::CloseRelay { relay } => self.open.retain(|_, open| *open != relay),
+                Output::OpenTcpRelay { relay, address } => {
+                    let is_new = self.open.insert(address, relay).is_none();
+                    assert!(is_new && self.listening.insert(address));
+                    self.server.handle_relay_opened(self.now, relay, Ok(()));
+                }
+                Output::CloseRelay { relay } => self.open.retain(|address, open| {
+                    let stays = *open != relay;
+                    if !stays {
+                        self.listening.remove(address);
+                    }
+                    stays
+                }),
+                output @ (Output::Connect { .. }
+                | Output::ClosePeer { .. }
+                | Output::Join { .. }) => self.peer_outputs.push(output),
             }
         }
     }
 
     /// A datagram from a client.
     pub fn client_sends(&mut self, client: SocketAddr, datagram: &[u8]) -> Outcome {
-        let path = FiveTuple {
-            client: ClientAddr(client),
-            server: ServerAddr(server_addr()),
-            transport: Transport::Udp,
-        };
+        self.client_sends_over(Transport::Udp, client, datagram)
+    }
+
+    /// Answers and indications that nobody has looked at.
+    pub fn take_answers(&mut self) -> Vec<(SocketAddr, Vec<u8>)> {
+        std::mem::take(&mut self.answers)
+    }
+
+    /// What was asked of the shell about connections with peers since the last time.
+    pub fn take_peer_outputs(&mut self) -> Vec<Output> {
+        std::mem::take(&mut self.peer_outputs)
+    }
+
+    /// How a connection to a peer went.
+    pub fn connected(&mut self, relay: RelayId, connection: PeerConnectionId, up: bool) -> bool {
+        let server = &mut self.server;
+        let wanted = server.handle_peer_connected(self.now, relay, connection, up);
+        self.drain();
+        wanted
+    }
+
+    /// A peer connects to a relayed address.
+    pub fn peer_connects(&mut self, peer: &str, relayed: SocketAddr) -> Option<PeerConnectionId> {
+        assert!(self.listening.contains(&relayed));
+        let relay = self.open[&relayed];
+        let server = &mut self.server;
+        let connection = server.handle_peer_accepted(self.now, relay, PeerAddr(addr(peer)));
+        self.drain();
+        connection
+    }
+
+    /// A client's connection ends.
+    pub fn client_disconnects(&mut self, transport: Transport, client: SocketAddr) {
+        let path = path(transport, client);
+        self.server.handle_connection_closed(self.now, path);
+        self.drain();
+    }
+
+    /// A message from a client.
+    pub fn client_sends_over(
+        &mut self,
+        transport: Transport,
+        client: SocketAddr,
+        datagram: &[u8],
+    ) -> Outcome {
+        let path = path(transport, client);
         let verdict = self.server.handle_client_datagram(self.now, path, datagram);
         let outcome = own(&self.open, verdict);
         self.drain();
@@ -303,6 +364,14 @@ impl Relay {
             self.server
                 .handle_peer_datagram(self.now, relay, PeerAddr(addr(peer)), payload);
         own(&self.open, verdict)
+    }
+}
+
+fn path(transport: Transport, client: SocketAddr) -> FiveTuple {
+    FiveTuple {
+        client: ClientAddr(client),
+        server: ServerAddr(server_addr()),
+        transport,
     }
 }
 
@@ -417,6 +486,7 @@ pub struct Client {
     pub algorithm: IntegrityAlgorithm,
     /// For the next request instead of a random one.
     pub transaction: Option<TransactionId>,
+    pub transport: Transport,
 }
 
 impl Client {
@@ -432,6 +502,7 @@ impl Client {
             nonce: None,
             algorithm: IntegrityAlgorithm::Sha1,
             transaction: None,
+            transport: Transport::Udp,
         }
     }
 
@@ -483,7 +554,7 @@ impl Client {
 
     /// Sends bytes that must be answered.
     pub fn exchange(&self, relay: &mut Relay, request: &[u8]) -> Answer {
-        match relay.client_sends(self.address, request) {
+        match relay.client_sends_over(self.transport, self.address, request) {
             Outcome::Answer(bytes) => {
                 let answer = Answer(bytes);
                 let request = Message::from_bytes(request).unwrap();
@@ -573,13 +644,14 @@ impl Client {
     }
 
     pub fn sends_indication(&self, relay: &mut Relay, peer: &str, data: &[u8]) -> Outcome {
-        relay.client_sends(self.address, &self.indication(peer, data, &[]))
+        let indication = self.indication(peer, data, &[]);
+        relay.client_sends_over(self.transport, self.address, &indication)
     }
 
     pub fn sends_channel_data(&self, relay: &mut Relay, channel: u16, data: &[u8]) -> Outcome {
         let mut bytes = channel.to_be_bytes().to_vec();
         bytes.extend((data.len() as u16).to_be_bytes());
         bytes.extend(data);
-        relay.client_sends(self.address, &bytes)
+        relay.client_sends_over(self.transport, self.address, &bytes)
     }
 }

@@ -1,0 +1,166 @@
+//! All joined connections of one event loop.
+
+use super::connection::Scratch;
+use super::splice::{Carried, Splice};
+use super::{CloseReason, StreamBuffer, StreamKind, Streams};
+use crate::tcp_relay::joined;
+use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
+use std::net::{Shutdown, TcpStream};
+use std::sync::Arc;
+use turn_relay_proto::{ConnectionId, PeerConnectionId};
+
+const WATCHED: EpollFlags = EpollFlags::EPOLLIN
+    .union(EpollFlags::EPOLLOUT)
+    .union(EpollFlags::EPOLLRDHUP)
+    .union(EpollFlags::EPOLLET);
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(super) struct Splices {
+    slots: Vec<Option<Box<Splice>>>,
+    free: Vec<u32>,
+    /// Slots that become free at the end of the turn: events of this turn may still name them.
+    done: Vec<u32>,
+    /// Those with more to carry, without another event.
+    again: Vec<u32>,
+    /// Connections with peers that have ended.
+    ended: Vec<PeerConnectionId>,
+    scratch: Scratch,
+}
+
+impl Splices {
+    pub(super) fn end_turn(&mut self) {
+        self.free.append(&mut self.done);
+    }
+}
+
+impl Streams {
+    /// Takes a client's connection out of the others and joins it to a peer's. What the client has sent since goes by
+    /// [`Streams::begin_joined`].
+    pub(crate) fn join(
+        &mut self,
+        connection: ConnectionId,
+        peer: Option<Arc<TcpStream>>,
+        id: PeerConnectionId,
+        epoll: &Epoll,
+    ) {
+        let Some(mut client) = self.detach(connection.0) else {
+            self.splices.ended.push(id);
+            return;
+        };
+        let kind = client.kind;
+        client.stranger_since = None;
+        let index = self.splices.free.pop();
+        let index = index.unwrap_or(self.splices.slots.len() as u32);
+        let watched = peer.and_then(|peer| {
+            let mut event = EpollEvent::new(WATCHED, joined(index, false));
+            epoll.modify(&client.socket, &mut event).ok()?;
+            epoll
+                .add(&*peer, EpollEvent::new(WATCHED, joined(index, true)))
+                .ok()?;
+            Some(peer)
+        });
+        if self.splices.slots.len() <= index as usize {
+            self.splices.slots.push(None);
+        }
+        let Some(peer) = watched else {
+            // It ended between its answer and now; both are closed.
+            self.splices.done.push(index);
+            self.splices.ended.push(id);
+            self.on_joined_closed(kind, CloseReason::Peer);
+            return;
+        };
+        let splice = Splice::new(client, peer, id);
+        self.splices.slots[index as usize] = Some(Box::new(splice));
+        self.joined = Some((connection, index));
+        self.stats.of_mut(kind).joined += 1;
+    }
+
+    /// Whether a connection was joined just now: then, what the client sent behind its request goes to the peer.
+    pub(crate) fn begin_joined(&mut self, connection: ConnectionId, bytes: &[u8]) -> bool {
+        let Some((of, index)) = self.joined.take() else {
+            return false;
+        };
+        if of != connection {
+            return false;
+        }
+        if let Some(splice) = self.splice(index) {
+            splice.begin(bytes);
+        }
+        self.splices.again.push(index);
+        true
+    }
+
+    fn splice(&mut self, index: u32) -> Option<&mut Splice> {
+        self.splices.slots.get_mut(index as usize)?.as_deref_mut()
+    }
+
+    /// Something can be carried between two joined connections.
+    pub(crate) fn carry_joined(
+        &mut self,
+        index: u32,
+        of_peer: bool,
+        flags: EpollFlags,
+        buffer: &mut StreamBuffer,
+    ) {
+        let Some(splice) = self.splice(index) else {
+            return;
+        };
+        if of_peer && flags.intersects(EpollFlags::EPOLLHUP | EpollFlags::EPOLLERR) {
+            splice.peer_gone = true;
+        }
+        self.carry(index, buffer);
+    }
+
+    fn carry(&mut self, index: u32, buffer: &mut StreamBuffer) {
+        let Self { splices, stats, .. } = self;
+        let Some(slot) = splices.slots.get_mut(index as usize) else {
+            return;
+        };
+        let Some(splice) = slot else {
+            return;
+        };
+        let mut carried = Carried::default();
+        let result = splice.carry(buffer, &mut splices.scratch, &mut carried);
+        let kind = splice.client.kind;
+        let stats = stats.of_mut(kind);
+        stats.joined_to_peer += carried.to_peer;
+        stats.joined_to_client += carried.to_client;
+        match result {
+            Ok(()) if carried.more => splices.again.push(index),
+            Ok(()) => {}
+            Err(reason) => {
+                let _ = splice.peer.shutdown(Shutdown::Both);
+                splices.ended.push(splice.connection);
+                *slot = None;
+                splices.done.push(index);
+                stats.joined -= 1;
+                self.on_joined_closed(kind, reason);
+            }
+        }
+    }
+
+    /// Goes on with those that had more than fits into a turn.
+    pub(crate) fn carry_again(&mut self, buffer: &mut StreamBuffer) {
+        for index in std::mem::take(&mut self.splices.again) {
+            self.carry(index, buffer);
+        }
+    }
+
+    /// Whether [`Streams::carry_again`] has something to do.
+    pub(crate) fn has_more_to_carry(&self) -> bool {
+        !self.splices.again.is_empty()
+    }
+
+    /// The next connection with a peer that is over.
+    pub(crate) fn poll_joined_ended(&mut self) -> Option<PeerConnectionId> {
+        self.splices.ended.pop()
+    }
+
+    fn on_joined_closed(&mut self, kind: StreamKind, reason: CloseReason) {
+        self.live -= 1;
+        let stats = self.stats.of_mut(kind);
+        stats.connections -= 1;
+        stats.closed[reason as usize] += 1;
+    }
+}
