@@ -7,7 +7,7 @@
 //! [`Output`]; it holds for as many equal datagrams as it says, so that a run of them is decided about once. Who may be reached is decided in [`PeerPolicy`], who may ask in [`Credentials`].
 //!
 //! Invariants: the packet path allocates nothing; for whoever has not proved to hold a credential nothing is stored, and
-//! the answer is at most [`max_unauthenticated_answer`] bytes; every map and list has a bound; every datagram that is
+//! the answer is at most [`max_unauthenticated_answer`] bytes, and over UDP small and rare ([`AnswerLimits`]); every map and list has a bound; every datagram that is
 //! not relayed or answered is counted with a [`DropReason`].
 //!
 //! Done: [RFC 8489](https://www.rfc-editor.org/rfc/rfc8489) Binding and long-term credentials with MD5 and SHA-256,

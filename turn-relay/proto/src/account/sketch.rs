@@ -3,7 +3,7 @@
 use super::SCAN_WINDOW;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-/// Bits for each peer of the limit: with four, one in nine new peers near the limit is taken for a known one.
+/// Bits for each peer of the limit: with four, one in four new peers near the limit is taken for a known one.
 const BITS_EACH: usize = 4;
 /// Words of a sketch at least: 128 bytes, so that small limits are kept exactly enough.
 const LEAST: usize = 16;
