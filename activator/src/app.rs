@@ -10,7 +10,7 @@ use link::{DtlsCertificate, LinkConfig};
 use model::Role;
 use net::{HostSockets, Poller};
 use service_kit::{
-    Admin, ConfigError, LoopThread, Readiness, read_secret_of_field, shared_registry,
+    Admin, ConfigError, Readiness, on_own_thread, read_secret_of_field, shared_registry,
     shutdown_signal,
 };
 use tokio::sync::oneshot;
@@ -67,7 +67,6 @@ pub(crate) async fn run(cli: &Cli) -> anyhow::Result<()> {
     tracing::info!(%node, exports = checked.exports.iter().count(), "joined");
     let certificate = DtlsCertificate::generate().context("cannot make a DTLS certificate")?;
 
-    let thread = LoopThread::new().context("cannot prepare the event loop")?;
     let (ipv4, ipv6) = checked.pool.interface_addresses();
     let device = Device::create(TunConfig {
         name: config.tunnel.interface.clone(),
@@ -78,14 +77,10 @@ pub(crate) async fn run(cli: &Cli) -> anyhow::Result<()> {
     })?;
     let (ipv4, ipv6) = checked.pool.prefixes();
     let forwarding = Forwarding::set_up(device.name(), ipv4, ipv6)?;
-    let (poller, sockets) = {
-        let _reports = thread.enter();
-        let poller = Poller::new().context("cannot prepare the event loop")?;
-        let sockets = HostSockets::bind(0, &[device.name()]).context("cannot open host sockets")?;
-        let watched = sockets.watch(&poller);
-        watched.and_then(|()| poller.watch(&device, false))?;
-        (poller, sockets)
-    };
+    let poller = Poller::new().context("cannot prepare the event loop")?;
+    let sockets = HostSockets::bind(0, &[device.name()]).context("cannot open host sockets")?;
+    let watched = sockets.watch(&poller);
+    watched.and_then(|()| poller.watch(&device, false))?;
 
     let (directory, events) =
         discovery_client::start(settings, identity, std::future::pending::<()>());
@@ -111,6 +106,7 @@ pub(crate) async fn run(cli: &Cli) -> anyhow::Result<()> {
         directory,
         events,
         fetcher,
+        runtime: tokio::runtime::Handle::current(),
         access,
         questions,
         certificate,
@@ -132,12 +128,15 @@ pub(crate) async fn run(cli: &Cli) -> anyhow::Result<()> {
         }
         let _ = told.send(());
     });
-    let ran = thread.run("packets", move || {
+    let ran = on_own_thread("packets", move || {
         eventloop.run(async {
             let _ = stop.await;
         })
     });
-    let ran = ran.await.context("the event loop ended").flatten();
+    let ran = match ran.await.context("the event loop ended").flatten() {
+        Ok(shutdown) => shutdown.await.context("withdrawing failed"),
+        Err(error) => Err(error),
+    };
     let removed = forwarding.remove();
     ran.and(removed)
 }

@@ -6,7 +6,8 @@
 //! and what each leads to goes out before the next is looked at; 4. timers; 5. what the gateway wants done and what
 //! allocations and links have to say, until nothing is left; 6. sending.
 //!
-//! The loop runs on a thread of its own and asks a [`Poller`] what is ready: while there is work it never waits.
+//! The loop runs on a thread of its own and asks a [`Poller`] what is ready: while there is work it never waits, and
+//! nothing of a runtime is in a packet's way.
 
 mod packets;
 mod drive;
@@ -33,7 +34,7 @@ use service_kit::{
     Task,
     status::{Question, Questions},
 };
-use tokio::sync::mpsc;
+use tokio::{runtime::Handle, sync::mpsc, task::JoinHandle};
 use tun::Device;
 
 use crate::{
@@ -45,9 +46,6 @@ use crate::{
     signaling::Signaling,
     status::Status,
 };
-
-/// A loop that never waits lets the runtime look for signals this often, in turns.
-const TURNS_WITHOUT_REST: u32 = 64;
 
 /// The numbers for `/metrics` are renewed this often at most.
 const PICTURE_INTERVAL: Duration = Duration::from_millis(250);
@@ -68,6 +66,8 @@ pub(crate) struct EventLoop {
     pub(crate) directory: Directory,
     pub(crate) events: mpsc::Receiver<Event>,
     pub(crate) fetcher: AccessFetcher,
+    /// Of the rest of the service.
+    pub(crate) runtime: Handle,
     pub(crate) access: mpsc::Receiver<AccessResult>,
     pub(crate) signaling: Signaling,
     pub(crate) publisher: Publisher,
@@ -95,48 +95,41 @@ pub(crate) struct Received {
     pub(crate) segment: usize,
 }
 
-/// What ended a wait.
-enum Wake {
+/// What others said.
+enum Heard {
     Stop,
     Event(Option<Event>),
     Access(AccessResult),
     Question(Question<Status>),
-    Packets,
-    Timeout,
 }
 
 impl EventLoop {
-    /// Runs until `stop`, then withdraws, closes and releases everything.
+    /// Runs until `stop`, then withdraws, closes and releases everything; the task returned does the last of it.
     ///
     /// # Errors
     /// When something ended that should not.
-    pub(crate) async fn run(mut self, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
+    pub(crate) fn run(mut self, stop: impl Future<Output = ()>) -> anyhow::Result<JoinHandle<()>> {
+        net::ask_for_short_slices();
         let mut stop = pin!(stop);
         let mut picture_due = Some(Clock.now());
-        let mut turns = 0;
         self.carry_out(Clock.now());
         loop {
-            let packets = self.poller.poll()?;
-            turns = if packets { turns + 1 } else { 0 };
-            if turns == TURNS_WITHOUT_REST {
-                turns = 0;
-                tokio::task::yield_now().await;
+            if !self.poller.poll()? {
+                let timeout = self.poll_timeout().into_iter().chain(picture_due).min();
+                self.poller.wait(timeout)?;
             }
-            let timeout = if packets {
-                None
-            } else {
-                self.poll_timeout().into_iter().chain(picture_due).min()
-            };
-            match self.wait(stop.as_mut(), packets, timeout).await {
-                Wake::Stop => break,
-                Wake::Event(Some(event)) => self.on_event(event),
-                Wake::Event(None) => anyhow::bail!("the directory task ended unexpectedly"),
-                Wake::Access(AccessResult { relay, access }) => {
+            match self.hear(stop.as_mut()) {
+                Some(Heard::Stop) => break,
+                Some(Heard::Event(Some(event))) => self.on_event(event),
+                Some(Heard::Event(None)) => {
+                    anyhow::bail!("the directory task ended unexpectedly")
+                }
+                Some(Heard::Access(AccessResult { relay, access })) => {
                     self.gateway
                         .handle_input(Input::Access { relay, access }, Clock.now());
                 }
-                Wake::Question(question) => drop(question.send(self.status())),
-                Wake::Packets | Wake::Timeout => {}
+                Some(Heard::Question(question)) => drop(question.send(self.status())),
+                None => {}
             }
             let now = Clock.now();
             self.receive_datagrams(now);
@@ -150,16 +143,10 @@ impl EventLoop {
                 picture_due.get_or_insert(now + PICTURE_INTERVAL);
             }
         }
-        self.close().await;
-        Ok(())
+        self.close()
     }
 
-    async fn wait(
-        &mut self,
-        stop: Pin<&mut impl Future<Output = ()>>,
-        packets: bool,
-        timeout: Option<Instant>,
-    ) -> Wake {
+    fn hear(&mut self, stop: Pin<&mut impl Future<Output = ()>>) -> Option<Heard> {
         let Self {
             poller,
             events,
@@ -167,26 +154,15 @@ impl EventLoop {
             questions,
             ..
         } = self;
-        let packets = async {
-            if !packets {
-                let _ = poller.readable().await;
+        poller.hear(|| async {
+            tokio::select! {
+                biased;
+                () = stop => Heard::Stop,
+                event = events.recv() => Heard::Event(event),
+                Some(result) = access.recv() => Heard::Access(result),
+                Some(question) = questions.recv() => Heard::Question(question),
             }
-        };
-        let timeout = async {
-            match timeout {
-                Some(due) => tokio::time::sleep_until(due.into()).await,
-                None => std::future::pending().await,
-            }
-        };
-        tokio::select! {
-            biased;
-            () = stop => Wake::Stop,
-            event = events.recv() => Wake::Event(event),
-            Some(result) = access.recv() => Wake::Access(result),
-            Some(question) = questions.recv() => Wake::Question(question),
-            () = packets => Wake::Packets,
-            () = timeout => Wake::Timeout,
-        }
+        })
     }
 
     fn poll_timeout(&mut self) -> Option<Instant> {
@@ -211,21 +187,21 @@ impl EventLoop {
         self.publisher.handle_timeout(now);
     }
 
-    /// Withdraws, says good-bye on links, deletes allocations.
-    async fn close(&mut self) {
+    /// Withdraws, says good-bye on links, deletes allocations. The task returned withdraws at discovery.
+    fn close(&mut self) -> anyhow::Result<JoinHandle<()>> {
         self.gateway.handle_input(Input::Shutdown, Clock.now());
         self.carry_out(Clock.now());
         let directory = self.directory.clone();
-        let relays = async {
-            // Mostly sent already; a full socket takes the last words a moment later.
-            let deadline = Clock.now() + CLOSING_DEADLINE;
-            while !self.allocations.is_empty() && Clock.now() < deadline {
-                let ready = self.poller.readable();
-                let _ = tokio::time::timeout_at(deadline.into(), ready).await;
-                self.receive_datagrams(Clock.now());
-                self.carry_out(Clock.now());
-            }
-        };
-        tokio::join!(relays, directory.shutdown());
+        let shutdown = self
+            .runtime
+            .spawn(async move { directory.shutdown().await });
+        // Mostly sent already; a full socket takes the last words a moment later.
+        let deadline = Clock.now() + CLOSING_DEADLINE;
+        while !self.allocations.is_empty() && Clock.now() < deadline {
+            self.poller.wait(Some(deadline))?;
+            self.receive_datagrams(Clock.now());
+            self.carry_out(Clock.now());
+        }
+        Ok(shutdown)
     }
 }

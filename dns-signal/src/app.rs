@@ -14,7 +14,7 @@ use model::Role;
 use net::{HostSockets, Poller};
 use service_kit::status::Questions;
 use service_kit::{
-    Admin, LoopThread, Readiness, Task, read_secret_of_field, shared_registry, shutdown_signal,
+    Admin, Readiness, Task, on_own_thread, read_secret_of_field, shared_registry, shutdown_signal,
 };
 use tokio::sync::{mpsc, watch};
 use tun::{Device, TunConfig};
@@ -137,16 +137,11 @@ async fn tunnel(
     let device_addresses = config.tunnel.pools.device();
     let device = open_device(config)?;
     release(&mut ready.device);
-    let thread = LoopThread::new().context("cannot prepare the event loop")?;
-    let (poller, sockets) = {
-        let _reports = thread.enter();
-        let poller = Poller::new().context("cannot prepare the event loop")?;
-        let sockets = HostSockets::bind(0, &[device.name()])
-            .context("cannot bind UDP sockets on this host's addresses")?;
-        let watched = sockets.watch(&poller);
-        watched.and_then(|()| poller.watch(&device, false))?;
-        (poller, sockets)
-    };
+    let poller = Poller::new().context("cannot prepare the event loop")?;
+    let sockets = HostSockets::bind(0, &[device.name()])
+        .context("cannot bind UDP sockets on this host's addresses")?;
+    let watched = sockets.watch(&poller);
+    watched.and_then(|()| poller.watch(&device, false))?;
     let hosts = sockets.addresses();
     tracing::info!(candidates = ?hosts, "host candidates");
 
@@ -192,9 +187,7 @@ async fn tunnel(
         stats: ShellStats::default(),
         bursts: Vec::new(),
     };
-    let ran = thread.run("packets", move || async move {
-        event_loop.run(stopped(&mut stop)).await
-    });
+    let ran = on_own_thread("packets", move || event_loop.run(stopped(&mut stop)));
     let result = ran.await.context("the event loop ended").flatten();
     directory.shutdown().await;
     result

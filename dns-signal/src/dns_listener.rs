@@ -8,6 +8,7 @@ use std::time::Duration;
 use net::{Clock, RecvBatch, UdpOptions, UdpSocket};
 use service_kit::ConfigError;
 use socket2::SockRef;
+use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::Semaphore;
@@ -85,7 +86,8 @@ impl DnsListener {
         let connections = Arc::new(Semaphore::new(MAX_CONNECTIONS));
         let mut tasks = JoinSet::new();
         for socket in self.udp {
-            tasks.spawn(serve_udp(Arc::new(socket), self.handler.clone()));
+            let socket = Arc::new(socket.into_async()?);
+            tasks.spawn(serve_udp(socket, self.handler.clone()));
         }
         for listener in self.tcp {
             tasks.spawn(serve_tcp(
@@ -124,36 +126,41 @@ fn bind_both(address: SocketAddr) -> io::Result<(TcpListener, UdpSocket)> {
     Ok((tcp, udp))
 }
 
-async fn serve_udp(socket: Arc<UdpSocket>, handler: Handler) -> io::Result<()> {
+async fn serve_udp(socket: Arc<AsyncFd<UdpSocket>>, handler: Handler) -> io::Result<()> {
     let mut batch = RecvBatch::new();
     // Dropped with this task, and with it all queries under way.
     let mut forwards = JoinSet::new();
     loop {
-        tokio::select! {
+        let mut ready = tokio::select! {
             biased;
             Some(_) = forwards.join_next() => continue,
-            readable = socket.readable() => readable?,
-        }
-        let received = socket.try_recv_batch(&mut batch, |message, meta| {
-            match handler.handle(message, Transport::Udp) {
-                Handled::Reply(reply) => send(&socket, &handler, meta.local, meta.source, &reply),
-                Handled::Forward(query) => {
-                    let (socket, handler) = (Arc::clone(&socket), handler.clone());
-                    let message = message.to_vec();
-                    forwards.spawn(async move {
-                        let answer = handler.forward(&message, &query, Transport::Udp).await;
-                        send(&socket, &handler, meta.local, meta.source, &answer);
-                    });
+            ready = socket.readable() => ready?,
+        };
+        let received = ready
+            .get_inner()
+            .try_recv_batch(&mut batch, |message, meta| {
+                match handler.handle(message, Transport::Udp) {
+                    Handled::Reply(reply) => {
+                        send(socket.get_ref(), &handler, meta.local, meta.source, &reply);
+                    }
+                    Handled::Forward(query) => {
+                        let (socket, handler) = (Arc::clone(&socket), handler.clone());
+                        let message = message.to_vec();
+                        forwards.spawn(async move {
+                            let answer = handler.forward(&message, &query, Transport::Udp).await;
+                            send(socket.get_ref(), &handler, meta.local, meta.source, &answer);
+                        });
+                    }
+                    Handled::Dropped => {}
                 }
-                Handled::Dropped => {}
-            }
-        });
+            });
         match received {
-            Err(error) if error.kind() != io::ErrorKind::WouldBlock => {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => ready.clear_ready(),
+            Err(error) => {
                 tracing::debug!(%error, "receiving a query failed");
                 sleep(ERROR_PAUSE).await;
             }
-            _ => {}
+            Ok(_) => {}
         }
     }
 }

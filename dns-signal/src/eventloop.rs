@@ -5,14 +5,15 @@
 //! goes out before the next is looked at; 4. timers; 5. what else the agent wants done, and sending; 6. the picture
 //! for `/metrics`.
 //!
-//! The loop runs on a thread of its own and asks a [`Poller`] what is ready: while there is work it never waits.
+//! The loop runs on a thread of its own and asks a [`Poller`] what is ready: while there is work it never waits, and
+//! nothing of a runtime is in a packet's way.
 
 use std::future::Future;
 use std::io;
 use std::net::IpAddr;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use discovery_client::{Directory, Event, View};
 use dns_signal_proto::agent::{Agent, AgentOutput, Destination, FrameDrop, LinkNotice, Peers};
@@ -32,8 +33,6 @@ use crate::status::{self, Board, Picture, ShellStats, Status};
 const TUN_BATCH: usize = 32;
 /// See [`TUN_BATCH`].
 const TUN_BATCH_BYTES: usize = 256 << 10;
-/// A loop that never waits lets the runtime look for signals this often, in turns.
-const TURNS_WITHOUT_REST: u32 = 64;
 /// The picture is renewed this often at most.
 const PICTURE_INTERVAL: Duration = Duration::from_millis(200);
 /// A frame: its header and the largest IP packet.
@@ -66,54 +65,44 @@ pub(crate) struct EventLoop {
     pub(crate) bursts: Vec<Burst>,
 }
 
-/// What ended a wait.
-enum Wake {
+/// What others said.
+enum Heard {
     Stop,
     Event(Option<Event>),
     Wanted(Wanted),
     PostFailed(PostFailed),
     Question(Question<Status>),
-    Packets,
-    Timeout,
 }
 
 impl EventLoop {
     /// Runs until `stop`, then closes the links.
-    pub(crate) async fn run(mut self, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
+    pub(crate) fn run(mut self, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
+        net::ask_for_short_slices();
         let mut stop = pin!(stop);
         let mut frame = vec![0; MAX_FRAME];
         let mut picture_due = Some(Clock.now());
-        let mut turns = 0;
         loop {
-            let packets = self.poller.poll()?;
-            turns = if packets { turns + 1 } else { 0 };
-            if turns == TURNS_WITHOUT_REST {
-                turns = 0;
-                tokio::task::yield_now().await;
+            if !self.poller.poll()? {
+                let timeout = self.agent.poll_timeout();
+                self.poller
+                    .wait(timeout.into_iter().chain(picture_due).min())?;
             }
-            let timeout = if packets {
-                None
-            } else {
-                self.agent
-                    .poll_timeout()
-                    .into_iter()
-                    .chain(picture_due)
-                    .min()
-            };
-            match self.wait(stop.as_mut(), packets, timeout).await {
-                Wake::Stop => break,
-                Wake::Event(Some(event)) => self.on_event(event),
-                Wake::Event(None) => anyhow::bail!("the directory task ended unexpectedly"),
-                Wake::Wanted(wanted) => {
+            match self.hear(stop.as_mut()) {
+                Some(Heard::Stop) => break,
+                Some(Heard::Event(Some(event))) => self.on_event(event),
+                Some(Heard::Event(None)) => {
+                    anyhow::bail!("the directory task ended unexpectedly")
+                }
+                Some(Heard::Wanted(wanted)) => {
                     self.agent
                         .handle_wanted(wanted.destination, wanted.at, Clock.now());
                 }
-                Wake::PostFailed(failed) => {
+                Some(Heard::PostFailed(failed)) => {
                     self.agent
                         .handle_post_failed(failed.link, &failed.reason, Clock.now());
                 }
-                Wake::Question(question) => drop(question.send(self.status())),
-                Wake::Packets | Wake::Timeout => {}
+                Some(Heard::Question(question)) => drop(question.send(self.status())),
+                None => {}
             }
             self.receive_datagrams();
             self.receive_frames(&mut frame)?;
@@ -136,12 +125,7 @@ impl EventLoop {
         Ok(())
     }
 
-    async fn wait(
-        &mut self,
-        stop: std::pin::Pin<&mut impl Future<Output = ()>>,
-        packets: bool,
-        timeout: Option<Instant>,
-    ) -> Wake {
+    fn hear(&mut self, stop: Pin<&mut impl Future<Output = ()>>) -> Option<Heard> {
         let Self {
             poller,
             events,
@@ -150,27 +134,16 @@ impl EventLoop {
             questions,
             ..
         } = self;
-        let packets = async {
-            if !packets {
-                let _ = poller.readable().await;
+        poller.hear(|| async {
+            tokio::select! {
+                biased;
+                () = stop => Heard::Stop,
+                event = events.recv() => Heard::Event(event),
+                Some(wanted) = wanted.recv() => Heard::Wanted(wanted),
+                Some(failed) = failed.recv() => Heard::PostFailed(failed),
+                Some(question) = questions.recv() => Heard::Question(question),
             }
-        };
-        let timeout = async {
-            match timeout {
-                Some(due) => tokio::time::sleep_until(due.into()).await,
-                None => std::future::pending().await,
-            }
-        };
-        tokio::select! {
-            biased;
-            () = stop => Wake::Stop,
-            event = events.recv() => Wake::Event(event),
-            Some(wanted) = wanted.recv() => Wake::Wanted(wanted),
-            Some(failed) = failed.recv() => Wake::PostFailed(failed),
-            Some(question) = questions.recv() => Wake::Question(question),
-            () = packets => Wake::Packets,
-            () = timeout => Wake::Timeout,
-        }
+        })
     }
 
     fn on_event(&mut self, event: Event) {

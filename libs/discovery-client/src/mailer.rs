@@ -12,8 +12,9 @@ use crate::Directory;
 /// How long a document is valid: an offer or answer that arrives later is of no use.
 const VALIDITY: Duration = Duration::from_secs(30);
 
-/// Documents on their way at once.
-const MAX_POSTS: usize = 256;
+/// Documents on their way at once: every sidecar of a network may want its link at the same time, after an activator came
+/// back. Each is a few kilobytes and ends after 3 s.
+const MAX_POSTS: usize = 4_096;
 
 /// The way to other nodes' mailboxes.
 #[derive(Debug)]

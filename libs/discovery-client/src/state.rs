@@ -276,7 +276,7 @@ impl State {
         }
         Ok(Event::Message {
             from: verified.node,
-            document: verified.document,
+            document: Box::new(verified.document),
             certificate: verified.serial,
         })
     }

@@ -53,7 +53,7 @@ pub enum Event {
         /// Who signed and sent it.
         from: NodeId,
         /// What it says.
-        document: Document,
+        document: Box<Document>,
         /// The certificate it was signed with.
         certificate: Serial,
     },

@@ -77,6 +77,10 @@ pub(crate) struct Lane {
     send_limit: usize,
     aeads: [Aead; 2],
     session: Option<Session>,
+    /// What the peer said it can do.
+    theirs: Option<LaneOffer>,
+    /// The data channels are there to fall back on.
+    has_fallback: bool,
     /// What the link said last.
     reported: Carrier,
     pub(crate) stats: LaneStats,
@@ -107,12 +111,14 @@ impl Lane {
             send_limit: config.send_limit,
             aeads: Aead::by_preference(),
             session: None,
+            theirs: None,
+            has_fallback: false,
             reported: Carrier::DataChannel,
             stats: LaneStats::default(),
         }
     }
 
-    /// What is said in `Hello`.
+    /// What is said in the session description.
     pub(crate) fn offer(&self) -> Option<LaneOffer> {
         (self.carrier != Carrier::DataChannel).then(|| LaneOffer {
             version: VERSION,
@@ -120,14 +126,19 @@ impl Lane {
         })
     }
 
-    /// The peer said what it can do, and `export` is what DTLS gave both: the keys are made, probes begin.
-    pub(crate) fn on_offer(
+    /// What the peer's signed description says of it.
+    pub(crate) fn set_remote_offer(&mut self, offer: Option<&LaneOffer>) {
+        self.theirs = offer.cloned();
+    }
+
+    /// DTLS is up, and `export` is what it gave both: if both want a lane, the keys are made, frames may go, and probes
+    /// begin.
+    pub(crate) fn start(
         &mut self,
-        offer: Option<&LaneOffer>,
         export: impl FnOnce() -> Option<zeroize::Zeroizing<[u8; SECRET_LEN]>>,
         now: Instant,
     ) {
-        let (Some(offer), Some(_), None) = (offer, self.offer(), &self.session) else {
+        let (Some(offer), Some(_), None) = (&self.theirs, self.offer(), &self.session) else {
             return;
         };
         if offer.version < VERSION {
@@ -135,6 +146,19 @@ impl Lane {
         }
         self.session = Aead::choose(&self.aeads, &offer.aeads)
             .and_then(|aead| self.session(aead, &*export()?, now));
+        if let Some(session) = &mut self.session {
+            session.send_probes(now, &mut self.stats);
+        }
+    }
+
+    /// Whether there are keys: frames can be sent.
+    pub(crate) const fn is_open(&self) -> bool {
+        self.session.is_some()
+    }
+
+    /// The data channels are open.
+    pub(crate) const fn on_fallback(&mut self) {
+        self.has_fallback = true;
     }
 
     fn session(&self, aead: Aead, exported: &[u8; SECRET_LEN], now: Instant) -> Option<Session> {
@@ -165,6 +189,13 @@ impl Lane {
     pub(crate) fn carrier(&self) -> Carrier {
         match &self.session {
             Some(session) if session.prober.is_alive() => Carrier::Datagram,
+            // The handshake that was just heard came this way: as long as the first probe may still be answered, and
+            // there is nothing better, the lane is taken to be alive.
+            Some(session)
+                if !(session.was_alive || self.has_fallback && session.prober.has_waited()) =>
+            {
+                Carrier::Datagram
+            }
             Some(session) if session.was_alive && self.carrier == Carrier::Datagram => {
                 Carrier::Datagram
             }

@@ -35,6 +35,11 @@ pub struct Link {
     pair: Option<(SocketAddr, SocketAddr)>,
     path: Option<Path>,
     open_deadline: Option<Instant>,
+    /// Frames can be sent: the lane has keys, or the data channels are open.
+    open: bool,
+    early: carriers::Early,
+    /// When a sender was last told that the path takes less.
+    told_too_big: Option<Instant>,
     last_traffic: Instant,
     closed: bool,
     events: VecDeque<LinkEvent>,
@@ -66,6 +71,9 @@ impl Link {
             pair: None,
             path: None,
             open_deadline: None,
+            open: false,
+            early: carriers::Early::default(),
+            told_too_big: None,
             last_traffic: now,
             closed: false,
             events: VecDeque::new(),
@@ -103,6 +111,7 @@ impl Link {
         let mut description = SessionDescription {
             dtls_fingerprint: self.certificate.fingerprint().to_vec(),
             link_version: LINK_VERSION,
+            lane: self.lane.offer(),
             ..SessionDescription::default()
         };
         self.ice.describe(&mut description);
@@ -127,6 +136,7 @@ impl Link {
         let fingerprint = <[u8; 32]>::try_from(description.dtls_fingerprint.as_slice())
             .map_err(|_| LinkError::BadDescription("the DTLS fingerprint is not 32 bytes"))?;
         self.dtls = Some(Dtls::new(self.role, &self.certificate, fingerprint)?);
+        self.lane.set_remote_offer(description.lane.as_ref());
         for candidate in &description.candidates {
             let _ = self.ice.add_remote(candidate);
         }
@@ -216,11 +226,14 @@ impl Link {
         .min()
     }
 
-    /// Sends a control message.
+    /// Sends a control message; as soon as the data channels are there, when the link is open by its lane only.
     ///
     /// # Errors
-    /// When the link is not open or the message is longer than 16 KiB.
+    /// When the link is not open, the message is longer than 16 KiB, or 64 messages wait already.
     pub fn send_control(&mut self, message: &Control, now: Instant) -> Result<(), SendRefused> {
+        if self.is_open() && !self.channels.is_open() {
+            return self.keep_control(message);
+        }
         self.channels.send_control(message, now)?;
         self.drive(now);
         Ok(())
@@ -259,7 +272,7 @@ impl Link {
     /// Whether frames can be sent.
     #[must_use]
     pub const fn is_open(&self) -> bool {
-        self.channels.is_open() && !self.closed
+        self.open && !self.closed
     }
 
     /// Whether the link is over.
@@ -324,6 +337,7 @@ impl Link {
         let authentic = connected || !packets.is_empty();
         if connected {
             self.events.push_back(LinkEvent::Step(Step::DtlsConnected));
+            self.start_lane(now);
             if let Err(reason) = self.channels.start(now) {
                 self.on_closed(reason);
             }
@@ -395,14 +409,7 @@ impl Link {
     fn drain_channels(&mut self, now: Instant) {
         while let Some(event) = self.channels.poll_event() {
             match event {
-                ChannelEvent::Open => {
-                    self.last_traffic = now;
-                    let hello = Control {
-                        body: Some(Body::Hello(self.hello())),
-                    };
-                    let _ = self.channels.send_control(&hello, now);
-                    self.events.push_back(LinkEvent::Step(Step::Open));
-                }
+                ChannelEvent::Open => self.on_channels(now),
                 ChannelEvent::Frame(frame) => {
                     self.last_traffic = now;
                     self.on_frame(frame);
@@ -420,7 +427,7 @@ impl Link {
                     "the peer speaks no known version".to_owned(),
                 ));
             }
-            Some(Body::Hello(hello)) => self.on_hello(&hello, now),
+            Some(Body::Hello(_)) => {}
             Some(Body::Ping(ping)) => {
                 let pong = Control {
                     body: Some(Body::Pong(ping)),
@@ -476,7 +483,7 @@ impl fmt::Debug for Link {
         f.debug_struct("Link")
             .field("role", &self.role)
             .field("path", &self.path)
-            .field("open", &self.channels.is_open())
+            .field("open", &self.open)
             .field("closed", &self.closed)
             .finish_non_exhaustive()
     }

@@ -94,6 +94,11 @@ impl Prober {
         self.phase != Phase::Seeking
     }
 
+    /// Whether a probe went unanswered for its time since something was last known to get through.
+    pub(crate) const fn has_waited(&self) -> bool {
+        self.tries > 1
+    }
+
     /// The longest datagram that the path takes; what is expected of it while nothing got through.
     pub(crate) const fn limit(&self) -> usize {
         match self.limit {

@@ -178,7 +178,7 @@ pub enum LinkError {
 /// Why something was not sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SendRefused {
-    /// The data channels are not open (yet, or any more).
+    /// Neither the lane nor the data channels are open (yet, or any more).
     #[error("the link is not open")]
     NotOpen,
     /// `send_limit` bytes wait already.

@@ -13,6 +13,8 @@ pub struct LinkStats {
     pub bytes_received: u64,
     /// Frames refused because the queue was full.
     pub frames_refused: u64,
+    /// Senders that were told that the path takes no packet of that length.
+    pub too_big_told: u64,
     /// Datagrams that belonged to no layer or to no valid path, and what the lane dropped.
     pub datagrams_dropped: u64,
     /// What the datagram lane had of it; the rest was the data channel's.

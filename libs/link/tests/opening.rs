@@ -5,7 +5,8 @@ mod common;
 use std::time::Duration;
 
 use common::{ANSWERER, OFFERER, World};
-use turnpike_link::{CandidateKind, DtlsCertificate, LinkConfig, Path, Step};
+use protocol::document::{Bound, Control, control::Body};
+use turnpike_link::{CandidateKind, Carrier, DtlsCertificate, LinkConfig, LinkEvent, Path, Step};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -54,12 +55,103 @@ fn no_fixed_timer_is_on_the_way() {
         world.signal();
         assert!(world.run_until(5 * SECOND, World::both_open));
         let took = world.now - world.start;
-        // In round trips: the peer's check half a one, DTLS with its cookie 3, SCTP 2, the channels' opening half a one.
+        // In round trips: the peer's check half a one, DTLS with its cookie 3; and the lane is up.
         assert!(
-            took <= 12 * one_way + Duration::from_millis(1),
+            took <= 7 * one_way + Duration::from_millis(1),
             "{took:?} at {one_way:?} one way"
         );
     }
+}
+
+#[test]
+fn without_a_lane_the_data_channels_open_it_two_round_trips_later() {
+    let one_way = Duration::from_millis(20);
+    let config = LinkConfig {
+        carrier: Carrier::DataChannel,
+        ..LinkConfig::default()
+    };
+    let certificates =
+        [DtlsCertificate::generate(), DtlsCertificate::generate()].map(|made| made.expect("made"));
+    let mut world = World::with(one_way, &config, certificates, CandidateKind::Relayed);
+    world.signal();
+    assert!(world.run_until(5 * SECOND, World::both_open));
+    let took = world.now - world.start;
+    // SCTP 2, the channels' opening half a one.
+    assert!(took <= 12 * one_way + Duration::from_millis(1), "{took:?}");
+    assert!(took > 8 * one_way, "{took:?} is too soon for SCTP");
+}
+
+#[test]
+fn what_cannot_go_by_the_lane_waits_for_the_data_channels() {
+    let mut world = World::new(Duration::from_millis(20));
+    world.signal();
+    assert!(world.run_until(5 * SECOND, World::both_open));
+    let now = world.now;
+    for side in [OFFERER, ANSWERER] {
+        // No IP packet, so none of the lane's.
+        world.links[side].send_frame(&[7; 100], now).expect("room");
+        let ping = Control {
+            body: Some(Body::Bound(Bound::default())),
+        };
+        world.links[side].send_control(&ping, now).expect("room");
+    }
+    world.drain();
+    let all = |world: &World| {
+        [OFFERER, ANSWERER].iter().all(|side| {
+            let controls = world.events[*side]
+                .iter()
+                .filter(|(_, event)| matches!(event, LinkEvent::Control(_)));
+            world.frames(*side).len() == 1 && controls.count() == 1
+        })
+    };
+    assert!(world.run_until(SECOND, all), "{:?}", world.events);
+}
+
+#[test]
+fn a_sender_that_forbids_fragments_is_told_what_the_path_takes() {
+    const DONT_FRAGMENT: u8 = 0x40;
+    let mut world = World::new(Duration::from_millis(1));
+    world.signal();
+    assert!(world.run_until(5 * SECOND, World::both_open));
+    world.run_until(5 * SECOND, |_| false);
+    let limit = world.links[OFFERER].frame_mtu();
+    let udp = |flags: u8, length: usize| {
+        let mut frame = vec![0; wire::frame::HEADER_LEN];
+        frame[..].copy_from_slice(&wire::frame::Header::PLAIN.encode());
+        let mut packet = vec![0; length];
+        packet[..2].copy_from_slice(&[0x45, 0]);
+        packet[2..4].copy_from_slice(&(length as u16).to_be_bytes());
+        packet[6] = flags;
+        packet[8..10].copy_from_slice(&[64, 17]);
+        packet[12..20].copy_from_slice(&[198, 18, 0, 1, 198, 18, 0, 5]);
+        packet[24..26].copy_from_slice(&((length - 20) as u16).to_be_bytes());
+        frame.extend(packet);
+        frame
+    };
+    let now = world.now;
+    let offerer = &mut world.links[OFFERER];
+    offerer
+        .send_frame(&udp(DONT_FRAGMENT, limit), now)
+        .expect("it fits");
+    offerer
+        .send_frame(&udp(0, limit + 1), now)
+        .expect("it may be fragmented: nothing to say");
+    assert_eq!(offerer.stats().too_big_told, 0);
+    for _ in 0..2 {
+        offerer
+            .send_frame(&udp(DONT_FRAGMENT, limit + 1), now)
+            .expect("the data channel takes it");
+    }
+    world.drain();
+    assert!(world.run_until(SECOND, |world| world.frames(ANSWERER).len() == 4));
+    let told = world.frames(OFFERER);
+    assert_eq!(told.len(), 1, "one for two that came at once");
+    let icmp = &told[0][wire::frame::HEADER_LEN..];
+    // From the destination to the sender; fragmentation needed; how much fits.
+    assert_eq!(icmp[12..20], [198, 18, 0, 5, 198, 18, 0, 1]);
+    assert_eq!(icmp[20..22], [3, 4]);
+    assert_eq!(icmp[26..28], (limit as u16).to_be_bytes());
+    assert_eq!(world.links[OFFERER].stats().too_big_told, 1);
 }
 
 #[test]
@@ -114,6 +206,7 @@ fn silence_ends_a_link_in_use_soon_and_an_idle_one_in_bounded_time() {
         let mut world = World::new(Duration::from_millis(1));
         world.signal();
         assert!(world.run_until(5 * SECOND, World::both_open));
+        world.run_until(SECOND, |_| false);
         world.on_wire = Box::new(|_, _| false);
         let cut = world.now;
         if in_use {
@@ -164,6 +257,8 @@ fn closing_tells_the_peer_why() {
     let mut world = World::new(Duration::from_millis(1));
     world.signal();
     assert!(world.run_until(5 * SECOND, World::both_open));
+    // The data channels, over which it is said, follow.
+    world.run_until(SECOND, |_| false);
     let now = world.now;
     world.links[OFFERER].close("idle", now);
     world.drain();

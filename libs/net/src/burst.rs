@@ -51,8 +51,8 @@ impl BurstBatch {
 }
 
 impl UdpSocket {
-    /// Takes what has arrived, at most 8 buffers of up to 64 datagrams, and gives `each` whole buffers. Goes past
-    /// tokio's readiness: for a loop that asks a [`Poller`](crate::Poller). Returns whether there may be more.
+    /// Takes what has arrived, at most 8 buffers of up to 64 datagrams, and gives `each` whole buffers. Returns
+    /// whether there may be more.
     ///
     /// # Errors
     ///
@@ -69,7 +69,7 @@ impl UdpSocket {
                 .buffers
                 .each_mut()
                 .map(|buffer| IoSliceMut::new(buffer));
-            self.recv_past_readiness(&mut slices, &mut meta)?
+            self.receive(&mut slices, &mut meta)?
         };
         let bound = self.local_addr();
         for (buffer, meta) in batch.buffers.iter_mut().zip(&meta).take(filled) {

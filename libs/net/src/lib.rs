@@ -1,10 +1,10 @@
 //! Hands for the network: batched UDP sockets, the addresses of this host, and the one clock.
 //!
-//! The journey: [`UdpSocket::readable`] wakes a service's loop, [`UdpSocket::try_recv_batch`] hands it every
+//! The journey: [`Poller::wait`] wakes a service's loop, [`UdpSocket::try_recv_batch`] hands it every
 //! datagram of up to 32 kernel buffers (each of up to 64 KB when the kernel joined equal datagrams, GRO), the
 //! loop asks its minds what to do, and a [`SendBatch`] joins what leaves into as few system calls as possible
 //! (GSO). A loop that carries bulk takes and gives whole bursts instead ([`UdpSocket::try_recv_bursts`],
-//! [`UdpSocket::try_send_parts`]) and asks a [`Poller`] what is ready. No state machine lives here, and no byte of a datagram is understood here.
+//! [`UdpSocket::try_send_parts`]). No state machine lives here, and no byte of a datagram is understood here.
 //!
 //! Invariants: nothing here allocates per datagram; every queue has a bound; an error that concerns one
 //! destination never stops the others; without GSO or GRO in the kernel everything works, only slower.
@@ -17,6 +17,7 @@ mod parts;
 mod poller;
 mod recv_batch;
 mod send_batch;
+mod slices;
 mod udp;
 
 pub use burst::{Burst, BurstBatch};
@@ -26,6 +27,7 @@ pub use interface::{InterfaceAddress, interface_addresses};
 pub use poller::Poller;
 pub use recv_batch::{Meta, RecvBatch};
 pub use send_batch::{Flushed, SendBatch, SendBatchFull};
+pub use slices::ask_for_short_slices;
 pub use udp::{UdpOptions, UdpSocket};
 
 /// The largest number of datagrams that one GSO send may carry (`UDP_MAX_SEGMENTS` of Linux).

@@ -1,57 +1,79 @@
+use std::future::Future;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::pin::pin;
+use std::ptr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
+use std::time::Instant;
 
+use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
+use nix::sys::eventfd::{EfdFlags, EventFd};
 
 /// Descriptors reported by one [`Poller::poll`]; more come with the next.
 const MAX_READY: usize = 64;
 
-/// What is ready, for a loop that is busy: one system call says it of all descriptors, without a runtime in between.
-/// Such a loop never waits, so the runtime would never look. When nothing is ready, [`Poller::readable`] waits with
-/// the runtime for the same descriptors.
+/// What a loop with a thread of its own waits for: descriptors, a time, and what other threads tell it through futures
+/// (channels). One system call asks or waits; there is no runtime in between, which would cost a packet that arrives
+/// alone more than the packet itself does.
 ///
 /// A descriptor stays ready until it is read empty. One that is closed is forgotten by itself.
 #[derive(Debug)]
 pub struct Poller {
-    epoll: AsyncFd<Shared>,
+    epoll: Epoll,
     events: [EpollEvent; MAX_READY],
     ready: usize,
+    bell: Arc<Bell>,
+    /// The same bell, as futures want it.
+    waker: Waker,
+    /// The kernel waits in nanoseconds; since Linux 5.11.
+    precise: bool,
 }
 
-/// `Epoll` in the shape that `AsyncFd` wants.
+/// Wakes the thread that waits.
 #[derive(Debug)]
-struct Shared(Epoll);
-
-impl AsRawFd for Shared {
-    fn as_raw_fd(&self) -> RawFd {
-        self.0.0.as_raw_fd()
-    }
+struct Bell {
+    rung: AtomicBool,
+    descriptor: EventFd,
 }
 
-impl AsFd for Shared {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.0.as_fd()
+impl Wake for Bell {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        if !self.rung.swap(true, Ordering::AcqRel) {
+            // It holds a count of one at most, so there is room.
+            let _ = self.descriptor.write(1);
+        }
     }
 }
 
 impl Poller {
-    /// One that watches nothing. Must be called inside the tokio runtime that will wait.
+    /// One that watches nothing yet.
     ///
     /// # Errors
     ///
     /// When there is no descriptor left for it.
-    #[allow(unsafe_code)]
     pub fn new() -> io::Result<Self> {
-        let epoll = Shared(Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?);
-        // SAFETY: the descriptor is owned by what is registered and stays the same until that is dropped.
-        let epoll = unsafe { AsyncFd::register_with_interest(epoll, Interest::READABLE) };
-        Ok(Self {
-            epoll: epoll?,
+        let bell = Arc::new(Bell {
+            // Nobody was asked yet.
+            rung: AtomicBool::new(true),
+            descriptor: EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?,
+        });
+        let poller = Self {
+            epoll: Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?,
             events: [EpollEvent::empty(); MAX_READY],
             ready: 0,
-        })
+            waker: Waker::from(bell.clone()),
+            bell,
+            precise: true,
+        };
+        poller.watch(&poller.bell.descriptor, false)?;
+        Ok(poller)
     }
 
     /// Watches a descriptor: whether it can be read, and with `writable` also whether it can be written. Called again
@@ -65,9 +87,8 @@ impl Poller {
         let mut flags = EpollFlags::EPOLLIN;
         flags.set(EpollFlags::EPOLLOUT, writable);
         let mut event = EpollEvent::new(flags, key(descriptor));
-        let epoll = &self.epoll.get_ref().0;
-        match epoll.modify(descriptor, &mut event) {
-            Err(nix::Error::ENOENT) => epoll.add(descriptor, event)?,
+        match self.epoll.modify(descriptor, &mut event) {
+            Err(Errno::ENOENT) => self.epoll.add(descriptor, event)?,
             result => result?,
         }
         Ok(())
@@ -79,41 +100,93 @@ impl Poller {
     ///
     /// Only when the poller itself is broken.
     pub fn poll(&mut self) -> io::Result<bool> {
-        let epoll = &self.epoll.get_ref().0;
-        self.ready = match epoll.wait(&mut self.events, EpollTimeout::ZERO) {
-            Err(nix::Error::EINTR) => 0,
+        self.ready = match self.epoll.wait(&mut self.events, EpollTimeout::ZERO) {
+            Err(Errno::EINTR) => 0,
             result => result?,
         };
         Ok(self.ready > 0)
     }
 
-    /// Whether the last [`Self::poll`] or [`Self::readable`] found this descriptor ready, to be read or written.
+    /// As [`Self::poll`], but waits for something to be ready, for what [`Self::hear`] should be asked about, or until
+    /// `deadline`, to the microsecond where the kernel can. May return early.
+    ///
+    /// # Errors
+    ///
+    /// Only when the poller itself is broken.
+    pub fn wait(&mut self, deadline: Option<Instant>) -> io::Result<()> {
+        let passed =
+            || deadline.is_some_and(|due| due.saturating_duration_since(Instant::now()).is_zero());
+        if self.bell.rung.load(Ordering::Acquire) || passed() {
+            return self.poll().map(drop);
+        }
+        self.ready = match self.sleep(deadline) {
+            Err(Errno::EINTR) => 0,
+            result => result?,
+        };
+        Ok(())
+    }
+
+    /// Whether the last [`Self::poll`] or [`Self::wait`] found this descriptor ready, to be read or written.
     pub fn is_ready(&self, descriptor: impl AsFd) -> bool {
         let key = key(descriptor.as_fd());
         let ready = self.events.get(..self.ready).unwrap_or_default();
         ready.iter().any(|event| event.data() == key)
     }
 
-    /// As [`Self::poll`], but waits until there is something. Cancel safe.
-    ///
-    /// # Errors
-    ///
-    /// Only when the runtime is going away.
-    pub async fn readable(&mut self) -> io::Result<()> {
-        self.ready = 0;
-        loop {
-            // What became ready after this is noticed: the note that is cleared is older.
-            let mut noted = self.epoll.readable_mut().await?;
-            let epoll = &noted.get_inner().0;
-            match epoll.wait(&mut self.events, EpollTimeout::ZERO) {
-                Ok(0) => noted.clear_ready(),
-                Err(nix::Error::EINTR) => {}
-                result => {
-                    self.ready = result?;
-                    return Ok(());
-                }
+    /// Polls a future, if it, or one that was polled before it, might have something new to say: for
+    /// channels of other threads. `make` makes it; what is not done by then is dropped, so it must not lose anything
+    /// by that. Ask until it says `None`.
+    pub fn hear<F: Future>(&self, make: impl FnOnce() -> F) -> Option<F::Output> {
+        let rung = &self.bell.rung;
+        // Before the others are asked: what is said afterwards rings again.
+        if !rung.load(Ordering::Acquire) || !rung.swap(false, Ordering::AcqRel) {
+            return None;
+        }
+        let _ = self.bell.descriptor.read();
+        match pin!(make()).poll(&mut Context::from_waker(&self.waker)) {
+            Poll::Ready(heard) => {
+                // There may be more, and the rest of the future was not asked.
+                rung.store(true, Ordering::Release);
+                Some(heard)
+            }
+            Poll::Pending => None,
+        }
+    }
+
+    #[allow(unsafe_code)]
+    fn sleep(&mut self, deadline: Option<Instant>) -> nix::Result<usize> {
+        let rest = deadline.map(|due| due.saturating_duration_since(Instant::now()));
+        if self.precise {
+            let time = rest.map(|rest| libc::timespec {
+                tv_sec: rest.as_secs().min(86_400) as libc::time_t,
+                tv_nsec: libc::c_long::from(rest.subsec_nanos()),
+            });
+            let time = time.as_ref().map_or(ptr::null(), ptr::from_ref);
+            // SAFETY: the descriptor is open; `EpollEvent` is transparent over `epoll_event`, and there is room for as
+            // many as are said; the time is null or outlives the call; no signal mask.
+            let found = unsafe {
+                libc::syscall(
+                    libc::SYS_epoll_pwait2,
+                    self.epoll.0.as_raw_fd(),
+                    self.events.as_mut_ptr(),
+                    MAX_READY as libc::c_int,
+                    time,
+                    ptr::null::<libc::sigset_t>(),
+                    0_usize,
+                )
+            };
+            match Errno::result(found) {
+                // EPERM: a seccomp filter that is older than the call.
+                Err(Errno::ENOSYS | Errno::EPERM) => self.precise = false,
+                result => return result.map(|found| found as usize),
             }
         }
+        let timeout = rest.map_or(EpollTimeout::NONE, |rest| {
+            // Rounded up: early would be a loop that spins.
+            let ms = rest.as_micros().div_ceil(1_000).min(60_000);
+            EpollTimeout::from(ms as u16)
+        });
+        self.epoll.wait(&mut self.events, timeout)
     }
 }
 

@@ -1,11 +1,11 @@
 use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::AsFd;
-use std::task::{Context, Poll};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 
 use quinn_udp::{Transmit, UdpSocketState};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 
 use crate::recv_batch::{Meta, RecvBatch};
 use crate::{MAX_GSO_BYTES, MAX_GSO_SEGMENTS};
@@ -37,17 +37,16 @@ impl Default for UdpOptions {
 }
 
 /// A UDP socket that receives and sends many datagrams per system call. Never blocks. Sends and receives
-/// with a shared reference, so a loop can hold several without locks.
+/// with a shared reference, so a loop can hold several without locks. Who waits for it watches the descriptor.
 #[derive(Debug)]
 pub struct UdpSocket {
-    io: tokio::net::UdpSocket,
+    io: std::net::UdpSocket,
     state: UdpSocketState,
     local: SocketAddr,
 }
 
 impl UdpSocket {
-    /// Binds to `address` (port 0: the kernel chooses). An IPv6 socket takes IPv6 only. Must be called inside
-    /// a tokio runtime.
+    /// Binds to `address` (port 0: the kernel chooses). An IPv6 socket takes IPv6 only.
     ///
     /// # Errors
     ///
@@ -79,7 +78,7 @@ impl UdpSocket {
             options.send_buffer,
             |s, n| s.set_send_buffer_size(n),
         );
-        let io = tokio::net::UdpSocket::from_std(socket.into())?;
+        let io = std::net::UdpSocket::from(socket);
         let state = UdpSocketState::new((&io).into())?;
         if options.may_fragment {
             allow_fragments(&io, address)?;
@@ -99,33 +98,17 @@ impl UdpSocket {
         self.local
     }
 
-    /// Resolves when a datagram may be waiting. Cancel safe. May be wrong, so follow it by
-    /// [`Self::try_recv_batch`] until that says `WouldBlock`.
+    /// The socket as the tokio runtime that this is called in reports it: readable. Follow that by
+    /// [`Self::try_recv_batch`], and clear it when that says `WouldBlock`.
     ///
     /// # Errors
     ///
-    /// Only when the runtime is going away.
-    pub async fn readable(&self) -> io::Result<()> {
-        self.io.readable().await
-    }
-
-    /// Resolves when the kernel may take a datagram again after a send said `WouldBlock`. Cancel safe.
-    ///
-    /// # Errors
-    ///
-    /// Only when the runtime is going away.
-    pub async fn writable(&self) -> io::Result<()> {
-        self.io.writable().await
-    }
-
-    /// Ready when a datagram may be waiting; otherwise the task is woken when one is.
-    pub fn poll_readable(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.io.poll_recv_ready(context)
-    }
-
-    /// Ready when the kernel may take a datagram; otherwise the task is woken when it does.
-    pub fn poll_writable(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.io.poll_send_ready(context)
+    /// When the runtime cannot watch it.
+    #[allow(unsafe_code)]
+    pub fn into_async(self) -> io::Result<AsyncFd<Self>> {
+        // SAFETY: the descriptor is owned by what is registered and stays the same until that is dropped.
+        let registered = unsafe { AsyncFd::register_with_interest(self, Interest::READABLE) };
+        Ok(registered?)
     }
 
     /// Takes what has arrived, at most 32 buffers of up to 64 datagrams, and calls `each` with every datagram.
@@ -140,11 +123,7 @@ impl UdpSocket {
         batch: &mut RecvBatch,
         each: impl FnMut(&mut [u8], Meta),
     ) -> io::Result<usize> {
-        let filled = batch.fill(|buffers, meta| {
-            self.io.try_io(Interest::READABLE, || {
-                self.state.recv((&self.io).into(), buffers, meta)
-            })
-        })?;
+        let filled = batch.fill(|buffers, meta| self.receive(buffers, meta))?;
         Ok(batch.for_each(filled, self.local, each))
     }
 
@@ -153,8 +132,7 @@ impl UdpSocket {
         is_destination(destination) && destination.is_ipv4() == self.local.is_ipv4()
     }
 
-    /// For [`Self::try_recv_bursts`].
-    pub(crate) fn recv_past_readiness(
+    pub(crate) fn receive(
         &self,
         buffers: &mut [IoSliceMut<'_>],
         meta: &mut [quinn_udp::RecvMeta],
@@ -262,22 +240,20 @@ impl UdpSocket {
             segment_size,
             src_ip,
         };
-        // Past tokio's readiness first: a new socket counts as not writable until the runtime has polled.
-        let mut sent = self.state.try_send((&self.io).into(), &transmit);
-        if sent
-            .as_ref()
-            .is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
-        {
-            let again = || self.state.try_send((&self.io).into(), &transmit);
-            sent = self.io.try_io(Interest::WRITABLE, again);
-        }
-        sent.map(|()| contents.len())
+        self.state.try_send((&self.io).into(), &transmit)?;
+        Ok(contents.len())
     }
 }
 
 impl AsFd for UdpSocket {
-    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
         self.io.as_fd()
+    }
+}
+
+impl AsRawFd for UdpSocket {
+    fn as_raw_fd(&self) -> RawFd {
+        self.io.as_raw_fd()
     }
 }
 

@@ -3,27 +3,31 @@
 #![allow(clippy::unwrap_used)]
 
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use turnpike_net::{Meta, RecvBatch, SendBatch, UdpOptions, UdpSocket};
+use turnpike_net::{Meta, Poller, RecvBatch, SendBatch, UdpOptions, UdpSocket};
 
-async fn receive(socket: &UdpSocket, count: usize) -> Vec<(Vec<u8>, Meta)> {
+fn receive(socket: &UdpSocket, count: usize) -> Vec<(Vec<u8>, Meta)> {
     let mut batch = RecvBatch::new();
     let mut seen = Vec::new();
-    let collect = async {
-        while seen.len() < count {
-            socket.readable().await.unwrap();
-            let taken = socket.try_recv_batch(&mut batch, |segment, meta| {
-                seen.push((segment.to_vec(), meta));
-            });
-            match taken {
-                Err(e) if e.kind() != std::io::ErrorKind::WouldBlock => panic!("{e}"),
-                _ => {}
-            }
+    let mut poller = Poller::new().unwrap();
+    poller.watch(socket, false).unwrap();
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while seen.len() < count {
+        assert!(
+            Instant::now() < deadline,
+            "{} of {count} datagrams",
+            seen.len()
+        );
+        poller.wait(Some(deadline)).unwrap();
+        let taken = socket.try_recv_batch(&mut batch, |segment, meta| {
+            seen.push((segment.to_vec(), meta));
+        });
+        match taken {
+            Err(e) if e.kind() != std::io::ErrorKind::WouldBlock => panic!("{e}"),
+            _ => {}
         }
-    };
-    let in_time = tokio::time::timeout(Duration::from_secs(10), collect).await;
-    assert!(in_time.is_ok(), "{} of {count} datagrams", seen.len());
+    }
     seen
 }
 
@@ -31,14 +35,14 @@ fn bind(address: &str) -> UdpSocket {
     UdpSocket::bind(address.parse().unwrap(), UdpOptions::default()).unwrap()
 }
 
-async fn round_trip(address: &str) {
+fn round_trip(address: &str) {
     let (a, b) = (bind(address), bind(address));
     let contents: Vec<u8> = (0..10_050u32).map(|i| (i / 1_000) as u8).collect();
     assert_eq!(
         a.try_send(b.local_addr(), &contents, Some(1_000)).unwrap(),
         contents.len()
     );
-    let seen = receive(&b, 11).await;
+    let seen = receive(&b, 11);
     assert_eq!(seen.len(), 11);
     for (i, (datagram, meta)) in seen.iter().enumerate() {
         assert_eq!(datagram.len(), if i < 10 { 1_000 } else { 50 });
@@ -47,53 +51,53 @@ async fn round_trip(address: &str) {
     }
 }
 
-#[tokio::test]
-async fn segments_of_one_send_arrive_as_datagrams_over_ipv4() {
-    round_trip("127.0.0.1:0").await;
+#[test]
+fn segments_of_one_send_arrive_as_datagrams_over_ipv4() {
+    round_trip("127.0.0.1:0");
 }
 
-#[tokio::test]
-async fn segments_of_one_send_arrive_as_datagrams_over_ipv6() {
-    round_trip("[::1]:0").await;
+#[test]
+fn segments_of_one_send_arrive_as_datagrams_over_ipv6() {
+    round_trip("[::1]:0");
 }
 
-#[tokio::test]
-async fn more_segments_than_one_call_may_carry_are_sent_in_several() {
+#[test]
+fn more_segments_than_one_call_may_carry_are_sent_in_several() {
     let (a, b) = (bind("127.0.0.1:0"), bind("127.0.0.1:0"));
     let contents = vec![9; 150 * 100];
     assert_eq!(
         a.try_send(b.local_addr(), &contents, Some(100)).unwrap(),
         contents.len()
     );
-    assert_eq!(receive(&b, 150).await.len(), 150);
+    assert_eq!(receive(&b, 150).len(), 150);
 }
 
-#[tokio::test]
-async fn an_empty_datagram_is_a_datagram() {
+#[test]
+fn an_empty_datagram_is_a_datagram() {
     let (a, b) = (bind("127.0.0.1:0"), bind("127.0.0.1:0"));
     assert_eq!(a.try_send(b.local_addr(), &[], None).unwrap(), 0);
-    assert_eq!(receive(&b, 1).await[0].0, Vec::<u8>::new());
+    assert_eq!(receive(&b, 1)[0].0, Vec::<u8>::new());
 }
 
-#[tokio::test]
-async fn a_wildcard_socket_knows_where_it_was_asked_and_answers_from_there() {
+#[test]
+fn a_wildcard_socket_knows_where_it_was_asked_and_answers_from_there() {
     let (server, client) = (bind("0.0.0.0:0"), bind("127.0.0.1:0"));
     let asked = SocketAddr::from(([127, 0, 0, 5], server.local_addr().port()));
     client.try_send(asked, b"question", None).unwrap();
-    let meta = receive(&server, 1).await[0].1;
+    let meta = receive(&server, 1)[0].1;
     assert_eq!(meta.local, asked);
     server
         .try_send_from(Some(meta.local), meta.source, b"answer", None)
         .unwrap();
-    let answer = receive(&client, 1).await.remove(0);
+    let answer = receive(&client, 1).remove(0);
     assert_eq!(
         (answer.0.as_slice(), answer.1.source),
         (b"answer".as_slice(), asked)
     );
 }
 
-#[tokio::test]
-async fn a_batch_arrives_in_order_and_a_refusal_stops_nobody_else() {
+#[test]
+fn a_batch_arrives_in_order_and_a_refusal_stops_nobody_else() {
     let (a, b) = (bind("127.0.0.1:0"), bind("127.0.0.1:0"));
     let mut batch = SendBatch::default();
     batch
@@ -115,7 +119,7 @@ async fn a_batch_arrives_in_order_and_a_refusal_stops_nobody_else() {
         (3, 1, false)
     );
     assert!(batch.is_empty() && flushed.error.is_some());
-    let seen = receive(&b, 3).await;
+    let seen = receive(&b, 3);
     let shapes: Vec<_> = seen.iter().map(|(d, _)| (d.len(), d[4])).collect();
     assert_eq!(shapes, [(100, 1), (100, 2), (54, 3)]);
     assert!(
@@ -125,8 +129,8 @@ async fn a_batch_arrives_in_order_and_a_refusal_stops_nobody_else() {
     assert!(seen.iter().all(|(d, _)| d.starts_with(b"head")));
 }
 
-#[tokio::test]
-async fn a_port_in_use_is_an_error_unless_shared() {
+#[test]
+fn a_port_in_use_is_an_error_unless_shared() {
     let first = bind("127.0.0.1:0");
     let again = UdpSocket::bind(first.local_addr(), UdpOptions::default());
     assert_eq!(again.unwrap_err().kind(), std::io::ErrorKind::AddrInUse);
@@ -138,15 +142,15 @@ async fn a_port_in_use_is_an_error_unless_shared() {
     UdpSocket::bind(one.local_addr(), shared).unwrap();
 }
 
-#[tokio::test]
-async fn the_receive_buffer_holds_a_burst() {
+#[test]
+fn the_receive_buffer_holds_a_burst() {
     let (a, b) = (bind("127.0.0.1:0"), bind("127.0.0.1:0"));
     // 2.5 MB unread: with the default of 208 KiB most of it would be gone.
     for _ in 0..40 {
         a.try_send(b.local_addr(), &vec![5; 62_400], Some(1_200))
             .unwrap();
     }
-    assert_eq!(receive(&b, 40 * 52).await.len(), 40 * 52);
+    assert_eq!(receive(&b, 40 * 52).len(), 40 * 52);
 }
 
 /// Linux refuses GSO on a socket that sends without checksums, as some devices do for reasons of their own.
@@ -167,8 +171,8 @@ fn forbid_gso(socket: &UdpSocket) {
     assert_eq!(result, 0);
 }
 
-#[tokio::test]
-async fn when_the_kernel_refuses_gso_everything_arrives_all_the_same() {
+#[test]
+fn when_the_kernel_refuses_gso_everything_arrives_all_the_same() {
     let (a, b) = (bind("127.0.0.1:0"), bind("127.0.0.1:0"));
     forbid_gso(&a);
     let contents = vec![3; 2_500];
@@ -186,12 +190,12 @@ async fn when_the_kernel_refuses_gso_everything_arrives_all_the_same() {
         batch.push(None, b.local_addr(), &[&[4; 700]]).unwrap();
     }
     assert_eq!(batch.flush(&a).sent, 3);
-    let lens: Vec<_> = receive(&b, 6).await.iter().map(|(d, _)| d.len()).collect();
+    let lens: Vec<_> = receive(&b, 6).iter().map(|(d, _)| d.len()).collect();
     assert_eq!(lens, [1_000, 1_000, 500, 700, 700, 700]);
 }
 
-#[tokio::test]
-async fn no_destination_that_a_peer_can_name_switches_gso_off() {
+#[test]
+fn no_destination_that_a_peer_can_name_switches_gso_off() {
     let named = [
         "0.0.0.0:9",
         "0.1.2.3:9",

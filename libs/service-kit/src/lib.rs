@@ -30,7 +30,7 @@ pub use capabilities::{Capability, CapabilityError, drop_capabilities};
 pub use config::{load_config, parse_config};
 pub use config_error::ConfigError;
 pub use logging::init_logging;
-pub use loop_thread::LoopThread;
+pub use loop_thread::on_own_thread;
 pub use readiness::{Readiness, Task};
 pub use run::{EXIT_CONFIG, EXIT_FAILURE, main, report};
 pub use secret::{Secret, read_secret_file, read_secret_of_field};

@@ -11,9 +11,9 @@ use thiserror::Error;
 
 use crate::device::TunConfig;
 
-/// Packets that wait for us in the interface's queue before the kernel drops. Its default of 500 is too short
-/// for what arrives while the loop is at work elsewhere.
-const TX_QUEUE_LEN: u32 = 4_096;
+/// Packets that wait for us in the interface's queue before the kernel drops. Its default of 500 is short for what
+/// arrives while the loop is at work elsewhere; and what waits, small packets behind frames of 64 KB, waits in here.
+const TX_QUEUE_LEN: u32 = 1_000;
 
 /// Why there is no TUN device.
 #[derive(Debug, Error)]

@@ -8,7 +8,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use net::Poller;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use turnpike_tun::{Device, TunConfig};
 use wire::frame::{Frame, Gso, GsoKind, HEADER_LEN, Header, MAX_FRAME_LEN, PartialChecksum};
@@ -59,10 +60,12 @@ struct Seen {
 /// Sends back what arrives, with the addresses exchanged; the ports stay.
 async fn mirror(device: Arc<Device>, seen: Arc<Seen>) {
     let mut buffer = vec![0; MAX_FRAME_LEN];
-    let mut poller = Poller::new().unwrap();
-    poller.watch(&*device, false).unwrap();
+    // SAFETY: the descriptor is owned by what is registered and stays the same until that is dropped.
+    #[allow(unsafe_code)]
+    let readable = unsafe { AsyncFd::register_with_interest(device.clone(), Interest::READABLE) };
+    let readable = readable.unwrap();
     loop {
-        poller.readable().await.unwrap();
+        let mut ready = readable.readable().await.unwrap();
         while let Ok(len) = device.try_recv(&mut buffer) {
             let frame = Frame::decode(&buffer[..len]).unwrap();
             let (header, layout) = (frame.header, *frame.packet.layout());
@@ -79,6 +82,7 @@ async fn mirror(device: Arc<Device>, seen: Arc<Seen>) {
             rewrite(&mut buffer[HEADER_LEN..len], exchange, header.checksum()).unwrap();
             let _ = device.try_send(&buffer[..len]);
         }
+        ready.clear_ready();
     }
 }
 

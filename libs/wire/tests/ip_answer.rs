@@ -4,7 +4,8 @@
 mod common;
 
 use common::{Kind, Spec, spec};
-use turnpike_wire::ip::answer::{Unreachable, tcp_reset, unreachable};
+use turnpike_wire::frame::{Frame, HEADER_LEN, Header};
+use turnpike_wire::ip::answer::{Unreachable, tcp_reset, too_big, unreachable};
 use turnpike_wire::ip::segment::segment;
 use turnpike_wire::ip::{Checksum, Packet, Rewrite, clamp_mss, complete_partial, rewrite};
 
@@ -240,4 +241,27 @@ fn a_partial_checksum_is_completed_also_after_a_rewrite() {
         .build();
         assert_eq!(packet, whole);
     }
+}
+
+#[test]
+fn too_big_is_said_to_who_forbids_fragments_and_never_below_what_the_version_guarantees() {
+    const FLAGS: usize = HEADER_LEN + 6;
+    let frame = |packet: &[u8]| [&Header::PLAIN.encode()[..], packet].concat();
+    let mut v4 = frame(&spec("10.0.0.1", "10.0.0.2", Kind::Udp, &[0; 1_400]).build());
+    let total = v4.len() - HEADER_LEN;
+    v4[FLAGS] = 0;
+    let said = |frame: &[u8], limit| too_big(&Frame::decode(frame).unwrap(), limit);
+    assert_eq!(said(&v4, 1_000), None, "it may be fragmented");
+    v4[FLAGS] = 0x40;
+    assert_eq!(said(&v4, total), None, "it fits");
+    let icmp = said(&v4, total - 1).unwrap();
+    assert_eq!(icmp[20..22], [3, 4]);
+    assert_eq!(icmp[26..28], (total as u16 - 1).to_be_bytes());
+
+    let v6 = frame(&spec("fd00::1", "fd00::2", Kind::Udp, &[0; 1_400]).build());
+    let icmp = said(&v6, 1_000).unwrap();
+    assert_eq!(icmp[40..42], [2, 0]);
+    assert_eq!(icmp[44..48], 1_280_u32.to_be_bytes());
+    let short = frame(&spec("fd00::1", "fd00::2", Kind::Udp, &[0; 1_280 - 48]).build());
+    assert_eq!(said(&short, 1_000), None, "IPv6 takes 1280 everywhere");
 }

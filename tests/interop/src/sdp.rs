@@ -26,6 +26,7 @@ pub fn description_of(sdp: &str) -> Result<SessionDescription> {
         dtls_fingerprint: fingerprint,
         candidates: candidates.into_iter().flatten().collect(),
         link_version: 1,
+        lane: None,
     })
 }
 

@@ -172,3 +172,16 @@ fn clamped(packet: &Packet) -> Packet {
     }
     packet
 }
+
+/// What a sender is told whose packet goes over the data channel because it is longer than a datagram of the lane: it is
+/// of no use here, and not a packet of ours.
+pub(crate) fn is_too_big(bytes: &[u8]) -> bool {
+    let Ok(packet) = wire::ip::Packet::parse(bytes) else {
+        return false;
+    };
+    let about = packet.embedded();
+    matches!(packet.icmp(), Some((3, 4) | (2, 0)))
+        && about.is_some_and(|about| {
+            about.source == packet.destination() && about.destination == packet.source()
+        })
+}

@@ -220,6 +220,7 @@ pub fn offer(link: u64, bindings: Vec<document::Binding>) -> document::Offer {
             dtls_fingerprint: vec![7; 32],
             candidates: vec![candidate],
             link_version: 1,
+            lane: None,
         }),
         bindings,
     }

@@ -30,7 +30,8 @@ impl Two {
         ];
         let offers = [lanes[0].offer(), lanes[1].offer()];
         for (lane, offer) in lanes.iter_mut().zip(offers.iter().rev()) {
-            lane.on_offer(offer.as_ref(), || Some(exported.into()), now);
+            lane.set_remote_offer(offer.as_ref());
+            lane.start(|| Some(exported.into()), now);
             lane.handle_timeout(now);
         }
         Self {
@@ -180,11 +181,31 @@ fn the_keys_are_those_of_the_document() {
 }
 
 #[test]
-fn a_frame_crosses_once_the_lane_was_confirmed_and_not_before() {
+fn without_an_answer_to_the_first_probe_the_data_channels_have_the_frames_once_they_are_there() {
     let mut two = Two::new();
+    assert_eq!(two.send(0, &frame(5_000)), Carried::Yes);
+    two.lanes[0].on_fallback();
+    assert_eq!(
+        two.send(0, &frame(5_000)),
+        Carried::Yes,
+        "it may be answered"
+    );
+    two.now += Duration::from_millis(300);
+    let now = two.now;
+    two.lanes[0].handle_timeout(now);
     assert_eq!(two.send(0, &frame(5_000)), Carried::No);
     two.exchange(|_, _| true);
+    assert_eq!(two.send(0, &frame(5_000)), Carried::Yes, "answered late");
+}
+
+#[test]
+fn a_frame_crosses_as_soon_as_there_are_keys() {
+    let mut two = Two::new();
     assert_eq!(two.lanes[0].poll_change(), Some(Carrier::Datagram));
+    assert_eq!(two.lanes[0].poll_change(), None);
+    assert_eq!(two.send(0, &frame(500)), Carried::Yes);
+    two.exchange(|_, _| true);
+    assert_eq!(two.frames[1].pop().expect("a frame").len(), 12 + 40 + 500);
     assert_eq!(two.lanes[0].poll_change(), None);
     for payload in [1, 1_000, 5_000, 64_000] {
         assert_eq!(two.send(0, &frame(payload)), Carried::Yes);
@@ -513,7 +534,8 @@ fn a_peer_that_does_not_speak_it_or_does_not_want_it_is_left_in_peace() {
         (Carrier::DataChannel, wanted),
     ] {
         let mut lane = Lane::new(LinkRole::Answerer, &config(carrier));
-        lane.on_offer(offer.as_ref(), || Some([7; SECRET_LEN].into()), now);
+        lane.set_remote_offer(offer.as_ref());
+        lane.start(|| Some([7; SECRET_LEN].into()), now);
         lane.handle_timeout(now);
         assert!(lane.poll_burst().is_none() && lane.poll_timeout().is_none());
         assert_eq!(lane.carrier(), Carrier::DataChannel);

@@ -2,14 +2,33 @@
 
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
-use protocol::document::Hello;
+use prost::Message as _;
+use protocol::document::{Control, Hello, control::Body};
+use wire::frame::{Frame, HEADER_LEN, Header};
+use wire::ip::answer::too_big;
 
 use super::Link;
+use crate::config::{MAX_CONTROL, MAX_FRAME};
 use crate::lane::{Carried, is_lane};
-use crate::output::{Carrier, CloseReason, LinkEvent, SendRefused, Transmit};
+use crate::output::{Carrier, CloseReason, LinkEvent, SendRefused, Step, Transmit};
+
+/// What waits for the data channels of a link that is open by its lane alone, for two round trips: messages, frames
+/// that do not fit the lane, and the bytes of these.
+const MAX_EARLY: usize = 64;
+const MAX_EARLY_BYTES: usize = 256 << 10;
+
+/// ICMP errors are sent no more often: [RFC 1812 §4.3.2.8](https://www.rfc-editor.org/rfc/rfc1812#section-4.3.2.8).
+const TOO_BIG_INTERVAL: Duration = Duration::from_millis(10);
+
+/// What waits for the data channels.
+#[derive(Default)]
+pub(super) struct Early {
+    controls: Vec<Control>,
+    frames: Vec<Vec<u8>>,
+}
 
 impl Link {
     /// A datagram that arrived on `local`, a host socket's address or a relayed address, from `remote`.
@@ -85,7 +104,9 @@ impl Link {
         }
     }
 
-    /// Sends one tunnel frame: by the lane, or as one message on the `ip` channel.
+    /// Sends one tunnel frame: by the lane, or as one message on the `ip` channel. When it does not fit the lane and its
+    /// sender forbids fragments, [`Link::poll_event`] gives the ICMP error that tells the sender what fits, at most one
+    /// in 10 ms.
     ///
     /// # Errors
     /// When the link is not open, the queue is full (the frame is dropped, as a full interface would), or the
@@ -118,11 +139,35 @@ impl Link {
             }
             Carried::Refused(reason) => return Err(reason),
             Carried::No => {
+                self.tell_if_too_big(frame, now);
+                if !self.channels.is_open() {
+                    return self.keep_frame(frame);
+                }
                 self.channels.send_frame(frame, now)?;
                 self.drive(now);
             }
         }
         Ok(())
+    }
+
+    /// The lane did not take a frame: if for its length, and the sender forbids to cut it, the sender is told what would
+    /// fit ([`wire::ip::answer::too_big`]), as if the peer had said so. The frame itself is not lost by that.
+    fn tell_if_too_big(&mut self, frame: &[u8], now: Instant) {
+        let told = |told: Instant| now.saturating_duration_since(told) < TOO_BIG_INTERVAL;
+        if self.lane.carrier() != Carrier::Datagram || self.told_too_big.is_some_and(told) {
+            return;
+        }
+        let Ok(frame) = Frame::decode(frame) else {
+            return;
+        };
+        if let Some(answer) = too_big(&frame, self.lane.packet_limit()) {
+            self.told_too_big = Some(now);
+            self.stats.too_big_told += 1;
+            let mut told = BytesMut::with_capacity(HEADER_LEN + answer.len());
+            told.extend_from_slice(&Header::PLAIN.encode());
+            told.extend_from_slice(&answer);
+            self.events.push_back(LinkEvent::Frame(told));
+        }
     }
 
     /// The next datagrams to send.
@@ -172,19 +217,65 @@ impl Link {
         self.events.push_back(LinkEvent::Frame(frame));
     }
 
-    pub(super) fn hello(&self) -> Hello {
-        Hello {
-            version: crate::config::LINK_VERSION,
-            mtu: 0,
-            lane: self.lane.offer(),
+    /// DTLS is up: with a lane the link is open, the data channels follow.
+    pub(super) fn start_lane(&mut self, now: Instant) {
+        let dtls = self.dtls.as_ref();
+        self.lane.start(|| dtls?.export(), now);
+        if self.lane.is_open() {
+            self.on_open(now);
         }
     }
 
-    pub(super) fn on_hello(&mut self, hello: &Hello, now: Instant) {
-        let dtls = self.dtls.as_ref();
-        self.lane
-            .on_offer(hello.lane.as_ref(), || dtls?.export(), now);
-        self.lane.handle_timeout(now);
+    /// The data channels are open: what had to wait for them goes out.
+    pub(super) fn on_channels(&mut self, now: Instant) {
+        self.lane.on_fallback();
+        let hello = Control {
+            body: Some(Body::Hello(Hello {
+                version: crate::config::LINK_VERSION,
+                mtu: 0,
+            })),
+        };
+        let _ = self.channels.send_control(&hello, now);
+        let early = std::mem::take(&mut self.early);
+        for message in early.controls {
+            let _ = self.channels.send_control(&message, now);
+        }
+        for frame in early.frames {
+            let _ = self.carry(&frame, now);
+        }
+        self.on_open(now);
+    }
+
+    fn on_open(&mut self, now: Instant) {
+        if !self.open {
+            self.open = true;
+            self.last_traffic = now;
+            self.events.push_back(LinkEvent::Step(Step::Open));
+        }
+    }
+
+    /// Keeps a message until the data channels are there.
+    pub(super) fn keep_control(&mut self, message: &Control) -> Result<(), SendRefused> {
+        if message.encoded_len() > MAX_CONTROL {
+            return Err(SendRefused::TooLong);
+        }
+        if self.early.controls.len() >= MAX_EARLY {
+            return Err(SendRefused::QueueFull);
+        }
+        self.early.controls.push(message.clone());
+        Ok(())
+    }
+
+    fn keep_frame(&mut self, frame: &[u8]) -> Result<(), SendRefused> {
+        if frame.len() > MAX_FRAME {
+            return Err(SendRefused::TooLong);
+        }
+        let kept: usize = self.early.frames.iter().map(Vec::len).sum();
+        if self.early.frames.len() >= MAX_EARLY || kept + frame.len() > MAX_EARLY_BYTES {
+            return Err(SendRefused::QueueFull);
+        }
+        self.early.frames.push(frame.to_vec());
+        Ok(())
     }
 
     /// Takes what the lane has for the others.

@@ -6,11 +6,14 @@ use std::net::IpAddr;
 use super::checksum;
 use super::layout::{Fragment, Layout, Protocol, Version};
 use super::packet::Packet;
+use crate::frame::Frame;
 
 const FIN: u8 = 1;
 const SYN: u8 = 2;
 const RST: u8 = 4;
 const ACK: u8 = 16;
+/// In the seventh byte of an IPv4 header.
+const DONT_FRAGMENT: u8 = 0x40;
 
 /// The longest ICMP error: RFC 1812 section 4.3.2.3.
 const MAX_ICMP_LEN: usize = 576;
@@ -85,6 +88,33 @@ pub fn unreachable(undeliverable: &[u8], from: IpAddr, reason: Unreachable) -> O
     icmp.extend_from_slice(&mtu.to_be_bytes());
     icmp.extend_from_slice(quoted);
     Some(packet_of(from, layout.source, protocol, &icmp))
+}
+
+/// The least that every path takes over IPv4 ([RFC 791](https://www.rfc-editor.org/rfc/rfc791#section-3.1)) and IPv6
+/// ([RFC 8200 section 5](https://www.rfc-editor.org/rfc/rfc8200#section-5)): nobody is told to send less.
+const MIN_MTU: [usize; 2] = [68, 1_280];
+
+/// What a router whose next hop takes `limit` bytes of IP packet says of a frame that would leave in longer pieces and
+/// may not be fragmented (the bit is set, or it is IPv6): "packet too big"
+/// ([RFC 1191 section 4](https://www.rfc-editor.org/rfc/rfc1191#section-4),
+/// [RFC 8201](https://www.rfc-editor.org/rfc/rfc8201)), in the name of the destination.
+///
+/// `None` when it fits, may be fragmented, is no longer than what the version guarantees, or must not be answered, as in
+/// [`unreachable`].
+pub fn too_big(frame: &Frame<'_>, limit: usize) -> Option<Vec<u8>> {
+    let Frame { header, packet } = frame;
+    let (layout, bytes) = (packet.layout(), packet.bytes());
+    let limit = limit.max(MIN_MTU[usize::from(layout.version == Version::V6)]);
+    let longest = match header.gso {
+        Some(gso) => usize::from(header.headers_len) + usize::from(gso.size),
+        None => bytes.len(),
+    };
+    let fixed = layout.version == Version::V6 || bytes[6] & DONT_FRAGMENT != 0;
+    if longest.min(bytes.len()) <= limit || !fixed {
+        return None;
+    }
+    let mtu = limit.min(usize::from(u16::MAX)) as u16;
+    unreachable(bytes, layout.destination, Unreachable::TooBig { mtu })
 }
 
 /// The RST that refuses `segment`, as RFC 9293 section 3.10.7.1 has it for a connection that does not exist.

@@ -11,6 +11,7 @@ use crate::gate::Wish;
 use crate::picture::{
     GATE, RELAY_INSIDE, RELAY_OUTSIDE, ROUTER, SIDECAR, address, gate_node, ip, sidecar_node,
 };
+use crate::reference;
 use crate::relay::Leaving;
 use crate::signaling::{DELAY, Mail, POST_TIMEOUT};
 
@@ -55,7 +56,10 @@ impl World {
                 }
                 AgentOutput::ToTun(frame) => {
                     assert_eq!(frame.get(..HEADER_LEN), Some(&Header::PLAIN.encode()[..]));
-                    self.reference.on_workload(&frame[HEADER_LEN..], self.now);
+                    let packet = &frame[HEADER_LEN..];
+                    if !reference::is_too_big(packet) {
+                        self.reference.on_workload(packet, self.now);
+                    }
                 }
                 AgentOutput::Document { to, link, body } => {
                     if self.signaling.away {
@@ -112,7 +116,11 @@ impl World {
     /// The service answers at once, through the activator's kernel and TUN.
     fn on_service(&mut self, frame: &BytesMut) {
         assert_eq!(frame.get(..HEADER_LEN), Some(&Header::PLAIN.encode()[..]));
-        let reply = self.reference.on_service(&frame[HEADER_LEN..], self.now);
+        let packet = &frame[HEADER_LEN..];
+        if reference::is_too_big(packet) {
+            return;
+        }
+        let reply = self.reference.on_service(packet, self.now);
         let mut frame = [&Header::PLAIN.encode()[..], &reply.encode()].concat();
         if let Some(gate) = &mut self.gate {
             gate.handle_frame(&mut frame, self.now);

@@ -9,6 +9,8 @@ use link::{
     CandidateKind, Carrier, DtlsCertificate, Link, LinkConfig, LinkEvent, LinkRole, LocalCandidate,
 };
 
+use wire::ip::Packet;
+
 use crate::traffic;
 
 /// Chance, from a seed (SplitMix64).
@@ -76,6 +78,8 @@ pub(crate) struct Path {
     /// Of these, the ones that must: sent since the last [`Path::forget`].
     fresh: [HashMap<Vec<u8>, usize>; 2],
     seen: Vec<Vec<u8>>,
+    /// How often each side was told that the path takes no packet of that length.
+    told: [u64; 2],
 }
 
 const DELAY: Duration = Duration::from_millis(10);
@@ -127,6 +131,7 @@ impl Path {
             expected: [HashMap::new(), HashMap::new()],
             fresh: [HashMap::new(), HashMap::new()],
             seen: Vec::new(),
+            told: [0, 0],
         };
         path.drain();
         path.run(Duration::from_secs(1));
@@ -250,6 +255,16 @@ impl Path {
 
     fn on_frame(&mut self, side: usize, frame: &[u8]) {
         for packet in traffic::packets(frame) {
+            let told = self.links[side].stats().too_big_told;
+            if !self.expected[side].contains_key(&packet) && is_too_big(&packet) {
+                self.told[side] += 1;
+                assert!(
+                    self.told[side] <= told,
+                    "seed {}: nobody said so",
+                    self.seed
+                );
+                continue;
+            }
             let counts = &mut self.expected[side];
             let Some(count) = counts.get_mut(&packet) else {
                 panic!(
@@ -332,4 +347,16 @@ impl Path {
             );
         }
     }
+}
+
+/// "Fragmentation needed" or "packet too big", about a packet of who is told to who is said to tell.
+fn is_too_big(packet: &[u8]) -> bool {
+    let Ok(packet) = Packet::parse(packet) else {
+        return false;
+    };
+    let about = packet.embedded();
+    matches!(packet.icmp(), Some((3, 4) | (2, 0)))
+        && about.is_some_and(|about| {
+            about.source == packet.destination() && about.destination == packet.source()
+        })
 }
