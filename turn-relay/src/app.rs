@@ -324,6 +324,7 @@ fn stream_setups(
     let tls = certificate.map(|c| c.server_config()).transpose()?;
     let peers = Arc::new(PeerSockets::default());
     let setup = || StreamSetup {
+        proxies: settings.proxies.clone(),
         peers: peers.clone(),
         listeners: Vec::new(),
         tls: tls.clone(),

@@ -39,6 +39,8 @@ pub(crate) struct Settings {
     pub(crate) listen: Listen,
     /// If a listener needs them.
     pub(crate) certificate: Option<CertificateFiles>,
+    /// Load balancers whose connections begin with a PROXY header.
+    pub(crate) proxies: Arc<[IpNet]>,
     /// Of each event loop.
     pub(crate) stream_limits: StreamLimits,
     pub(crate) credentials: Arc<Credentials>,
@@ -101,6 +103,10 @@ impl Settings {
         let deny = over(
             ("--deny-peer", &args.deny_peer),
             ("deny-peers", file.deny_peers.clone()),
+        );
+        let proxies = over(
+            ("", &[]),
+            ("proxy-protocol-from", file.proxy_protocol_from.clone()),
         );
         let nat64 = over(("", &[]), ("nat64-prefixes", file.nat64_prefixes.clone()));
         let (usage, answers) = (safety::usage(&file)?, safety::answers(&file));
@@ -174,6 +180,7 @@ impl Settings {
         Ok(Self {
             relay_addresses,
             relay_networks,
+            proxies: parse::each(&proxies, parse::network)?.into(),
             allow_peers: parse::each(&allow, safety::rule)?,
             deny_peers: parse::each(&deny, safety::rule)?,
             nat64_prefixes: parse::each(&nat64, safety::nat64_prefix)?,

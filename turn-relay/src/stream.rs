@@ -7,18 +7,21 @@
 //! does not take waits in the connection's `queue`. [`Streams`] holds them all together. A connection that carries a
 //! peer's TCP connection (RFC 6062) leaves the others, for a `splice`.
 //!
+//! Behind a load balancer that is named in the configuration, each connection begins with a `proxy_header`.
+//!
 //! Bounds: connections, strangers (connections without an allocation), strangers of one source prefix, the time that a
 //! handshake and a stranger may take, the length of a stranger's frame, the bytes that wait for a slow reader. What does
 //! not fit is a whole frame that is dropped and counted, or a connection that is closed and counted; nobody waits.
 //!
 //! Done: RFC 8656 over TCP and over TLS 1.2 and 1.3 to the client, ALPN of RFC 7443, certificates that are read again.
-//! Not done: client certificates, early data, TLS in the kernel, PROXY protocol.
+//! Not done: client certificates, early data, TLS in the kernel.
 
 mod accept;
 mod admission;
 mod connection;
 mod handover;
 mod outgoing;
+mod proxy_header;
 mod queue;
 mod splice;
 mod splices;

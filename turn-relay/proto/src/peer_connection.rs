@@ -169,8 +169,8 @@ impl Server {
     }
 
     /// Asks the shell to connect; answers later.
-    pub(crate) fn connect(&mut self, now: Instant, connecting: Connecting) -> Result<(), Refusal> {
-        let Connecting { relay, peer, .. } = connecting;
+    pub(crate) fn connect(&mut self, now: Instant, connecting: &Connecting) -> Result<(), Refusal> {
+        let Connecting { relay, peer, .. } = *connecting;
         let id = relay.allocation;
         let connection = self.add_peer_connection(id, peer, State::Connecting, now)?;
         let Some(allocation) = self.table.get_mut(id) else {

@@ -31,6 +31,9 @@ pub(super) struct File {
     /// Bytes that wait for a client of TCP or TLS that reads slowly; what is beyond is dropped, in whole frames.
     /// Default: 262144.
     pub(super) connection_buffer_bytes: Option<NonZeroUsize>,
+    /// Networks of load balancers: each connection from there, over TCP and TLS, has to begin with a header of the PROXY protocol,
+    /// version 2, and counts as the client's that it names. Nobody else may send one. Default: none.
+    pub(super) proxy_protocol_from: Vec<String>,
     /// TCP connections between the relay and peers (RFC 6062) at a time. Default: 16384.
     pub(super) peer_connections: Option<NonZeroUsize>,
     /// Of them, those of one allocation. Default: 64.

@@ -8,7 +8,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use turn_relay_proto::{CredentialChanges, Replaced, Revocations};
 
 /// Fields that sockets, ports or threads were made from.
-const NEED_RESTART: [&str; 9] = [
+const NEED_RESTART: [&str; 10] = [
+    "proxy-protocol-from",
     "admin",
     "external-addresses",
     "io",

@@ -100,6 +100,13 @@ impl Admission {
         }
     }
 
+    /// A stranger comes from elsewhere than it seemed.
+    pub(super) fn announce(&mut self, seemed: IpAddr, source: IpAddr) {
+        self.remove(seemed);
+        self.count += 1;
+        *self.prefixes.entry(prefix(source)).or_default() += 1;
+    }
+
     /// The stranger that has been one for the longest. `is_one` says whether a slot still is what it was at that time.
     pub(super) fn oldest(&mut self, is_one: impl Fn(u32, Instant) -> bool) -> Option<u32> {
         while let Some(entry) = self.strangers.pop_front() {

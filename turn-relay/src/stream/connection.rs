@@ -1,6 +1,7 @@
 //! One connection: reading, writing, and what waits in both directions.
 
 use super::outgoing::Frame;
+use super::proxy_header::ProxyHeader;
 use super::queue::Queue;
 use super::tls::{Ended, Session, TlsError};
 use super::{CloseReason, StreamKind};
@@ -91,6 +92,8 @@ pub(super) struct Connection {
     pub(super) kind: StreamKind,
     pub(super) path: FiveTuple,
     session: Option<Box<Session>>,
+    /// While a load balancer has not said whose it is.
+    pub(super) proxy: Option<Box<ProxyHeader>>,
     /// The beginning of a frame.
     tail: Vec<u8>,
     /// Frames that wait; of TLS, not encrypted yet.
@@ -116,6 +119,7 @@ impl Connection {
             kind,
             path,
             session,
+            proxy: None,
             tail: Vec::new(),
             queue: Queue::default(),
             stranger_since: Some(now),
@@ -135,6 +139,7 @@ impl Connection {
         Self {
             socket,
             kind: StreamKind::Tcp,
+            proxy: None,
             path,
             session: None,
             tail,
@@ -147,13 +152,13 @@ impl Connection {
 
     /// What is half received and what waits to be sent, if no session is between them and the client.
     pub(super) fn plain_parts(&self) -> Option<(&[u8], &[u8])> {
-        let plain = self.session.is_none();
+        let plain = self.session.is_none() && self.proxy.is_none();
         plain.then(|| (&self.tail[..], self.queue.as_slice()))
     }
 
     /// Whether frames can come and go.
     pub(super) fn is_established(&self) -> bool {
-        self.session.as_ref().is_none_or(|s| s.is_established())
+        self.proxy.is_none() && self.session.as_ref().is_none_or(|s| s.is_established())
     }
 
     /// The longest frame that it may send.

@@ -40,6 +40,10 @@ reasons! {
         Evicted = "evicted",
         /// The client reads none of its answers.
         AnswersUnread = "answers_unread",
+        /// It comes from a load balancer, and does not begin with a PROXY header that names a client over TCP.
+        BadProxyHeader = "bad_proxy_header",
+        /// There are as many strangers of the announced client's prefix as there may be.
+        Prefix = "prefix",
         /// It carried a peer's connection (RFC 6062) that ended.
         Peer = "peer",
     }

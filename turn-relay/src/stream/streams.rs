@@ -3,10 +3,12 @@
 use super::admission::{Admission, Over};
 use super::connection::{Connection, Scratch};
 use super::outgoing::{StreamOut, StreamPlan};
+use super::proxy_header::{Announced, NoHeader, ProxyHeader};
 use super::splices::Splices;
 use super::tls::Session;
 use super::{CloseReason, RefuseReason, StreamBuffer, StreamLimits, StreamListener, StreamStats};
 use crate::tcp_relay::PeerSockets;
+use ipnet::IpNet;
 use model::{ClientAddr, ServerAddr};
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
 use rustls::ServerConfig;
@@ -38,6 +40,7 @@ pub(crate) struct Streams {
     pub(super) listeners: Vec<StreamListener>,
     tls: Option<Arc<ServerConfig>>,
     limits: StreamLimits,
+    proxies: Arc<[IpNet]>,
     pub(super) slots: Vec<Option<Box<Connection>>>,
     pub(super) free: Vec<u32>,
     /// Slots that become free at the end of the turn: events of this turn may still name them.
@@ -63,6 +66,8 @@ pub(crate) struct StreamSetup {
     /// For those listeners that need it.
     pub(crate) tls: Option<Arc<ServerConfig>>,
     pub(crate) limits: StreamLimits,
+    /// Load balancers, whose connections begin with a PROXY header.
+    pub(crate) proxies: Arc<[IpNet]>,
     /// Of all event loops.
     pub(crate) peers: Arc<PeerSockets>,
 }
@@ -77,6 +82,7 @@ impl Streams {
             listeners,
             tls,
             limits,
+            proxies,
             peers: _,
         } = setup;
         for (index, listener) in listeners.iter().enumerate() {
@@ -87,6 +93,7 @@ impl Streams {
             listeners,
             tls,
             limits,
+            proxies,
             slots: Vec::new(),
             free: Vec::new(),
             ended: Vec::new(),
@@ -172,7 +179,9 @@ impl Streams {
         if self.live >= self.limits.connections {
             return self.refuse(kind, RefuseReason::Connections);
         }
-        if !self.admission.has_room_for(source.ip()) {
+        let is_proxy = self.is_proxy(source);
+        // Of a load balancer's clients each is looked at when it is known.
+        if !is_proxy && !self.admission.has_room_for(source.ip()) {
             return self.refuse(kind, RefuseReason::Prefix);
         }
         let slot = self.free.last().copied();
@@ -241,7 +250,48 @@ impl Streams {
             }
             (super::StreamKind::Tls, None) => return Err(ErrorKind::Unsupported.into()),
         };
-        Ok(Connection::new(socket, kind, path, session, now))
+        let mut connection = Connection::new(socket, kind, path, session, now);
+        let is_proxy = self.is_proxy(source);
+        connection.proxy = is_proxy.then(|| Box::new(ProxyHeader::new()));
+        Ok(connection)
+    }
+
+    fn is_proxy(&self, source: SocketAddr) -> bool {
+        self.proxies.iter().any(|net| net.contains(&source.ip()))
+    }
+
+    /// Goes on with the header of a load balancer. Its connection is the announced client's from here on.
+    fn receive_header(&mut self, slot: u32) {
+        let Some(connection) = connection_at(&mut self.slots, slot) else {
+            return;
+        };
+        let Some(header) = &mut connection.proxy else {
+            return;
+        };
+        let reason = match header.read(&connection.socket) {
+            Ok(Ok(Announced::NotYet)) => return,
+            Ok(Ok(Announced::Itself)) => {
+                connection.proxy = None;
+                return;
+            }
+            Ok(Ok(Announced::Client(client))) => {
+                connection.proxy = None;
+                let proxy = std::mem::replace(&mut connection.path.client, ClientAddr(client));
+                let is_stranger = connection.stranger_since.is_some();
+                let fits = self.admission.has_room_for(client.ip());
+                if is_stranger {
+                    self.admission.announce(proxy.0.ip(), client.ip());
+                }
+                if fits {
+                    return;
+                }
+                CloseReason::Prefix
+            }
+            Ok(Err(NoHeader)) => CloseReason::BadProxyHeader,
+            Err(error) if error.kind() == ErrorKind::UnexpectedEof => CloseReason::Client,
+            Err(_) => CloseReason::Broken,
+        };
+        self.closing.push((slot, reason));
     }
 
     fn get_mut(&mut self, slot: u32) -> Option<&mut Connection> {
@@ -260,6 +310,11 @@ impl Streams {
         slot: u32,
         buffer: &'b mut StreamBuffer,
     ) -> Option<(FiveTuple, Frames<'b>)> {
+        if connection_at(&mut self.slots, slot)?.proxy.is_some() {
+            // What is behind it is reported again.
+            self.receive_header(slot);
+            return None;
+        }
         let connection = connection_at(&mut self.slots, slot)?;
         let was_established = connection.is_established();
         let received = connection.receive(buffer);

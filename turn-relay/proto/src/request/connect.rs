@@ -27,6 +27,6 @@ pub(super) fn handle(server: &mut Server, request: &Request<'_, '_>) -> Outcome 
         transaction: message.transaction_id(),
         signer: request.by.signer,
     };
-    server.connect(request.now.instant, connecting)?;
+    server.connect(request.now.instant, &connecting)?;
     Ok(None)
 }
