@@ -279,10 +279,10 @@ fn make(
 }
 
 fn start(made: Vec<(EventLoop, ControlSender)>) -> anyhow::Result<(Vec<ControlSender>, Ended)> {
-    let mut loops = Vec::new();
+    let (made, loops): (Vec<_>, Vec<_>) = made.into_iter().unzip();
     let (ending, ended) = mpsc::unbounded_channel();
-    for (shard, (event_loop, sender)) in made.into_iter().enumerate() {
-        loops.push(sender);
+    for (shard, mut event_loop) in (0..).zip(made) {
+        event_loop.set_shards(shard, loops.clone());
         let ending = ending.clone();
         thread::Builder::new()
             .name(format!("relay-{shard}"))

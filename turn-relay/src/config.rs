@@ -175,6 +175,8 @@ impl Settings {
         // Last: what is added to the addresses listened on is not for relayed addresses.
         let extensions = Extensions {
             alternates: listen::alternates(&alternates)?,
+            // A shared socket cannot go to another event loop.
+            mobility: file.mobility.unwrap_or(true) && (!is_shared || threads == 1),
             discovery: listen::discovery(&alternate_addresses, &mut listen)?,
         };
         Ok(Self {

@@ -4,10 +4,11 @@ use crate::handover::{Frozen, Then};
 use crate::stream::StreamLimits;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use std::io;
+use std::net::UdpSocket;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use tokio::sync::oneshot;
-use turn_relay_proto::{Replaced, ServerConfig};
+use turn_relay_proto::{Replaced, ServerConfig, ShardMessage};
 
 /// What an event loop is told.
 #[derive(Debug)]
@@ -24,6 +25,12 @@ pub(crate) enum Control {
     Freeze {
         frozen: Sender<Frozen>,
         then: Receiver<Then>,
+    },
+    /// What another event loop's mind says to this one's.
+    Shard {
+        message: Box<ShardMessage>,
+        /// Of the relayed addresses that come with it.
+        sockets: Vec<UdpSocket>,
     },
 }
 

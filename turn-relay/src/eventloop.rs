@@ -16,11 +16,12 @@
 mod control;
 mod handover;
 mod icmp;
+mod shards;
 mod streams;
 mod tcp;
 
 use crate::carrying::Carrying;
-use crate::control::ControlReceiver;
+use crate::control::{ControlReceiver, ControlSender};
 use crate::handover::Then;
 use crate::listener::Listener;
 use crate::metrics::{Published, ShellStats};
@@ -61,6 +62,8 @@ pub(crate) struct EventLoop {
     clock: Clock,
     epoll: Epoll,
     control: ControlReceiver,
+    /// All event loops by number, for what they say to each other.
+    shards: Vec<ControlSender>,
     listeners: Vec<Listener>,
     relays: RelaySockets,
     streams: Streams,
@@ -113,6 +116,7 @@ impl EventLoop {
             clock: Clock,
             epoll,
             control,
+            shards: Vec::new(),
             listeners,
             relays: RelaySockets::new(io, shared),
             streams,
@@ -322,6 +326,12 @@ impl EventLoop {
                     self.relays.close(relay);
                     self.tcp.close(relay);
                 }
+                Output::CloseRelay { relay } => self.relays.close(relay),
+                Output::ToShard {
+                    shard,
+                    message,
+                    relays,
+                } => self.tell_shard(shard, message, &relays),
             }
         }
         if !answers.is_empty() {

@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | `allocations`, `permissions`, `channels` | now | |
 //! | `allocations_created_total` | allocations | |
+//! | `allocations_moved_total` | moves to another five-tuple (RFC 8016) | |
 //! | `allocations_ended_total` | allocations | `reason`: deleted, expired, disconnected, revoked |
 //! | `relayed_bytes_total` | bytes of application data | `direction`: to_peer, to_client |
 //! | `relayed_packets_total` | datagrams | `direction` |
@@ -124,7 +125,7 @@ impl Collector for Metrics {
             let gauge = ConstGauge::new(self.sum(value) as i64);
             gauge.encode(encoder.encode_descriptor(name, help, None, MetricType::Gauge)?)?;
         }
-        let counters: [(&str, &str, Of); 3] = [
+        let counters: [(&str, &str, Of); 4] = [
             (
                 "revoked_requests",
                 "Requests with a revoked credential",
@@ -133,6 +134,11 @@ impl Collector for Metrics {
             ("allocations_created", "Allocations made", |s, _| {
                 s.allocations_created
             }),
+            (
+                "allocations_moved",
+                "Allocations that went with their clients",
+                |s, _| s.allocations_moved,
+            ),
             (
                 "answers_unsent",
                 "Answers that the kernel did not take",

@@ -155,6 +155,26 @@ impl RelaySockets {
         }
     }
 
+    /// The socket of a relayed address that goes to another event loop.
+    pub(crate) fn give_away(&mut self, id: RelayId) -> Option<UdpSocket> {
+        let slot = self.slots.get_mut(id.slot())?;
+        let own = slot.take_if(|open| open.id == id && matches!(open.via, Via::Own(_)))?;
+        match own.via {
+            Via::Own(socket) => Some(socket),
+            Via::Shared(..) => None,
+        }
+    }
+
+    /// A socket that came from another event loop.
+    pub(crate) fn take_over(&mut self, id: RelayId, socket: UdpSocket) {
+        let slot = id.slot();
+        if self.slots.len() <= slot {
+            self.slots.resize_with(slot + 1, || None);
+        }
+        let via = Via::Own(socket);
+        self.slots[slot] = Some(RelaySocket { id, via });
+    }
+
     /// A relayed address with a socket of its own.
     pub(crate) fn at(&self, slot: usize) -> Option<(RelayId, &UdpSocket)> {
         let open = self.slots.get(slot)?.as_ref()?;

@@ -11,6 +11,7 @@ use crate::auth::Signer;
 use crate::auth::token::Session;
 use crate::icmp::IcmpLimit;
 use crate::peer_connection::TcpPeers;
+use crate::mobility::Mobile;
 use crate::shared::{Port, PortKind};
 use crate::{Family, FiveTuple};
 use channel::Channels;
@@ -75,6 +76,8 @@ pub(crate) struct Allocation {
     pub(crate) icmp: IcmpLimit,
     /// If it is one with TCP to peers (RFC 6062).
     pub(crate) tcp: Option<Box<TcpPeers>>,
+    /// If it can go with its client to another five-tuple.
+    pub(crate) mobile: Option<Mobile>,
     /// The channels to other allocations of this relay that are open to a short cut: relayed address and peer.
     pub(crate) published: Vec<(SocketAddr, SocketAddr)>,
 }

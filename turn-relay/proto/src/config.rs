@@ -119,6 +119,8 @@ pub struct Extensions {
     /// Where a client is sent whose new allocation has no room here, or that comes during a drain. Without one for its
     /// transport and family it hears 508.
     pub alternates: Vec<Alternate>,
+    /// Whether clients may take an allocation with them to another five-tuple (RFC 8016); otherwise they hear 405.
+    pub mobility: bool,
     /// At most one for each family. Answers to Binding requests there are larger than the requests, and may go to another
     /// port of the client: section 9 of RFC 5780.
     pub discovery: Vec<NatDiscovery>,

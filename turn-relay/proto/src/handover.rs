@@ -125,6 +125,8 @@ impl Server {
             last_sent: _,
             icmp: _,
             tcp,
+            // A ticket is of this process.
+            mobile: _,
             published: _,
         } = allocation;
         let (transport, connection) = match path.transport {
@@ -332,6 +334,7 @@ impl Server {
             last_sent: None,
             icmp: Default::default(),
             tcp: None,
+            mobile: None,
             published: Vec::new(),
         };
         allocation.expiry_timer = allocation.expires().unwrap_or(now);

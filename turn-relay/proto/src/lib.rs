@@ -13,10 +13,10 @@
 //! Done: [RFC 8489](https://www.rfc-editor.org/rfc/rfc8489) Binding and long-term credentials with MD5 and SHA-256,
 //! MESSAGE-INTEGRITY-SHA256, USERHASH of static users, ALTERNATE-SERVER; [RFC 5780](https://www.rfc-editor.org/rfc/rfc5780) where it is configured; [RFC 8656](https://www.rfc-editor.org/rfc/rfc8656) with UDP, TCP
 //! or TLS to the client ([`Transport`]), UDP to peers, both families, EVEN-PORT and RESERVATION-TOKEN, DONT-FRAGMENT, ICMP in
-//! Data indications; expiring credentials
+//! Data indications; mobility ([RFC 8016](https://www.rfc-editor.org/rfc/rfc8016)) where it is allowed; expiring credentials
 //! ([draft-uberti-behave-turn-rest-00](https://datatracker.ietf.org/doc/html/draft-uberti-behave-turn-rest-00)).
 //! TCP to peers ([RFC 6062](https://www.rfc-editor.org/rfc/rfc6062)).
-//! Not done: DTLS between client and server, RFC 8016.
+//! Not done: DTLS between client and server.
 
 #![forbid(unsafe_code)]
 
@@ -27,6 +27,7 @@ mod relay;
 mod short_cut;
 mod icmp;
 mod peer_connection;
+mod mobility;
 mod request;
 mod auth;
 mod peer_policy;
@@ -56,6 +57,7 @@ pub use gate::AnswerLimits;
 pub use handover::{Adopted, Exported, ImportError, Imported};
 pub use icmp::Icmp;
 pub use input::{AllocationId, Burst, Family, FiveTuple, Now, OpenError, Payloads, RelayId};
+pub use mobility::ShardMessage;
 pub use output::{DropReason, Output, Prefix, Verdict};
 pub use peer_connection::PeerConnectionId;
 pub use peer_policy::{Denied, PeerPolicy, PeerRule, PeerRules, RuleError};

@@ -1,6 +1,6 @@
 //! Everything that can leave the core.
 
-use crate::{FiveTuple, PeerConnectionId, RelayId};
+use crate::{FiveTuple, PeerConnectionId, RelayId, ShardMessage};
 use model::PeerAddr;
 use std::net::SocketAddr;
 
@@ -64,7 +64,7 @@ impl Prefix {
 }
 
 /// What the shell is to do. Ask for these until there are none after everything that entered.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub enum Output {
     /// Send this to the client.
     Answer { path: FiveTuple, bytes: Vec<u8> },
@@ -92,6 +92,13 @@ pub enum Output {
     },
     /// Close the socket: what still arrives on it belongs to nobody.
     CloseRelay { relay: RelayId },
+    /// Give this to another shard ([`Server::handle_shard_message`](crate::Server::handle_shard_message)), with the sockets of
+    /// these relayed addresses, which are no longer this one's.
+    ToShard {
+        shard: u16,
+        message: ShardMessage,
+        relays: Vec<RelayId>,
+    },
 }
 
 macro_rules! reasons {

@@ -59,6 +59,17 @@ impl Server {
         replaced
     }
 
+    /// One that came while settings changed.
+    pub(crate) fn end_if_revoked(&mut self, id: AllocationId, now: Instant) {
+        if self.revoked_user_of(id).is_some() {
+            for family in Family::BOTH {
+                self.close_relay(id, family, now);
+            }
+            self.stats.allocations_revoked += 1;
+            self.remove(id);
+        }
+    }
+
     fn revoked_user_of(&mut self, id: AllocationId) -> Option<Box<str>> {
         let revocations = &self.config.revocations;
         let allocation = self.table.get_mut(id)?;

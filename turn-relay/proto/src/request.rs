@@ -9,7 +9,7 @@ mod connect;
 mod connection_bind;
 mod create_permission;
 mod permit;
-mod refresh;
+pub(crate) mod refresh;
 mod stranger;
 
 use crate::auth::token::ACCESS_TOKEN;
@@ -64,6 +64,8 @@ pub(crate) enum Refusal {
     Unauthorized,
     /// 403: the peer may not be reached.
     Forbidden,
+    /// 405: nothing moves here.
+    MobilityForbidden,
     /// 437: the five-tuple has an allocation, or has none.
     AllocationMismatch,
     /// 440: no relayed address of this family.
@@ -91,6 +93,7 @@ impl Refusal {
             Self::BadRequest => 400,
             Self::Unauthorized => 401,
             Self::Forbidden => 403,
+            Self::MobilityForbidden => 405,
             Self::AllocationMismatch => 437,
             Self::AddressFamilyNotSupported => 440,
             Self::WrongCredentials => 441,

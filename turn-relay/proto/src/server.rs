@@ -4,6 +4,7 @@ use crate::allocation::Allocation;
 use crate::allocation::table::AllocationTable;
 use crate::auth::nonce::Nonces;
 use crate::gate::Gate;
+use crate::mobility::ticket::Tickets;
 use crate::random::Random;
 use crate::short_cut::Copies;
 use crate::timer::{Reason, Timers};
@@ -34,6 +35,10 @@ pub struct Server {
     pub(crate) stats: Stats,
     pub(crate) outputs: VecDeque<Output>,
     pub(crate) draining: bool,
+    /// Five-tuples whose allocations were asked for from other shards.
+    pub(crate) resuming: Vec<FiveTuple>,
+    pub(crate) shard: u16,
+    pub(crate) tickets: Tickets,
     pub(crate) gate: Gate,
     pub(crate) started: Instant,
 }
@@ -51,6 +56,9 @@ impl Server {
             stats: Stats::default(),
             outputs: VecDeque::new(),
             draining: false,
+            resuming: Vec::new(),
+            shard: 0,
+            tickets: Tickets::new(&config.nonce_key),
             gate: Gate::new(config.limits.answers, &config.seed),
             started,
             config,

@@ -46,6 +46,17 @@ impl Ends {
         self.version.fetch_add(1, Ordering::Release);
     }
 
+    /// What is published of an allocation that is no more.
+    pub(crate) fn withdraw(&self, published: &mut Vec<(SocketAddr, SocketAddr)>) {
+        if !published.is_empty() {
+            self.change(|ends| {
+                for pair in published.drain(..) {
+                    ends.remove(&pair);
+                }
+            });
+        }
+    }
+
     fn get(&self, pair: Pair) -> Option<End> {
         let ends = self.by_pair.lock().unwrap_or_else(PoisonError::into_inner);
         ends.get(&pair).copied()

@@ -3,8 +3,8 @@
 use crate::{Denied, DropReason};
 
 /// Error codes that this server answers with, in ascending order.
-pub const ERROR_CODES: [u16; 15] = [
-    300, 400, 401, 403, 420, 437, 438, 440, 441, 442, 443, 446, 447, 486, 508,
+pub const ERROR_CODES: [u16; 16] = [
+    300, 400, 401, 403, 405, 420, 437, 438, 440, 441, 442, 443, 446, 447, 486, 508,
 ];
 
 /// A direction of relayed traffic.
@@ -58,6 +58,8 @@ pub struct Stats {
     pub revoked_requests: u64,
     /// ICMP errors that clients were told of.
     pub icmp_relayed: u64,
+    /// Allocations that went with their clients to another five-tuple.
+    pub allocations_moved: u64,
     /// ICMP errors of no interest, about peers without permission, or too many.
     pub icmp_ignored: u64,
     pub binding_requests: u64,

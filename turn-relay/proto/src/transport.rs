@@ -7,6 +7,11 @@ use crate::{Family, FiveTuple, Now, Server};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ConnectionId(pub u32);
 
+impl ConnectionId {
+    /// No connection: the shell never gives it.
+    pub const GONE: Self = Self(u32::MAX);
+}
+
 /// The transport protocol between client and server
 /// ([RFC 8656 section 3.1](https://www.rfc-editor.org/rfc/rfc8656#section-3.1)); part of the five-tuple.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -40,11 +45,16 @@ impl Server {
         self.table.find(path).is_some()
     }
 
-    /// A client's connection has ended, and its allocation with it: nothing could reach the client by it any more.
+    /// A client's connection has ended, and its allocation with it: nothing could reach the client by it any more. One that
+    /// can move (RFC 8016) waits to be moved.
     pub fn handle_connection_closed(&mut self, now: Now, path: FiveTuple) {
+        self.forget_resuming(path);
         let Some((id, _)) = self.table.find(path) else {
             return;
         };
+        if self.park(id, path) {
+            return;
+        }
         for family in Family::BOTH {
             self.close_relay(id, family, now.instant);
         }

@@ -83,6 +83,9 @@ pub(super) struct File {
     /// clients are then listened for at all four combinations. Answers to Binding requests there are larger than the
     /// requests. Default: none.
     pub(super) alternate_addresses: Vec<String>,
+    /// Whether a client that asks for it may take its allocation with it to another address, port or transport (RFC 8016). Not
+    /// with `relay-sockets = "shared"` and more than one of `threads`. Default: true.
+    pub(super) mobility: Option<bool>,
     /// Where `/healthz`, `/readyz` and `/metrics` are served over HTTP. Default: nowhere.
     pub(super) admin: Option<String>,
     /// How long the relay goes on after SIGTERM for the allocations that exist, while new ones are refused; it ends with

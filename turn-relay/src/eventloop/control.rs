@@ -27,6 +27,9 @@ impl EventLoop {
                         return Then::End;
                     }
                 }
+                Control::Shard { message, sockets } => {
+                    self.handle_shard(now, *message, sockets);
+                }
             }
         }
         Then::GoOn

@@ -354,6 +354,13 @@ impl Streams {
         self.set_stranger(now, slot, !has_allocation);
     }
 
+    /// An allocation came to this five-tuple without anything being received on it.
+    pub(crate) fn handle_moved(&mut self, now: Instant, path: FiveTuple) {
+        if let Some(connection) = path.transport.connection() {
+            self.set_stranger(now, connection.0, false);
+        }
+    }
+
     fn set_stranger(&mut self, now: Instant, slot: u32, is_stranger: bool) {
         let Some(connection) = connection_at(&mut self.slots, slot) else {
             return;

@@ -272,7 +272,7 @@ impl Client {
     }
 
     /// A success answer.
-    fn request(
+    pub fn request(
         &self,
         method: Method,
         attributes: impl FnOnce(&mut MessageWriteVec),

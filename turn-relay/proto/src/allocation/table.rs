@@ -71,6 +71,32 @@ impl AllocationTable {
         slot.allocation.as_deref_mut()
     }
 
+    pub(crate) fn get(&self, id: AllocationId) -> Option<&Allocation> {
+        let slot = self.slots.get(id.index as usize)?;
+        if slot.generation != id.generation {
+            return None;
+        }
+        slot.allocation.as_deref()
+    }
+
+    /// Whatever allocation has this index now.
+    pub(crate) fn at(&self, index: u32) -> Option<(AllocationId, &Allocation)> {
+        let slot = self.slots.get(index as usize)?;
+        let generation = slot.generation;
+        let id = AllocationId { index, generation };
+        Some((id, slot.allocation.as_deref()?))
+    }
+
+    /// Gives an allocation another five-tuple, which must be free.
+    pub(crate) fn rebind(&mut self, id: AllocationId, path: FiveTuple) {
+        let Some(allocation) = self.get_mut(id) else {
+            return;
+        };
+        let before = std::mem::replace(&mut allocation.path, path);
+        self.by_path.remove(&before);
+        self.by_path.insert(path, id.index);
+    }
+
     /// The allocation of a five-tuple. One hash look-up, or none if the last packet came the same way.
     pub(crate) fn find(&mut self, path: FiveTuple) -> Option<(AllocationId, &mut Allocation)> {
         let hit = self

@@ -6,6 +6,7 @@
 use crate::account::Exceeded;
 use crate::allocation::reservation::{self, Reservation};
 use crate::allocation::{Allocation, Opening, Relay};
+use crate::mobility::{MOBILITY_TICKET, Mobile};
 use crate::request::answer::Answer;
 use crate::request::{Outcome, Refusal, Request};
 use crate::shared::{Port, PortKind};
@@ -13,7 +14,7 @@ use crate::timer::Reason;
 use crate::{AllocationId, Family, FiveTuple, Now, OpenError, Output, RelayId, Server};
 use model::RelayedAddr;
 use std::time::Instant;
-use stun_types::attribute::AttributeStaticType;
+use stun_types::attribute::{AttributeStaticType, AttributeType};
 use turn_types::attribute::{
     AdditionalAddressFamily, DontFragment, EvenPort, Lifetime, RequestedAddressFamily,
     RequestedTransport, ReservationToken,
@@ -27,6 +28,9 @@ const UDP: u8 = 17;
 /// And of TCP (RFC 6062 section 6.1).
 const TCP: u8 = 6;
 
+/// ADDITIONAL-ADDRESS-FAMILY of draft-martinsen-tram-ssoda, as coturn's client still has it.
+const OLD_ADDITIONAL_ADDRESS_FAMILY: AttributeType = AttributeType::new(0x8032);
+
 /// What the client wants, after all that may be wrong with it by itself.
 #[derive(Debug)]
 struct Wanted {
@@ -37,16 +41,19 @@ struct Wanted {
     token: Option<u64>,
     /// TCP to peers.
     tcp: bool,
+    mobile: bool,
 }
 
 pub(crate) fn handle(server: &mut Server, request: &Request<'_, '_>) -> Outcome {
-    if let Some((_, existing)) = server.table.find(request.path) {
+    if let Some((id, _)) = server.table.find(request.path) {
+        let existing = server.table.get(id).ok_or(Refusal::AllocationMismatch)?;
+        let ticket = server.ticket_of(id, existing);
         let same = existing.transaction == request.message.transaction_id()
             && existing.user == request.by.user
             && existing.opening.is_none();
         // A retransmission gets the same answer again.
         return if same {
-            Ok(Some(success(existing)))
+            Ok(Some(success(existing, ticket)))
         } else {
             Err(Refusal::AllocationMismatch)
         };
@@ -55,7 +62,7 @@ pub(crate) fn handle(server: &mut Server, request: &Request<'_, '_>) -> Outcome 
     if request.by.expired {
         return Err(Refusal::Unauthorized);
     }
-    let wanted = wanted(request)?;
+    let wanted = wanted(request, server.config.extensions.mobility)?;
     if server.draining {
         return Err(no_room(server, request.path));
     }
@@ -99,6 +106,7 @@ pub(crate) fn handle(server: &mut Server, request: &Request<'_, '_>) -> Outcome 
         last_sent: None,
         icmp: Default::default(),
         tcp: wanted.tcp.then(Box::default),
+        mobile: wanted.mobile.then(|| Mobile::new(server.random.u64())),
         published: Vec::new(),
     };
     let now = request.now.instant;
@@ -131,7 +139,7 @@ fn no_room(server: &mut Server, path: FiveTuple) -> Refusal {
 }
 
 /// The checks 3 to 9 of RFC 8656 section 7.2.
-fn wanted(request: &Request<'_, '_>) -> Result<Wanted, Refusal> {
+fn wanted(request: &Request<'_, '_>, mobility: bool) -> Result<Wanted, Refusal> {
     let message = request.message;
     let transport: Option<RequestedTransport> = message.attribute()?;
     let tcp = match transport.ok_or(Refusal::BadRequest)?.protocol() {
@@ -139,10 +147,19 @@ fn wanted(request: &Request<'_, '_>) -> Result<Wanted, Refusal> {
         TCP => true,
         _ => return Err(Refusal::UnsupportedTransport),
     };
+    // RFC 8016 section 3.1.2. Connections with peers stay where they are.
+    let mobile = match message.value(MOBILITY_TICKET) {
+        None => false,
+        Some([]) if mobility && !tcp => true,
+        Some([]) => return Err(Refusal::MobilityForbidden),
+        Some(_) => return Err(Refusal::BadRequest),
+    };
     let even: Option<EvenPort> = message.attribute()?;
     let token: Option<ReservationToken> = message.attribute()?;
     let requested = message.value(RequestedAddressFamily::TYPE);
-    let additional = message.value(AdditionalAddressFamily::TYPE);
+    let additional = message
+        .value(AdditionalAddressFamily::TYPE)
+        .or_else(|| message.value(OLD_ADDITIONAL_ADDRESS_FAMILY));
     let reserve = even.as_ref().is_some_and(EvenPort::requested);
 
     // RFC 6062 section 5.1.
@@ -185,6 +202,7 @@ fn wanted(request: &Request<'_, '_>) -> Result<Wanted, Refusal> {
         },
         token: token.map(|token| token.token()),
         tcp,
+        mobile,
     })
 }
 
@@ -386,13 +404,16 @@ fn finish(server: &mut Server, now: Instant, id: AllocationId) {
         Answer::error_to(ALLOCATE, transaction, code)
     } else {
         server.stats.allocations_created += 1;
-        success(allocation)
+        let Some(allocation) = server.table.get(id) else {
+            return;
+        };
+        success(allocation, server.ticket_of(id, allocation))
     };
     let bytes = answer.signed(&opening.signer, &server.config.software);
     server.answer(path, bytes);
 }
 
-fn success(allocation: &Allocation) -> Answer {
+fn success(allocation: &Allocation, ticket: Option<String>) -> Answer {
     let mut answer = Answer::success(ALLOCATE, allocation.transaction);
     for relay in allocation.relays.iter().flatten() {
         answer.add_relayed(relay.advertised.0);
@@ -403,6 +424,9 @@ fn success(allocation: &Allocation) -> Answer {
         answer.add_reservation(token);
     }
     answer.add_mapped(allocation.path.client.0);
+    if let Some(ticket) = ticket {
+        answer.add_ticket(&ticket);
+    }
     if let Some((family, code)) = allocation.address_error {
         answer.add_address_error(family, code);
     }

@@ -2,6 +2,7 @@
 
 use crate::auth::token::THIRD_PARTY_AUTHORIZATION;
 use crate::auth::{PASSWORD_ALGORITHMS, Signer};
+use crate::mobility::MOBILITY_TICKET;
 use std::net::{IpAddr, SocketAddr};
 use stun_types::attribute::{
     AlternateServer, AttributeStaticType, AttributeType, AttributeWrite, ErrorCode, Nonce,
@@ -51,7 +52,10 @@ impl Answer {
     pub(crate) fn error_to(method: Method, transaction: TransactionId, code: u16) -> Self {
         let mut answer = Self::new(MessageClass::Error, method, transaction);
         // Class and number (RFC 8489 section 14.8), and the reason phrase that the standards give.
-        let reason = ErrorCode::default_reason_for_code(code);
+        let reason = match code {
+            405 => "Mobility Forbidden",
+            code => ErrorCode::default_reason_for_code(code),
+        };
         let mut value = vec![0, 0, (code / 100) as u8, (code % 100) as u8];
         value.extend(reason.as_bytes());
         answer.add_raw(ErrorCode::TYPE, &value);
@@ -120,6 +124,10 @@ impl Answer {
 
     pub(crate) fn add_relayed(&mut self, relayed: SocketAddr) {
         self.add(&XorRelayedAddress::new(relayed, self.transaction));
+    }
+
+    pub(crate) fn add_ticket(&mut self, ticket: &str) {
+        self.add_raw(MOBILITY_TICKET, ticket.as_bytes());
     }
 
     pub(crate) fn add_lifetime(&mut self, seconds: u32) {

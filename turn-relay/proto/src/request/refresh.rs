@@ -1,30 +1,86 @@
 //! Refresh ([RFC 8656 section 8.2](https://www.rfc-editor.org/rfc/rfc8656#section-8.2)): live on, or end.
 
+use crate::mobility::{self, Found, MOBILITY_TICKET};
 use crate::request::answer::Answer;
 use crate::request::{Outcome, Refusal, Request};
-use crate::{Family, Server};
-use std::time::Duration;
+use crate::{AllocationId, Family, Server};
+use std::time::{Duration, Instant};
 use stun_types::attribute::AttributeStaticType;
+use stun_types::message::TransactionId;
 use turn_types::attribute::{Lifetime, RequestedAddressFamily};
+use turn_types::message::REFRESH;
+
+/// What a Refresh request asks for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Asked {
+    /// Seconds; `None` for the default.
+    lifetime: Option<u32>,
+    /// REQUESTED-ADDRESS-FAMILY, which may be one that nobody knows.
+    family: Option<Option<Family>>,
+    /// As far as the credential goes.
+    most: Duration,
+}
+
+impl Asked {
+    fn read(request: &Request<'_, '_>) -> Result<Self, Refusal> {
+        let message = request.message;
+        let lifetime: Option<Lifetime> = message.attribute()?;
+        let family = message.value(RequestedAddressFamily::TYPE);
+        Ok(Self {
+            lifetime: lifetime.map(|lifetime| lifetime.seconds()),
+            family: family.map(super::allocate::family).transpose()?,
+            most: request.within_token(Duration::MAX),
+        })
+    }
+}
 
 pub(super) fn handle(server: &mut Server, request: &Request<'_, '_>) -> Outcome {
-    let (id, allocation) = request.own_allocation(server)?;
-    let family = match request.message.value(RequestedAddressFamily::TYPE) {
-        None => None,
+    let message = request.message;
+    let ticket = message.value(MOBILITY_TICKET);
+    let asked = Asked::read(request);
+    if let Some(ticket) = ticket {
+        let found = mobility::resume(server, request, ticket, asked?)?;
+        if found == Found::Elsewhere {
+            return Ok(None);
+        }
+    }
+    let (id, _) = request.own_allocation(server)?;
+    let transaction = message.transaction_id();
+    apply(
+        server,
+        request.now.instant,
+        id,
+        asked?,
+        transaction,
+        ticket.is_some(),
+    )
+    .map(Some)
+}
+
+/// Does what is asked for; the answer, with the allocation's ticket if that is wanted.
+pub(crate) fn apply(
+    server: &mut Server,
+    now: Instant,
+    id: AllocationId,
+    asked: Asked,
+    transaction: TransactionId,
+    with_ticket: bool,
+) -> Result<Answer, Refusal> {
+    let allocation = server.table.get(id).ok_or(Refusal::AllocationMismatch)?;
+    let ticket = server.ticket_of(id, allocation).filter(|_| with_ticket);
+    let families = match asked.family {
+        None => Family::BOTH.to_vec(),
         // A family that it has no relayed address of: section 8.2.
-        Some(value) => Some(
-            super::allocate::family(value)?
+        Some(family) => vec![
+            family
                 .filter(|family| allocation.relay(*family).is_some())
                 .ok_or(Refusal::PeerAddressFamilyMismatch)?,
-        ),
+        ],
     };
-    let asked: Option<Lifetime> = request.message.attribute()?;
-    let now = request.now.instant;
-    let lifetime = match asked {
-        Some(lifetime) if lifetime.seconds() == 0 => Duration::ZERO,
-        other => request.within_token(server.config.limits.grant(other.map(|l| l.seconds()))),
+    let lifetime = match asked.lifetime {
+        Some(0) => Duration::ZERO,
+        other => server.config.limits.grant(other).min(asked.most),
     };
-    let families = family.map_or(Family::BOTH.to_vec(), |family| vec![family]);
     if lifetime.is_zero() {
         for family in families {
             server.close_relay(id, family, now);
@@ -46,8 +102,10 @@ pub(super) fn handle(server: &mut Server, request: &Request<'_, '_>) -> Outcome 
         }
         server.on_lifetime_changed(id);
     }
-    let message = request.message;
-    let mut answer = Answer::success(message.method(), message.transaction_id());
+    let mut answer = Answer::success(REFRESH, transaction);
     answer.add_lifetime(lifetime.as_secs() as u32);
-    Ok(Some(answer))
+    if let Some(ticket) = ticket {
+        answer.add_ticket(&ticket);
+    }
+    Ok(answer)
 }

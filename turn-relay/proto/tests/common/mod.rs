@@ -22,8 +22,8 @@ use stun_types::message::{
 };
 use turn_relay_proto::{
     Burst, Credentials, DropReason, Extensions, FiveTuple, Limits, Now, OpenError, Output,
-    PeerConnectionId, PeerPolicy, PeerRules, RelayAddress, RelayId, Server, ServerConfig, Shared,
-    Stats, Transport, UsageLimits, Verdict,
+    PeerConnectionId, PeerPolicy, PeerRules, RelayAddress, RelayId, Server, ServerConfig,
+    ShardMessage, Shared, Stats, Transport, UsageLimits, Verdict,
 };
 use turn_types::attribute::{ChannelNumber, RequestedTransport, XorPeerAddress, XorRelayedAddress};
 use turn_types::message::{ALLOCATE, CHANNEL_BIND, CREATE_PERMISSION};
@@ -94,6 +94,10 @@ pub struct Relay {
     /// What the shell was told about connections with peers, in order.
     pub peer_outputs: Vec<Output>,
     answers: Vec<(SocketAddr, Vec<u8>)>,
+    /// For other shards: to which, what, and the sockets that go with it.
+    pub letters: Vec<(u16, ShardMessage, Vec<SocketAddr>)>,
+    /// What clients come over.
+    pub transport: Transport,
 }
 
 /// What a datagram led to, without borrowing it.
@@ -189,9 +193,15 @@ impl Relay {
                 listening: BTreeSet::new(),
                 peer_outputs: Vec::new(),
                 answers: Vec::new(),
+                letters: Vec::new(),
+                transport: Transport::Udp,
             }
         };
-        (0..count).map(of_shard).collect()
+        let mut shards: Vec<Self> = (0..count).map(of_shard).collect();
+        for (number, shard) in (0..).zip(&mut shards) {
+            shard.server.set_shard(number);
+        }
+        shards
     }
 
     pub fn stats(&self) -> &Stats {
@@ -242,6 +252,20 @@ impl Relay {
                 output @ (Output::Connect { .. }
                 | Output::ClosePeer { .. }
                 | Output::Join { .. }) => self.peer_outputs.push(output),
+                Output::CloseRelay { relay } => self.open.retain(|_, open| *open != relay),
+                Output::ToShard {
+                    shard,
+                    message,
+                    relays,
+                } => {
+                    let taken = relays.iter().map(|relay| {
+                        let (address, _) = self.open.iter().find(|(_, id)| *id == relay).unwrap();
+                        *address
+                    });
+                    let taken: Vec<_> = taken.collect();
+                    self.open.retain(|_, id| !relays.contains(id));
+                    self.letters.push((shard, message, taken));
+                }
             }
         }
     }
@@ -294,6 +318,11 @@ impl Relay {
         datagram: &[u8],
     ) -> Outcome {
         let path = path(transport, client);
+        let path = FiveTuple {
+            client: ClientAddr(client),
+            server: ServerAddr(server_addr()),
+            transport: self.transport,
+        };
         let verdict = self.server.handle_client_datagram(self.now, path, datagram);
         let outcome = own(&self.open, verdict);
         self.drain();
@@ -313,7 +342,7 @@ impl Relay {
         let path = FiveTuple {
             client: ClientAddr(client),
             server: ServerAddr(server_addr()),
-            transport: Transport::Udp,
+            transport: self.transport,
         };
         let mut outcomes = Vec::new();
         let mut rest = Some(burst);
@@ -346,6 +375,18 @@ impl Relay {
             rest = burst.after(count);
         }
         outcomes
+    }
+
+    /// Carries what shards say to each other, until they have nothing more to say.
+    pub fn carry_letters(shards: &mut [Self]) {
+        while let Some(from) = shards.iter().position(|shard| !shard.letters.is_empty()) {
+            for (to, message, sockets) in std::mem::take(&mut shards[from].letters) {
+                let to = &mut shards[usize::from(to)];
+                let relays = to.server.handle_shard_message(to.now, message);
+                to.open.extend(sockets.into_iter().zip(relays));
+                to.drain();
+            }
+        }
     }
 
     /// What the server wants to say by itself.
