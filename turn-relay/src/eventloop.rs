@@ -326,7 +326,6 @@ impl EventLoop {
                     self.relays.close(relay);
                     self.tcp.close(relay);
                 }
-                Output::CloseRelay { relay } => self.relays.close(relay),
                 Output::ToShard {
                     shard,
                     message,

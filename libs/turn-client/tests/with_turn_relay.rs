@@ -137,6 +137,7 @@ impl World {
                 relay::Output::CloseRelay { relay } => {
                     self.sockets.retain(|_, open| *open != relay);
                 }
+                relay::Output::ToShard { .. } => unreachable!("there is one shard"),
             }
         }
     }

@@ -161,6 +161,7 @@ impl RelayHost {
                 | Output::Connect { .. }
                 | Output::ClosePeer { .. }
                 | Output::Join { .. } => unreachable!("nobody here asks for TCP to peers"),
+                Output::ToShard { .. } => unreachable!("there is one shard"),
             }
         }
     }

@@ -7,6 +7,8 @@
     clippy::needless_pass_by_value
 )]
 
+mod shards;
+
 use model::{ClientAddr, PeerAddr, ServerAddr, UnixTime};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -257,15 +259,7 @@ impl Relay {
                     shard,
                     message,
                     relays,
-                } => {
-                    let taken = relays.iter().map(|relay| {
-                        let (address, _) = self.open.iter().find(|(_, id)| *id == relay).unwrap();
-                        *address
-                    });
-                    let taken: Vec<_> = taken.collect();
-                    self.open.retain(|_, id| !relays.contains(id));
-                    self.letters.push((shard, message, taken));
-                }
+                } => self.post(shard, message, &relays),
             }
         }
     }
@@ -375,18 +369,6 @@ impl Relay {
             rest = burst.after(count);
         }
         outcomes
-    }
-
-    /// Carries what shards say to each other, until they have nothing more to say.
-    pub fn carry_letters(shards: &mut [Self]) {
-        while let Some(from) = shards.iter().position(|shard| !shard.letters.is_empty()) {
-            for (to, message, sockets) in std::mem::take(&mut shards[from].letters) {
-                let to = &mut shards[usize::from(to)];
-                let relays = to.server.handle_shard_message(to.now, message);
-                to.open.extend(sockets.into_iter().zip(relays));
-                to.drain();
-            }
-        }
     }
 
     /// What the server wants to say by itself.
