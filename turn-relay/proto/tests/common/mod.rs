@@ -371,15 +371,6 @@ impl Relay {
         outcomes
     }
 
-    /// What the server wants to say by itself.
-    pub fn polled(&mut self) -> Outcome {
-        self.drain();
-        match self.answers.pop() {
-            Some((_, bytes)) => Outcome::Answer(bytes),
-            None => Outcome::Nothing,
-        }
-    }
-
     /// A datagram from a peer to a relayed address.
     pub fn peer_sends(&mut self, peer: &str, relayed: SocketAddr, payload: &[u8]) -> Outcome {
         let relay = self.open[&relayed];

@@ -1,6 +1,6 @@
 //! What shards say to each other, carried by the test.
 
-use super::Relay;
+use super::{Outcome, Relay};
 use turn_relay_proto::{RelayId, ShardMessage};
 
 impl Relay {
@@ -24,6 +24,15 @@ impl Relay {
                 to.open.extend(sockets.into_iter().zip(relays));
                 to.drain();
             }
+        }
+    }
+
+    /// What the server wants to say by itself.
+    pub fn polled(&mut self) -> Outcome {
+        self.drain();
+        match self.answers.pop() {
+            Some((_, bytes)) => Outcome::Answer(bytes),
+            None => Outcome::Nothing,
         }
     }
 }
