@@ -64,7 +64,7 @@ impl Prefix {
 }
 
 /// What the shell is to do. Ask for these until there are none after everything that entered.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub enum Output {
     /// Send this to the client.
     Answer { path: FiveTuple, bytes: Vec<u8> },

@@ -270,7 +270,7 @@ fn over_tcp(client: &Client, connection: u32) -> FiveTuple {
 fn a_mobile_allocation_outlives_its_connection_and_moves_to_udp() {
     let mut relay = Relay::with(mobile());
     let mut before = Client::new("192.0.2.1:4000");
-    relay.transport = Transport::Tcp(ConnectionId(7));
+    before.transport = Transport::Tcp(ConnectionId(7));
     let (relayed, ticket) = allocate(&mut before, &mut relay);
     assert_eq!(before.bind(&mut relay, 0x4000, PEER), 0);
     relay
@@ -287,7 +287,6 @@ fn a_mobile_allocation_outlives_its_connection_and_moves_to_udp() {
         assert_eq!(path.transport, Transport::Tcp(ConnectionId::GONE));
     }
     assert!(!relay.server.has_allocation(over_tcp(&before, 7)));
-    relay.transport = Transport::Udp;
     let mut after = Client::new("198.51.100.9:5000");
     assert_eq!(refresh(&mut after, &mut relay, &ticket, 600).code(), 0);
     assert!(reaches(&mut relay, relayed, &after));
@@ -298,10 +297,10 @@ fn a_connection_that_ends_while_its_allocation_is_on_its_way_gets_nothing() {
     let mut shards = Relay::shards(2, mobile());
     let (relayed, ticket) = allocate(&mut Client::new("192.0.2.1:4000"), &mut shards[0]);
     let mut client = Client::new("192.0.2.2:4000");
-    shards[1].transport = Transport::Tcp(ConnectionId(3));
+    client.transport = Transport::Tcp(ConnectionId(3));
     assert_eq!(refresh(&mut client, &mut shards[1], b"x", 600).code(), 400);
     let request = client.signed(REFRESH, &[&attribute(&ticket)]);
-    shards[1].client_sends(client.address, &request);
+    shards[1].client_sends_over(client.transport, client.address, &request);
     let now = shards[1].now;
     shards[1]
         .server
@@ -318,7 +317,7 @@ fn a_connection_that_ends_while_its_allocation_is_on_its_way_gets_nothing() {
 fn without_ticket_an_allocation_ends_with_its_connection() {
     let mut relay = Relay::with(mobile());
     let mut client = Client::new("192.0.2.1:4000");
-    relay.transport = Transport::Tcp(ConnectionId(7));
+    client.transport = Transport::Tcp(ConnectionId(7));
     client.allocate(&mut relay);
     relay
         .server
