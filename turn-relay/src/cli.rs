@@ -75,7 +75,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "WAY")]
     pub(crate) relay_sockets: Option<String>,
 
-    /// How datagrams come and go: auto, gso, mmsg or plain [default: auto, the first of the others that works]
+    /// How datagrams come and go: auto, uring, gso, mmsg or plain [default: auto, the first of the others that works]
     #[arg(long, value_name = "WAY")]
     pub(crate) io: Option<String>,
 }

@@ -66,7 +66,7 @@ fn bind_one(address: ServerAddr, threads: u16, io: Io) -> io::Result<Vec<Listene
         reuse_port: false,
         // Answers must come from the address that was asked.
         local_address: address.0.ip().is_unspecified(),
-        gro: io == Io::Gso,
+        gro: io.joins(),
         ..SocketOptions::default()
     };
     // With SO_REUSEPORT a second relay would silently get half of the clients of the first: so first without.

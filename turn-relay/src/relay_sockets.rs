@@ -40,7 +40,7 @@ pub(crate) fn bind_shared(families: [bool; 2], port: u16, io: Io) -> io::Result<
     let options = SocketOptions {
         local_address: true,
         any_source: true,
-        gro: io == Io::Gso,
+        gro: io.joins(),
         errors: true,
         ..SocketOptions::default()
     };
@@ -57,7 +57,7 @@ impl RelaySockets {
         Self {
             slots: Vec::new(),
             options: SocketOptions {
-                gro: io == Io::Gso,
+                gro: io.joins(),
                 errors: true,
                 ..SocketOptions::default()
             },

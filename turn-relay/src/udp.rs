@@ -8,6 +8,7 @@ mod recv;
 mod send;
 mod sendmmsg;
 mod socket;
+mod uring;
 
 pub(crate) use errors::{QueuedError, Taken as TakenError, take_error};
 pub(crate) use ladder::Io;

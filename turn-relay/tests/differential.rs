@@ -280,7 +280,7 @@ fn all_rungs_of_the_ladder_put_out_the_same_bytes_in_the_same_order() {
             peer
         })
         .collect();
-    let mut worlds = ["plain", "mmsg", "gso"].map(|io| World::new(io, &peers));
+    let mut worlds = ["plain", "mmsg", "gso", "uring"].map(|io| World::new(io, &peers));
     let mut random = Random(0x0123_4567_89ab_cdef);
     let (mut relayed, mut indicated) = (0, 0);
     for round in 0..ROUNDS {
@@ -305,6 +305,7 @@ fn all_rungs_of_the_ladder_put_out_the_same_bytes_in_the_same_order() {
         }
         compare(&seen[0], &seen[1], &format!("round {round}, mmsg"));
         compare(&seen[0], &seen[2], &format!("round {round}, gso"));
+        compare(&seen[0], &seen[3], &format!("round {round}, uring"));
         relayed += seen[0].values().map(Vec::len).sum::<usize>();
         indicated += seen[0].keys().filter(|flow| flow.contains("data")).count();
     }

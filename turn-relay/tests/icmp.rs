@@ -48,7 +48,7 @@ fn told(client: &Client) -> (SocketAddr, u8, u8) {
 }
 
 fn a_closed_port_is_told(ip: &str, family: AddressFamily, expected: (u8, u8)) {
-    for io in ["gso", "mmsg", "plain"] {
+    for io in ["uring", "gso", "mmsg", "plain"] {
         let service = start(ip, io);
         let client = Client::connect(service.listen[0]);
         client.allocate(family).unwrap();

@@ -4,6 +4,11 @@
 
 mod common;
 
+mod uring {
+    const IO: &str = "uring";
+    include!("relaying/cases.rs");
+}
+
 mod gso {
     const IO: &str = "gso";
     include!("relaying/cases.rs");

@@ -228,6 +228,7 @@ pub(super) fn io(
     };
     match text {
         "auto" => Ok(None),
+        "uring" => Ok(Some(Io::Uring)),
         "gso" => Ok(Some(Io::Gso)),
         "mmsg" => Ok(Some(Io::Mmsg)),
         "plain" => Ok(Some(Io::Plain)),
@@ -235,7 +236,7 @@ pub(super) fn io(
             field,
             text,
             "no such way",
-            "write auto, gso, mmsg or plain",
+            "write auto, uring, gso, mmsg or plain",
         )),
     }
 }

@@ -175,10 +175,7 @@ pub(super) fn kernel(settings: &Settings) -> Vec<Finding> {
             "the relay does without it, with more system calls",
         ),
     };
-    [Io::Gso, Io::Mmsg, Io::Plain]
-        .into_iter()
-        .map(|io| say(io, io.works()))
-        .collect()
+    Io::ALL.into_iter().map(|io| say(io, io.works())).collect()
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use crate::udp::recv::RecvBatch;
 use crate::udp::send::SendPlan;
 use crate::udp::socket::{SocketOptions, bind};
+use crate::udp::uring::Uring;
 use std::fmt;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -19,9 +20,18 @@ pub(crate) enum Io {
     /// As before, and equal datagrams joined by the kernel on their way in (GRO) and cut apart by it on their way out
     /// (GSO).
     Gso,
+    /// As before, and what leaves from several sockets shares a system call (io_uring).
+    Uring,
 }
 
 impl Io {
+    pub(crate) const ALL: [Self; 4] = [Self::Uring, Self::Gso, Self::Mmsg, Self::Plain];
+
+    /// Whether the kernel joins datagrams and cuts them apart.
+    pub(crate) fn joins(self) -> bool {
+        matches!(self, Self::Gso | Self::Uring)
+    }
+
     /// The highest rung that works here.
     pub(crate) fn probe() -> Self {
         [Self::Gso, Self::Mmsg]
@@ -41,7 +51,10 @@ impl Io {
             ..SocketOptions::default()
         };
         let (socket, to) = loopback(&options)?;
-        if self == Self::Gso {
+        if self == Self::Uring {
+            Uring::new()?;
+        }
+        if self.joins() {
             // Says what is missing, which the wish for it when a socket is made does not.
             loopback(&SocketOptions {
                 must_gro: true,
@@ -79,6 +92,7 @@ impl fmt::Display for Io {
             Self::Plain => "plain",
             Self::Mmsg => "mmsg",
             Self::Gso => "gso",
+            Self::Uring => "uring",
         })
     }
 }
@@ -90,7 +104,7 @@ mod tests {
 
     #[test]
     fn every_rung_works_on_the_kernels_that_tests_run_on() {
-        for io in [Io::Plain, Io::Mmsg, Io::Gso] {
+        for io in Io::ALL {
             io.works().unwrap();
         }
         assert_eq!(Io::probe(), Io::Gso);

@@ -4,6 +4,7 @@
 use crate::udp::Io;
 use crate::udp::sendmmsg::Scratch;
 use crate::udp::socket::DontFragment;
+use crate::udp::uring::{self, Uring};
 use std::io;
 use std::marker::PhantomData;
 use std::net::{IpAddr, SocketAddr};
@@ -73,6 +74,10 @@ pub(crate) struct SendPlan {
     order: Vec<u32>,
     scratch: Scratch,
     io: Io,
+    /// Of [`Io::Uring`], while it works.
+    uring: Option<Uring>,
+    /// What it sends at a time.
+    messages: Vec<(RawFd, *const libc::msghdr)>,
     /// The device turned out to know no GSO.
     without_gso: bool,
 }
@@ -95,6 +100,8 @@ impl SendPlan {
             order: Vec::new(),
             scratch: Scratch::default(),
             io,
+            messages: Vec::new(),
+            uring: (io == Io::Uring).then(Uring::new).and_then(Result::ok),
             without_gso: false,
         }
     }
@@ -126,7 +133,7 @@ impl SendPlan {
     }
 
     fn most_segments(&self) -> u16 {
-        if self.io == Io::Gso && !self.without_gso {
+        if self.io.joins() && !self.without_gso {
             MAX_SEGMENTS
         } else {
             1
@@ -256,6 +263,8 @@ impl<'b> Outgoing<'_, 'b> {
         let groups = &plan.groups;
         // What one socket sends stays in order.
         order.sort_unstable_by_key(|index| (groups[*index as usize].socket, *index));
+        send_by_ring(plan, &mut order);
+        let groups = &plan.groups;
         let messages = if plan.io == Io::Plain { 1 } else { MESSAGES };
         let together = |a: &u32, b: &u32| {
             let (a, b) = (&groups[*a as usize], &groups[*b as usize]);
@@ -281,6 +290,48 @@ impl<'b> Outgoing<'_, 'b> {
         plan.order = order;
         unsent
     }
+}
+
+/// Sends groups of several sockets with one system call, where there is a ring. What remains of `order` was not sent.
+fn send_by_ring(plan: &mut SendPlan, order: &mut Vec<u32>) {
+    let Some(ring) = &mut plan.uring else {
+        return;
+    };
+    let groups = &plan.groups;
+    let socket = |index: &u32| groups[*index as usize].socket;
+    let several = order.first().map(socket) != order.last().map(socket);
+    if !several || plan.without_gso || groups.iter().any(|group| group.whole) {
+        return;
+    }
+    let mut unsent = Vec::new();
+    let mut broken = None;
+    for some in order.chunks(uring::MESSAGES) {
+        plan.scratch.clear();
+        for index in some {
+            let group = &groups[*index as usize];
+            plan.scratch.add(group, &plan.runs, &plan.prefixes);
+        }
+        let headers = plan.scratch.headers().iter();
+        plan.messages.clear();
+        let messages = some.iter().zip(headers);
+        plan.messages
+            .extend(messages.map(|(index, header)| (socket(index), &raw const header.msg_hdr)));
+        match ring.send(&plan.messages) {
+            Ok(results) => {
+                let failed = some.iter().zip(results).filter(|(_, result)| **result < 0);
+                unsent.extend(failed.map(|(index, _)| *index));
+            }
+            Err(error) => {
+                unsent.extend(some);
+                broken = Some(error);
+            }
+        }
+    }
+    if let Some(error) = broken {
+        tracing::warn!(%error, "io_uring fails: sending without it");
+        plan.uring = None;
+    }
+    *order = unsent;
 }
 
 impl Group {

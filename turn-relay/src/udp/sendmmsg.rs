@@ -96,7 +96,7 @@ impl Scratch {
         self.end(begun);
     }
 
-    /// Until [`Scratch::send`] no pointer is set. Returns the number of iovecs before this message.
+    /// Until [`Scratch::headers`] no pointer is set. Returns the number of iovecs before this message.
     fn begin(&mut self, group: &Group, segment: Option<usize>) -> usize {
         // SAFETY: a plain C structure for which zeros are valid.
         let mut header: libc::mmsghdr = unsafe { std::mem::zeroed() };
@@ -136,9 +136,8 @@ impl Scratch {
         }
     }
 
-    /// Sends the messages; how many the kernel took. One message needs no `sendmmsg`, which some sandboxes lack.
-    pub(super) fn send(&mut self, socket: RawFd) -> io::Result<usize> {
-        const FLAGS: libc::c_int = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+    /// The messages, which lead to what was added; until something else is.
+    pub(super) fn headers(&mut self) -> &mut [libc::mmsghdr] {
         let mut iovecs = self.iovecs.as_mut_ptr();
         let destinations = self.names.iter_mut().zip(&mut self.controls);
         for (header, (name, control)) in self.headers.iter_mut().zip(destinations) {
@@ -153,7 +152,14 @@ impl Scratch {
                 control.as_mut_ptr().cast()
             };
         }
-        if let [only] = &self.headers[..] {
+        &mut self.headers
+    }
+
+    /// Sends the messages; how many the kernel took. One message needs no `sendmmsg`, which some sandboxes lack.
+    pub(super) fn send(&mut self, socket: RawFd) -> io::Result<usize> {
+        const FLAGS: libc::c_int = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+        let headers = self.headers();
+        if let [only] = &headers[..] {
             // SAFETY: as below.
             let sent = unsafe { libc::sendmsg(socket, &raw const only.msg_hdr, FLAGS) };
             return if sent >= 0 {
@@ -168,8 +174,8 @@ impl Scratch {
         let sent = unsafe {
             libc::sendmmsg(
                 socket,
-                self.headers.as_mut_ptr(),
-                self.headers.len() as libc::c_uint,
+                headers.as_mut_ptr(),
+                headers.len() as libc::c_uint,
                 FLAGS,
             )
         };
