@@ -90,29 +90,29 @@ fn packets_come_through_the_relay_in_both_directions() -> Result<()> {
     relay.wait_for("allocations", |count| count == 0)
 }
 
-/// A quarter less than 4000 a second would be seen; what this machine can at most is for the release build by hand.
+/// Of what was offered, because load and flood share a thread; how much this machine can is for the release build.
 #[test]
 fn strangers_who_flood_the_relay_take_nothing_from_its_users() -> Result<()> {
     let relay = Relay::start()?;
     let server = relay.listen[0].to_string();
     for direction in ["client-to-peer", "peer-to-client"] {
-        let load = ["--direction", direction, "--burst", "8"];
-        let delivered = |more: &[&str]| -> Result<(f64, f64)> {
-            let said = comes_through(&server, &[&load, more].concat())?;
-            let delivered = said["delivered_per_second"].as_f64().context("delivered")?;
-            Ok((delivered, said["flood_per_second"].as_f64().unwrap_or(0.0)))
+        let load = ["--direction", direction, "--burst", "8", "--flood", "20000"];
+        let run = || -> Result<[f64; 3]> {
+            let said = comes_through(&server, &load)?;
+            let number = |name: &str| said[name].as_f64().context(name.to_owned());
+            Ok([
+                number("offered_per_second")?,
+                number("delivered_per_second")?,
+                number("flood_per_second")?,
+            ])
         };
-        let (alone, _) = delivered(&[])?;
         // Others use this machine, too: once out of three times it has to go well.
-        let mut seen = Vec::new();
-        for _ in 0..3 {
-            seen.push(delivered(&["--flood", "20000"])?);
-        }
-        let went_well = |(delivered, flood): &(f64, f64)| *delivered > alone * 0.9 && *flood > 0.0;
-        ensure!(
-            seen.iter().any(went_well),
-            "{direction}: {alone} and {seen:?}"
-        );
+        let seen: Result<Vec<_>> = (0..3).map(|_| run()).collect();
+        let seen = seen?;
+        let went_well = |[offered, delivered, flood]: &[f64; 3]| {
+            *delivered > offered * 0.9 && *flood > *offered
+        };
+        ensure!(seen.iter().any(went_well), "{direction}: {seen:?}");
     }
     relay.wait_for("allocations", |count| count == 0)
 }
