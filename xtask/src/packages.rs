@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 
 use crate::shell;
 
-/// A tool and the Debian package it comes in.
+/// A tool, or a file by its path, and the Debian package it comes in.
 type Tool = (&'static str, &'static str);
 
 /// What the lab and the demo need.
@@ -31,6 +31,19 @@ pub(crate) const FOR_TESTS: &[Tool] = &[
     ("faketime", "faketime"),
     ("turnutils_uclient", "coturn"),
     ("chromium", "chromium"),
+    // Libraries, by a file that is theirs.
+    (
+        "/usr/lib/python3/dist-packages/aioice/turn.py",
+        "python3-aioice",
+    ),
+    (
+        "/usr/lib/python3/dist-packages/gi/__init__.py",
+        "python3-gi",
+    ),
+    (
+        "/usr/share/doc/gir1.2-nice-0.1/copyright",
+        "gir1.2-nice-0.1",
+    ),
 ];
 
 /// What `test --compose` needs: an engine, and what makes its base image.

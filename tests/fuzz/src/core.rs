@@ -48,11 +48,6 @@ fn step(world: &mut World, input: &mut Unstructured<'_>) -> Result<()> {
         0..=6 => {
             let (bytes, signed) = request(world, client, input)?;
             world.client_sends(client, &bytes, bytes.len(), signed);
-            // Mostly the shell is quick.
-            if !input.ratio(1, 8)? {
-                world.open_next(Ok(()));
-                world.open_next(Ok(()));
-            }
         }
         7 => {
             let bytes = input.arbitrary::<&[u8]>()?;
@@ -82,7 +77,7 @@ fn step(world: &mut World, input: &mut Unstructured<'_>) -> Result<()> {
         13 => world.pass(Duration::from_millis(
             u64::from(input.arbitrary::<u16>()?) * 50,
         )),
-        14 => world.open_next(match input.int_in_range(0..=3_u8)? {
+        14 => world.next_sockets(match input.int_in_range(0..=3_u8)? {
             0 => Err(OpenError::PortInUse),
             1 => Err(OpenError::Other),
             _ => Ok(()),
@@ -125,12 +120,13 @@ fn send(input: &mut Unstructured<'_>) -> Result<Vec<u8>> {
 
 /// A request as a client would send it, or nearly. Whether it is signed with what may be a right password.
 fn request(world: &World, index: usize, input: &mut Unstructured<'_>) -> Result<(Vec<u8>, bool)> {
-    const METHODS: [u16; 5] = [
+    const METHODS: [u16; 6] = [
         request::ALLOCATE,
         request::REFRESH,
         request::CREATE_PERMISSION,
         request::CHANNEL_BIND,
         request::BINDING,
+        request::CONNECT,
     ];
     let client = &world.clients[index];
     let method = match input.int_in_range(0..=12_usize)? {
@@ -140,7 +136,11 @@ fn request(world: &World, index: usize, input: &mut Unstructured<'_>) -> Result<
     let mut writer = Writer::new(method, 0, input.arbitrary()?);
     if !input.ratio(1, 10)? {
         match method {
-            request::ALLOCATE => writer.add(request::REQUESTED_TRANSPORT, &[17, 0, 0, 0]),
+            request::ALLOCATE => {
+                let protocol = if input.ratio(1, 6)? { 6 } else { 17 };
+                writer.add(request::REQUESTED_TRANSPORT, &[protocol, 0, 0, 0]);
+            }
+            request::CONNECT => writer.add_address(request::XOR_PEER_ADDRESS, peer(input)?),
             request::CREATE_PERMISSION => {
                 for _ in 0..input.int_in_range(1..=3)? {
                     writer.add_address(request::XOR_PEER_ADDRESS, peer(input)?);

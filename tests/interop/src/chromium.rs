@@ -5,10 +5,10 @@
 use anyhow::{Context as _, Result, bail, ensure};
 use lab::{Lab, netns, wait};
 use serde_json::{Value, json};
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::path::PathBuf;
-use std::process::{Child, ChildStdin, ChildStdout, Stdio};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -34,26 +34,45 @@ const FLAGS: [&str; 13] = [
     "--mute-audio",
 ];
 
-/// A browser in a host of a lab. It ends, with all its processes, when this is dropped.
+/// A browser, in a host of a lab or beside us. It ends, with all its processes, when this is dropped.
 #[derive(Debug)]
 pub struct Chromium {
     child: Child,
     stdin: Option<ChildStdin>,
     messages: mpsc::Receiver<Value>,
-    namespace: String,
+    /// Of the lab's host.
+    namespace: Option<String>,
     profile: PathBuf,
     session: String,
     last_id: u64,
 }
 
 impl Chromium {
-    /// Starts it and attaches to a blank page.
+    /// Starts it in a host of the lab and attaches to a blank page.
     pub fn start(lab: &Lab, host: &str) -> Result<Self> {
-        let profile = lab.files().root().join("chromium");
-        let log = File::create(lab.files().root().join("log/chromium.log"))?;
+        let root = lab.files().root();
+        let log = root.join("log/chromium.log");
+        let shell = lab.command(host, "sh")?;
+        Self::launch(shell, root, &log, &[], Some(lab.namespace(host)))
+    }
+
+    /// Starts it beside us, with further flags and its files in `directory`, and attaches to a blank page.
+    pub fn start_here(directory: &Path, flags: &[&str]) -> Result<Self> {
+        let log = directory.join("chromium.log");
+        Self::launch(Command::new("sh"), directory, &log, flags, None)
+    }
+
+    fn launch(
+        mut shell: Command,
+        directory: &Path,
+        log: &Path,
+        flags: &[&str],
+        namespace: Option<String>,
+    ) -> Result<Self> {
+        let profile = directory.join("chromium");
+        let file = File::create(log)?;
         // Its descriptors 3 and 4 are our pipes; nothing else of it reads or writes them.
-        let mut child = lab
-            .command(host, "sh")?
+        let mut child = shell
             .args([
                 "-c",
                 r#"exec "$@" 3<&0 4>&1 </dev/null >&2"#,
@@ -61,11 +80,12 @@ impl Chromium {
                 "chromium",
             ])
             .args(FLAGS)
+            .args(flags)
             .arg(format!("--user-data-dir={}", profile.display()))
             .arg("about:blank")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
-            .stderr(log)
+            .stderr(file)
             .spawn()
             .context("starting chromium")?;
         let stdin = child.stdin.take();
@@ -76,14 +96,13 @@ impl Chromium {
             child,
             stdin,
             messages,
-            namespace: lab.namespace(host),
+            namespace,
             profile,
             session: String::new(),
             last_id: 0,
         };
         chromium.attach().with_context(|| {
-            let log = lab.files().root().join("log/chromium.log");
-            let said = std::fs::read_to_string(log).unwrap_or_default();
+            let said = fs::read_to_string(log).unwrap_or_default();
             format!("chromium (of Debian's package of that name) said: {said}")
         })?;
         Ok(chromium)
@@ -136,12 +155,17 @@ impl Chromium {
         }
     }
 
-    /// Whatever of it still runs in its namespace: it has many processes, and each names the profile.
+    /// Whatever of it still runs: it has many processes, and each names the profile.
     fn processes(&self) -> Result<Vec<u32>> {
         let profile = self.profile.display().to_string();
-        let mut all = netns::processes(&self.namespace)?;
+        let mut all = match &self.namespace {
+            Some(namespace) => netns::processes(namespace)?,
+            None => fs::read_dir("/proc")?
+                .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+                .collect(),
+        };
         all.retain(|pid| {
-            let command = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            let command = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
             String::from_utf8_lossy(&command).contains(&profile)
         });
         Ok(all)

@@ -1,13 +1,14 @@
 //! Programs that are not ours, against the real binaries.
 //!
-//! Against [`relay`]: TURN clients. Against an activator in the lab, in the place of a [`workload`]: WebRTC peers, of
+//! Against [`relay`]: TURN clients, [`coturn`]'s beside its own server. Against an activator in the lab, in the place of a [`workload`]: WebRTC peers, of
 //! which each opens a link and moves 100 MB through it ([`echo`], [`chromium`]).
 //!
-//! They need the release binaries, whose directory `TURNPIKE_BIN_DIR` names, Debian's `coturn` for its clients and its
-//! `chromium`, and root for the lab; `cargo xtask test` sees to all of it. A test without them fails; none skips.
+//! They need the release binaries, whose directory `TURNPIKE_BIN_DIR` names, Debian's `coturn`, `chromium`, `python3-aioice`
+//! and `gir1.2-nice-0.1`, and root for the lab; `cargo xtask test` sees to all of it. A test without them fails; none skips.
 #![forbid(unsafe_code)]
 
 pub mod relay;
+pub mod coturn;
 pub mod workload;
 pub mod sdp;
 pub mod control;

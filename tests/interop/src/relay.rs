@@ -6,6 +6,7 @@ use lab::wait;
 use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 use tempfile::TempDir;
@@ -34,10 +35,16 @@ pub struct Relay {
 impl Relay {
     /// Listens on 127.0.0.1 and ::1, relays there, and allows peers there.
     pub fn start() -> Result<Self> {
+        Self::start_with(&[])
+    }
+
+    /// The same with further flags.
+    pub fn start_with(more: &[&str]) -> Result<Self> {
         let directory = tempfile::tempdir()?;
         let secret = directory.path().join("secret");
         std::fs::write(&secret, SECRET)?;
-        let made = rcgen::generate_simple_self_signed(vec!["relay.example".into()])?;
+        let made =
+            rcgen::generate_simple_self_signed(vec!["relay.example".into(), "127.0.0.1".into()])?;
         let (certificate, key) = (
             directory.path().join("certificate.pem"),
             directory.path().join("key.pem"),
@@ -58,6 +65,7 @@ impl Relay {
             .arg("--auth-secret-file")
             .arg(secret)
             .args(["--allow-peer", "127.0.0.0/8", "--allow-peer", "::1/128"])
+            .args(more)
             .stdin(Stdio::null())
             .stderr(File::create(&log)?)
             .spawn()
@@ -81,6 +89,11 @@ impl Relay {
             Ok(relay.get("/readyz")?.starts_with("HTTP/1.1 200"))
         })?;
         Ok(relay)
+    }
+
+    /// Its certificate, which it signed itself, as PEM.
+    pub fn certificate(&self) -> PathBuf {
+        self.directory.path().join("certificate.pem")
     }
 
     fn log(&self) -> Result<String> {

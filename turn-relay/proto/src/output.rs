@@ -68,7 +68,7 @@ impl Prefix {
 pub enum Output {
     /// Send this to the client.
     Answer { path: FiveTuple, bytes: Vec<u8> },
-    /// Bind a UDP socket to `address` and say how that went:
+    /// Bind a UDP socket to `address` and say how that went, before anything else enters:
     /// [`Server::handle_relay_opened`](crate::Server::handle_relay_opened).
     OpenRelay { relay: RelayId, address: SocketAddr },
     /// Listen for TCP connections on `address`, and say how that went, likewise. Each connection that comes is named by

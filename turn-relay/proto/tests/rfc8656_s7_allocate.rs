@@ -148,6 +148,14 @@ fn one_allocation_can_have_both_families() {
 }
 
 #[test]
+fn both_families_can_be_asked_for_with_the_number_of_the_draft() {
+    let mut relay = Relay::new();
+    let both = RawAttribute::new(AttributeType::new(0x8032), &[2, 0, 0, 0]);
+    let answer = Client::new("192.0.2.1:4000").try_allocate(&mut relay, &[&both]);
+    assert_eq!(answer.relayed().len(), 2);
+}
+
+#[test]
 fn an_additional_family_that_is_not_there_is_named_and_the_other_one_given() {
     let mut relay = Relay::with(Setup {
         relay_addresses: vec!["10.0.0.2"],

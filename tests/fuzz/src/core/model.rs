@@ -35,8 +35,9 @@ impl Allocation {
                 let lifetime = seconds().expect("LIFETIME in a success response");
                 let relayed = answer.addresses(0x16);
                 if self.is_alive(now) {
-                    // A retransmission: the same answer as before.
-                    assert_eq!(relayed, self.relayed);
+                    // A retransmission: the same answer as before, without what has ended since.
+                    assert!(relayed.iter().all(|address| self.relayed.contains(address)));
+                    assert!(!self.whole || relayed.len() == self.relayed.len());
                     return;
                 }
                 *self = Self {
@@ -102,14 +103,10 @@ impl Allocation {
         self.is_alive(now) && permissions.any(|(known, until)| *known == ip && *until > now)
     }
 
-    /// The peer of a channel that must work: bound, permitted, and of an allocation that certainly lives.
+    /// The peer of a channel that must work: bound, and of an allocation that certainly lives.
     pub(super) fn works(&self, channel: u16, now: Instant) -> Option<SocketAddr> {
-        let bound = self
-            .channels
-            .iter()
-            .find(|(number, _, until)| *number == channel && *until > now);
-        let (_, peer, _) = bound?;
-        (self.whole && self.permits(peer.ip(), now)).then_some(*peer)
+        let lives = self.whole && self.is_alive(now);
+        self.peer(channel, now).filter(|_| lives)
     }
 
     /// The peer of a channel that is bound.

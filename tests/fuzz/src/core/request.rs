@@ -15,6 +15,7 @@ pub(super) const REFRESH: u16 = 4;
 pub(super) const SEND: u16 = 6;
 pub(super) const CREATE_PERMISSION: u16 = 8;
 pub(super) const CHANNEL_BIND: u16 = 9;
+pub(super) const CONNECT: u16 = 10;
 
 pub(super) const USERNAME: u16 = 0x06;
 pub(super) const ERROR_CODE: u16 = 0x09;

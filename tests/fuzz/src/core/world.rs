@@ -3,7 +3,7 @@
 use super::model::Allocation;
 use super::request::{self, Reader};
 use model::{ClientAddr, PeerAddr, ServerAddr, UnixTime};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -42,9 +42,11 @@ pub(super) struct World {
     pub(super) server: Server,
     pub(super) now: Now,
     pub(super) clients: Vec<Client>,
-    /// Sockets that the shell was told to open, and has not.
-    opening: Vec<(RelayId, SocketAddr)>,
+    /// How it goes with the next sockets.
+    results: VecDeque<Result<(), OpenError>>,
     pub(super) open: BTreeMap<SocketAddr, (RelayId, usize)>,
+    /// Those of them that listen for TCP.
+    listeners: Vec<RelayId>,
     /// Requests that wait for a socket: their client, and what it sent.
     waiting: Vec<(usize, Vec<u8>)>,
     /// Answers so far, of the datagram that is being handled.
@@ -55,6 +57,13 @@ fn allowed(peer: SocketAddr) -> bool {
     let networks = ALLOWED.map(|text| text.parse::<ipnet::IpNet>().expect("a network"));
     let listed = networks.iter().any(|network| network.contains(&peer.ip()));
     listed && peer.port() != 0 && peer != SERVER.parse().expect("an address")
+}
+
+/// The channel of a ChannelData message.
+fn channel_of(datagram: &[u8]) -> u16 {
+    datagram
+        .first_chunk()
+        .map_or(0, |two| u16::from_be_bytes(*two))
 }
 
 impl World {
@@ -126,8 +135,9 @@ impl World {
                 unix: DATE,
             },
             clients: clients.collect(),
-            opening: Vec::new(),
+            results: VecDeque::new(),
             open: BTreeMap::new(),
+            listeners: Vec::new(),
             waiting: Vec::new(),
             answers: 0,
         }
@@ -163,7 +173,7 @@ impl World {
                 } => {
                     let payloads = burst.payloads(payload, count).expect("within the burst");
                     assert_eq!(payloads.count(), count);
-                    self.check_to_peer(client, relay, peer.0);
+                    self.check_to_peer(client, relay, peer.0, &first);
                     Some(peer.0)
                 }
                 Verdict::ToClient {
@@ -174,7 +184,7 @@ impl World {
                 } => {
                     burst.payloads(payload, count).expect("within the burst");
                     assert!(padding < 4 && prefix.as_bytes().len() <= 48);
-                    self.check_short_cut(client, path);
+                    self.check_short_cut(client, path, &first);
                     None
                 }
                 Verdict::Handled => {
@@ -212,29 +222,32 @@ impl World {
         allocation.works(channel, self.now.instant)
     }
 
-    fn check_to_peer(&self, client: usize, relay: RelayId, peer: SocketAddr) {
+    fn check_to_peer(&self, client: usize, relay: RelayId, peer: SocketAddr, sent: &[u8]) {
         assert!(allowed(peer), "to a denied peer: {peer}");
         let owner = self.open.values().find(|(open, _)| *open == relay);
         let (_, owner) = owner.expect("a socket that is open");
         assert_eq!(*owner, client, "from another client's relayed address");
         let allocation = &self.clients[client].allocation;
-        assert!(
-            allocation.permits(peer.ip(), self.now.instant),
-            "to {peer} without permission"
-        );
+        let now = self.now.instant;
+        // A channel lasts longer than the permission that came with it, and can be sent on (RFC 8656 section 12.6).
+        let may = match sent {
+            [0x40..=0xFF, ..] => allocation.peer(channel_of(sent), now) == Some(peer),
+            _ => allocation.permits(peer.ip(), now),
+        };
+        assert!(may, "to {peer} without permission");
     }
 
-    /// From a client to another: each has permission for the other's relayed address.
-    fn check_short_cut(&self, client: usize, path: FiveTuple) {
+    /// From a client to another: to a relayed address of ours, whose owner lets the sender's in.
+    fn check_short_cut(&self, client: usize, path: FiveTuple, sent: &[u8]) {
         let other = self.clients.iter().find(|other| other.path == path);
         let other = &other.expect("a client").allocation;
         let own = &self.clients[client].allocation;
         let now = self.now.instant;
-        let both = RELAYS.map(|text| text.parse().expect("an address"));
-        let permitted = both
-            .iter()
-            .any(|ip| own.permits(*ip, now) && other.permits(*ip, now));
-        assert!(permitted, "a short cut without permission of both ends");
+        let to = own.peer(channel_of(sent), now).expect("a channel");
+        assert!(other.relayed.contains(&to), "to whom it was not sent");
+        let mut from = own.relayed.iter();
+        let lets_in = from.any(|from| other.permits(from.ip(), now));
+        assert!(lets_in, "a short cut without permission");
     }
 
     /// Datagrams of a peer to a relayed address.
@@ -248,6 +261,12 @@ impl World {
         let Some(&(relay, owner)) = self.open.get(&relayed) else {
             return;
         };
+        if self.listeners.contains(&relay) {
+            // It comes over a connection, which it asks for.
+            let peer = PeerAddr(peer);
+            self.server.handle_peer_accepted(self.now, relay, peer);
+            return self.drain(None);
+        }
         let mut rest = Some(Burst::new(bytes, segment));
         while let Some(burst) = rest {
             let (verdict, count) =
@@ -293,36 +312,70 @@ impl World {
         assert_eq!(allocation.peer(channel, self.now.instant), Some(peer));
     }
 
-    /// Does what the server wants done, except that sockets open when [`World::open_next`] says so. `sent` is what a client
-    /// just sent, and whether it had a signature.
+    /// Does what the server wants done. `sent` is what a client just sent, and whether it had a signature.
     fn drain(&mut self, sent: Option<(usize, &[u8], bool)>) {
         while let Some(output) = self.server.poll_output() {
             match output {
                 Output::Answer { path, bytes } => self.on_answer(path, &bytes, sent),
-                Output::OpenRelay { relay, address } => self.opening.push((relay, address)),
+                Output::OpenRelay { relay, address } => self.open_socket(relay, address),
+                Output::OpenTcpRelay { relay, address } => {
+                    self.listeners.push(relay);
+                    self.open_socket(relay, address);
+                }
+                Output::Connect {
+                    connection,
+                    relay,
+                    peer,
+                    ..
+                } => {
+                    assert!(allowed(peer.0), "a connection to a denied peer: {}", peer.0);
+                    assert!(self.listeners.contains(&relay));
+                    let there = self.results.pop_front().is_none_or(|result| result.is_ok());
+                    self.server
+                        .handle_peer_connected(self.now, relay, connection, there);
+                }
+                Output::Join { path, .. } => {
+                    assert!(
+                        path.transport.connection().is_some(),
+                        "a datagram is joined"
+                    );
+                }
+                Output::ClosePeer { .. } => {}
+                Output::ToShard { .. } => panic!("there is one shard"),
                 Output::CloseRelay { relay } => {
-                    let before = self.open.len() + self.opening.len();
+                    let before = self.open.len();
                     self.open.retain(|_, (open, _)| *open != relay);
-                    self.opening.retain(|(opening, _)| *opening != relay);
-                    assert_eq!(self.open.len() + self.opening.len() + 1, before);
+                    self.listeners.retain(|listener| *listener != relay);
+                    assert_eq!(self.open.len() + 1, before);
                 }
             }
         }
+        self.find_owners();
     }
 
     fn on_answer(&mut self, path: FiveTuple, bytes: &[u8], sent: Option<(usize, &[u8], bool)>) {
         let to = self.clients.iter().position(|client| client.path == path);
         let to = to.expect("a client that is there");
         let answer = Reader(bytes);
+        if answer.class() == 1 {
+            // ConnectionAttempt.
+            let peers = answer.addresses(request::XOR_PEER_ADDRESS);
+            let allocation = &self.clients[to].allocation;
+            let now = self.now.instant;
+            assert!(peers.iter().all(|peer| allocation.permits(peer.ip(), now)));
+            return;
+        }
         assert!(matches!(answer.class(), 2 | 3), "a response");
-        let asked = self.waiting.iter().position(|(client, request)| {
-            *client == to && Reader(request).transaction() == answer.transaction()
+        // The last one: requests that nobody answers wait for ever, and may have the same transaction.
+        let asked = self.waiting.iter().rposition(|(client, request)| {
+            let request = Reader(request);
+            let is_its = request.transaction() == answer.transaction();
+            *client == to && is_its && request.method() == answer.method()
         });
         let (_, request) = self
             .waiting
             .remove(asked.expect("a request for each answer"));
         let request = Reader(&request);
-        assert_eq!(request.method(), answer.method());
         if let Some((client, datagram, signed)) = sent {
             assert_eq!(client, to);
             self.answers += 1;
@@ -349,21 +402,21 @@ impl World {
         }
     }
 
-    /// A socket that waits to be opened is, or is not.
-    pub(super) fn open_next(&mut self, result: Result<(), OpenError>) {
-        if self.opening.is_empty() {
-            return;
+    /// How it will go with the next socket that is to be opened, and those after it: right, if nothing is said.
+    pub(super) fn next_sockets(&mut self, result: Result<(), OpenError>) {
+        if self.results.len() < 8 {
+            self.results.push_back(result);
         }
-        let (relay, address) = self.opening.remove(0);
+    }
+
+    fn open_socket(&mut self, relay: RelayId, address: SocketAddr) {
+        let result = self.results.pop_front().unwrap_or(Ok(()));
         if result.is_ok() {
             // Whose it is is known when the answer comes.
             let before = self.open.insert(address, (relay, usize::MAX));
             assert_eq!(before, None, "{address} is given out twice");
         }
         self.server.handle_relay_opened(self.now, relay, result);
-        self.drain(None);
-        self.find_owners();
-        self.check_bounds();
     }
 
     /// Sockets belong to whose answer named them.
@@ -372,7 +425,7 @@ impl World {
             if *owner == usize::MAX {
                 let mut clients = self.clients.iter();
                 let found = clients.position(|client| client.allocation.relayed.contains(address));
-                *owner = found.unwrap_or(usize::MAX);
+                *owner = found.expect("a socket of an allocation");
             }
         }
     }
@@ -411,15 +464,11 @@ impl World {
         let stats = self.server.stats();
         assert!(stats.allocations <= ALLOCATIONS as u64);
         assert!(stats.permissions <= (ALLOCATIONS * PERMISSIONS) as u64);
-        assert!(self.open.len() + self.opening.len() <= 2 * ALLOCATIONS);
-        assert!(self.opening.len() <= self.waiting.len() + self.open.len());
+        assert!(self.open.len() <= 2 * ALLOCATIONS);
     }
 
     /// Afterwards nothing is left, and every port can be had again.
     pub(super) fn finish(mut self) {
-        while !self.opening.is_empty() {
-            self.open_next(Err(OpenError::Other));
-        }
         for client in 0..CLIENTS {
             self.disconnect(client);
         }
