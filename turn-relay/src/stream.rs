@@ -21,6 +21,7 @@ mod admission;
 mod connection;
 mod handover;
 mod outgoing;
+mod proxies;
 mod proxy_header;
 mod queue;
 mod splice;

@@ -3,7 +3,7 @@
 use super::admission::{Admission, Over};
 use super::connection::{Connection, Scratch};
 use super::outgoing::{StreamOut, StreamPlan};
-use super::proxy_header::{Announced, NoHeader, ProxyHeader};
+use super::proxy_header::ProxyHeader;
 use super::splices::Splices;
 use super::tls::Session;
 use super::{CloseReason, RefuseReason, StreamBuffer, StreamLimits, StreamListener, StreamStats};
@@ -40,13 +40,13 @@ pub(crate) struct Streams {
     pub(super) listeners: Vec<StreamListener>,
     tls: Option<Arc<ServerConfig>>,
     limits: StreamLimits,
-    proxies: Arc<[IpNet]>,
+    pub(super) proxies: Arc<[IpNet]>,
     pub(super) slots: Vec<Option<Box<Connection>>>,
     pub(super) free: Vec<u32>,
     /// Slots that become free at the end of the turn: events of this turn may still name them.
     ended: Vec<u32>,
     /// What is to be closed, at the end of the turn.
-    closing: Vec<(u32, CloseReason)>,
+    pub(super) closing: Vec<(u32, CloseReason)>,
     dirty: Vec<u32>,
     pub(super) live: usize,
     pub(super) admission: Admission,
@@ -254,44 +254,6 @@ impl Streams {
         let is_proxy = self.is_proxy(source);
         connection.proxy = is_proxy.then(|| Box::new(ProxyHeader::new()));
         Ok(connection)
-    }
-
-    fn is_proxy(&self, source: SocketAddr) -> bool {
-        self.proxies.iter().any(|net| net.contains(&source.ip()))
-    }
-
-    /// Goes on with the header of a load balancer. Its connection is the announced client's from here on.
-    fn receive_header(&mut self, slot: u32) {
-        let Some(connection) = connection_at(&mut self.slots, slot) else {
-            return;
-        };
-        let Some(header) = &mut connection.proxy else {
-            return;
-        };
-        let reason = match header.read(&connection.socket) {
-            Ok(Ok(Announced::NotYet)) => return,
-            Ok(Ok(Announced::Itself)) => {
-                connection.proxy = None;
-                return;
-            }
-            Ok(Ok(Announced::Client(client))) => {
-                connection.proxy = None;
-                let proxy = std::mem::replace(&mut connection.path.client, ClientAddr(client));
-                let is_stranger = connection.stranger_since.is_some();
-                let fits = self.admission.has_room_for(client.ip());
-                if is_stranger {
-                    self.admission.announce(proxy.0.ip(), client.ip());
-                }
-                if fits {
-                    return;
-                }
-                CloseReason::Prefix
-            }
-            Ok(Err(NoHeader)) => CloseReason::BadProxyHeader,
-            Err(error) if error.kind() == ErrorKind::UnexpectedEof => CloseReason::Client,
-            Err(_) => CloseReason::Broken,
-        };
-        self.closing.push((slot, reason));
     }
 
     fn get_mut(&mut self, slot: u32) -> Option<&mut Connection> {
@@ -578,7 +540,10 @@ impl Streams {
 }
 
 /// Of the slots alone, so that the counters can be written meanwhile.
-fn connection_at(slots: &mut [Option<Box<Connection>>], slot: u32) -> Option<&mut Connection> {
+pub(super) fn connection_at(
+    slots: &mut [Option<Box<Connection>>],
+    slot: u32,
+) -> Option<&mut Connection> {
     slots.get_mut(slot as usize)?.as_deref_mut()
 }
 
