@@ -134,6 +134,7 @@ impl World {
                 | relay::Output::Connect { .. }
                 | relay::Output::ClosePeer { .. }
                 | relay::Output::Join { .. } => unreachable!("nobody asks for TCP to peers"),
+                relay::Output::LookUp { .. } => panic!("nobody is asked"),
                 relay::Output::CloseRelay { relay } => {
                     self.sockets.retain(|_, open| *open != relay);
                 }

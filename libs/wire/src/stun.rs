@@ -179,6 +179,11 @@ impl<'a> Message<'a> {
         Ok(())
     }
 
+    /// The whole message, with what follows the integrity.
+    pub fn as_bytes(&self) -> &'a [u8] {
+        self.bytes
+    }
+
     /// Bytes of the whole message, with what follows the integrity.
     pub fn size(&self) -> usize {
         self.bytes.len()

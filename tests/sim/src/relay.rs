@@ -156,6 +156,7 @@ impl RelayHost {
                     }
                     self.server.handle_relay_opened(now, relay, result);
                 }
+                Output::LookUp { .. } => panic!("nobody is asked"),
                 Output::CloseRelay { relay } => self.sockets.retain(|_, open| *open != relay),
                 Output::OpenTcpRelay { .. }
                 | Output::Connect { .. }

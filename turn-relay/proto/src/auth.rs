@@ -14,6 +14,7 @@ pub(crate) use integrity::{Key, Signer};
 pub use revocations::Revocations;
 pub use token::TokenKey;
 
+use crate::lookup::{Known, Lookups};
 use crate::{Now, ServerConfig};
 use credentials::PasswordHash;
 use stun_types::attribute::{
@@ -51,6 +52,10 @@ pub(crate) enum Challenge {
     Revoked,
     /// 438, with realm and a new nonce.
     StaleNonce,
+    /// The same, to whoever has not proved anything.
+    UnknownStale,
+    /// None yet: somebody has to be asked about the user.
+    LookUp,
 }
 
 /// Checks a request in the order of RFC 8489 section 9.2.4, with what is known of its nonce. Keeps nothing about it.
@@ -61,6 +66,7 @@ pub(crate) fn authenticate(
     message: &Message<'_>,
     nonce_is_fresh: bool,
     session: Option<&Session>,
+    lookups: &Lookups,
 ) -> Result<Authenticated, Challenge> {
     let credentials = &config.credentials;
     let integrity = message.integrity().ok_or(Challenge::Unauthorized)?;
@@ -79,8 +85,18 @@ pub(crate) fn authenticate(
         return Err(Challenge::Unauthorized);
     }
     let mut session = session_of(credentials, now, name, message, session)?;
+    let found = match credentials.must_look_up(name) {
+        false => None,
+        true => match lookups.get(name, now.instant) {
+            Known::Found(found) => Some(found),
+            Known::Refused => return Err(Challenge::Unauthorized),
+            Known::Nothing if nonce_is_fresh => return Err(Challenge::LookUp),
+            Known::Nothing => return Err(Challenge::UnknownStale),
+        },
+    };
     let candidates = match &session {
         Some(session) => session.key.as_clients_have_it().to_vec(),
+        None if found.is_some() => found.iter().map(|f| f.keys.key(hash)).collect(),
         None => credentials.keys_of(name, hash),
     };
     let key = candidates
@@ -96,6 +112,10 @@ pub(crate) fn authenticate(
     }
     let (user, expires) = match &session {
         Some(_) => (name, None),
+        None if found.is_some() => {
+            let identity = found.and_then(|found| found.identity.as_deref());
+            (identity.unwrap_or(name), None)
+        }
         None => credentials.identity(name),
     };
     if config.revocations.contains(user) || config.revocations.contains(name) {

@@ -90,6 +90,9 @@ pub enum Output {
         path: FiveTuple,
         connection: PeerConnectionId,
     },
+    /// Ask the site about this user, who is none of those known here, and say what came of it:
+    /// [`Server::handle_looked_up`](crate::Server::handle_looked_up).
+    LookUp { user: Box<str> },
     /// Close the socket: what still arrives on it belongs to nobody.
     CloseRelay { relay: RelayId },
     /// Give this to another shard ([`Server::handle_shard_message`](crate::Server::handle_shard_message)), with the sockets of

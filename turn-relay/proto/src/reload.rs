@@ -35,6 +35,7 @@ impl Server {
             seed: self.config.seed,
             ..new
         };
+        self.lookups.forget_answers();
         self.nonces.set_lifetime(self.config.limits.nonce_lifetime);
         self.gate.set_limits(self.config.limits.answers);
         self.enforce_policy(now)

@@ -13,8 +13,8 @@ pub(crate) mod refresh;
 mod stranger;
 
 use crate::auth::token::ACCESS_TOKEN;
-use crate::auth::{Authenticated, authenticate};
-use crate::{DropReason, FiveTuple, Now, Output, Server, Verdict};
+use crate::auth::{Authenticated, Challenge, authenticate};
+use crate::{DropReason, FiveTuple, Now, Output, Server, Stats, Verdict};
 use answer::Answer;
 use std::net::SocketAddr;
 use stun_types::attribute::{
@@ -125,22 +125,11 @@ pub(crate) struct Request<'m, 'a> {
 /// `None`: the answer comes later.
 type Outcome = Result<Option<Answer>, Refusal>;
 
-pub(crate) fn handle(
-    server: &mut Server,
-    now: Now,
-    path: FiveTuple,
-    message: &Message<'_>,
-) -> Verdict<'static> {
-    type Method = fn(&mut Server, &Request<'_, '_>) -> Outcome;
-    let stats = &mut server.stats;
-    let (count, method): (_, Method) = match message.method() {
-        BINDING => {
-            stats.binding_requests += 1;
-            if !server.admits_stranger(now, path) {
-                return Verdict::Dropped(DropReason::UnauthenticatedRate);
-            }
-            return binding::handle(server, now, path, message);
-        }
+type Method = fn(&mut Server, &Request<'_, '_>) -> Outcome;
+
+/// The method of a request that needs credentials, and its counter.
+fn method_of(method: stun_types::message::Method, stats: &mut Stats) -> Option<(&mut u64, Method)> {
+    Some(match method {
         ALLOCATE => (&mut stats.allocate_requests, allocate::handle),
         REFRESH => (&mut stats.refresh_requests, refresh::handle),
         CREATE_PERMISSION => (
@@ -150,10 +139,51 @@ pub(crate) fn handle(
         CHANNEL_BIND => (&mut stats.channel_bind_requests, channel_bind::handle),
         CONNECT => (&mut stats.connect_requests, connect::handle),
         CONNECTION_BIND => (&mut stats.connection_bind_requests, connection_bind::handle),
-        _ => return Verdict::Dropped(DropReason::UnknownMethod),
+        _ => return None,
+    })
+}
+
+/// A request that has waited, and was counted when it came.
+pub(crate) fn handle_again(
+    server: &mut Server,
+    now: Now,
+    path: FiveTuple,
+    message: &Message<'_>,
+) -> Verdict<'static> {
+    match method_of(message.method(), &mut server.stats) {
+        Some((_, method)) => handle_authentic(server, now, path, message, method),
+        None => Verdict::Dropped(DropReason::UnknownMethod),
+    }
+}
+
+pub(crate) fn handle(
+    server: &mut Server,
+    now: Now,
+    path: FiveTuple,
+    message: &Message<'_>,
+) -> Verdict<'static> {
+    if message.method() == BINDING {
+        server.stats.binding_requests += 1;
+        if !server.admits_stranger(now, path) {
+            return Verdict::Dropped(DropReason::UnauthenticatedRate);
+        }
+        return binding::handle(server, now, path, message);
+    }
+    let Some((count, method)) = method_of(message.method(), &mut server.stats) else {
+        return Verdict::Dropped(DropReason::UnknownMethod);
     };
     *count += 1;
+    handle_authentic(server, now, path, message, method)
+}
 
+/// Checks who sent it, and does it.
+fn handle_authentic(
+    server: &mut Server,
+    now: Now,
+    path: FiveTuple,
+    message: &Message<'_>,
+    method: Method,
+) -> Verdict<'static> {
     // Whoever shows a nonce that was sent to this address is there. Nothing that takes long is done for anyone else
     // beyond the rate of answers.
     let is_there = message.integrity().is_some()
@@ -169,8 +199,10 @@ pub(crate) fn handle(
         .table
         .find(path)
         .and_then(|(_, a)| a.session.as_deref());
-    let by = match authenticate(&server.config, now, message, is_there, held) {
+    let lookups = &server.lookups;
+    let by = match authenticate(&server.config, now, message, is_there, held, lookups) {
         Ok(by) => by,
+        Err(Challenge::LookUp) => return server.look_up(now, path, message),
         Err(_) if is_there && !server.admits_stranger(now, path) => {
             return Verdict::Dropped(DropReason::UnauthenticatedRate);
         }

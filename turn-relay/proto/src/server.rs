@@ -5,6 +5,7 @@ use crate::allocation::table::AllocationTable;
 use crate::auth::nonce::Nonces;
 use crate::gate::Gate;
 use crate::mobility::ticket::Tickets;
+use crate::lookup::Lookups;
 use crate::random::Random;
 use crate::short_cut::Copies;
 use crate::timer::{Reason, Timers};
@@ -39,6 +40,7 @@ pub struct Server {
     pub(crate) resuming: Vec<FiveTuple>,
     pub(crate) shard: u16,
     pub(crate) tickets: Tickets,
+    pub(crate) lookups: Lookups,
     pub(crate) gate: Gate,
     pub(crate) started: Instant,
 }
@@ -59,6 +61,7 @@ impl Server {
             resuming: Vec::new(),
             shard: 0,
             tickets: Tickets::new(&config.nonce_key),
+            lookups: Lookups::default(),
             gate: Gate::new(config.limits.answers, &config.seed),
             started,
             config,
@@ -140,7 +143,7 @@ impl Server {
     }
 
     #[inline]
-    fn count(&mut self, verdict: &Verdict<'_>, count: usize) {
+    pub(crate) fn count(&mut self, verdict: &Verdict<'_>, count: usize) {
         let stats = &mut self.stats;
         match verdict {
             Verdict::ToPeer { payload, .. } => stats.to_peer.count(count, payload.len()),

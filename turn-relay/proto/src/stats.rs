@@ -3,8 +3,8 @@
 use crate::{Denied, DropReason};
 
 /// Error codes that this server answers with, in ascending order.
-pub const ERROR_CODES: [u16; 16] = [
-    300, 400, 401, 403, 405, 420, 437, 438, 440, 441, 442, 443, 446, 447, 486, 508,
+pub const ERROR_CODES: [u16; 17] = [
+    300, 400, 401, 403, 405, 420, 437, 438, 440, 441, 442, 443, 446, 447, 486, 500, 508,
 ];
 
 /// A direction of relayed traffic.
@@ -62,6 +62,10 @@ pub struct Stats {
     pub allocations_moved: u64,
     /// ICMP errors of no interest, about peers without permission, or too many.
     pub icmp_ignored: u64,
+    /// Users that the site was asked about.
+    pub lookups: u64,
+    /// Requests that would have waited for that, had there been room.
+    pub lookups_without_room: u64,
     pub binding_requests: u64,
     pub allocate_requests: u64,
     pub refresh_requests: u64,

@@ -342,6 +342,7 @@ impl World {
                 }
                 Output::ClosePeer { .. } => {}
                 Output::ToShard { .. } => panic!("there is one shard"),
+                Output::LookUp { .. } => panic!("everybody is known here"),
                 Output::CloseRelay { relay } => {
                     let before = self.open.len();
                     self.open.retain(|_, (open, _)| *open != relay);

@@ -1,5 +1,6 @@
 //! Who may allocate: static users, and expiring users minted from a shared secret.
 
+use crate::LookupLimits;
 use crate::auth::Key;
 use crate::auth::token::{Opened, TokenKey};
 use base64::Engine;
@@ -29,6 +30,7 @@ pub struct Credentials {
     token_keys: FxHashMap<Box<str>, TokenKey>,
     /// What tokens are for; the realm, unless it has another name.
     server_name: Option<String>,
+    lookup: Option<LookupLimits>,
 }
 
 #[derive(PartialEq)]
@@ -71,6 +73,7 @@ impl Credentials {
             secrets: Vec::new(),
             token_keys: FxHashMap::default(),
             server_name: None,
+            lookup: None,
         }
     }
 
@@ -101,6 +104,22 @@ impl Credentials {
         self.token_keys.insert(kid.into(), key);
     }
 
+    /// Everyone else is asked about: [`Output::LookUp`](crate::Output::LookUp).
+    pub fn look_up_others(&mut self, limits: LookupLimits) {
+        self.lookup = Some(limits);
+    }
+
+    pub(crate) fn lookup(&self) -> Option<LookupLimits> {
+        self.lookup
+    }
+
+    /// Whether somebody has to be asked about this name: it is not known here, and there is somebody to be asked.
+    pub(crate) fn must_look_up(&self, name: &str) -> bool {
+        let is_minted = !self.secrets.is_empty() && expiry_of(name).is_some();
+        let is_known = self.users.contains_key(name) || self.token_keys.contains_key(name);
+        self.lookup.is_some() && !is_known && !is_minted
+    }
+
     /// What authorization servers call this one, at most 127 characters; without it they call it by the realm.
     pub fn set_server_name(&mut self, name: String) {
         self.server_name = Some(name);
@@ -124,7 +143,8 @@ impl Credentials {
 
     /// Whether there is nobody who could log in.
     pub fn is_empty(&self) -> bool {
-        self.users.is_empty() && self.secrets.is_empty() && self.token_keys.is_empty()
+        let nobody = self.users.is_empty() && self.secrets.is_empty();
+        nobody && self.token_keys.is_empty() && self.lookup.is_none()
     }
 
     /// What is different from `before`, as numbers that may be logged.
@@ -228,6 +248,13 @@ impl std::fmt::Debug for HashedPassword {
 }
 
 impl HashedPassword {
+    pub(crate) fn key(&self, hash: PasswordHash) -> Key {
+        match hash {
+            PasswordHash::Md5 => self.md5.into(),
+            PasswordHash::Sha256 => self.sha256.into(),
+        }
+    }
+
     pub fn new(name: &str, realm: &str, password: &str) -> Self {
         let parts = [name, ":", realm, ":", password];
         Self {

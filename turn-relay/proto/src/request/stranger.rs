@@ -33,13 +33,13 @@ fn limit(path: FiveTuple, message: &Message<'_>) -> usize {
 impl Server {
     /// Whether there is to be an answer to a request that is not known to be authentic. Asked before anything that takes
     /// long is done for it.
-    pub(super) fn admits_stranger(&mut self, now: Now, path: FiveTuple) -> bool {
+    pub(crate) fn admits_stranger(&mut self, now: Now, path: FiveTuple) -> bool {
         let nanos = self.nanos(now.instant);
         !may_be_spoofed(path) || self.gate.admit(path.client.0.ip(), nanos)
     }
 
     /// Answers without integrity, as long as that is short enough.
-    pub(super) fn answer_stranger(
+    pub(crate) fn answer_stranger(
         &mut self,
         path: FiveTuple,
         message: &Message<'_>,
@@ -77,7 +77,9 @@ impl Server {
         let code = match challenge {
             Challenge::BadRequest => 400,
             Challenge::Unauthorized | Challenge::Revoked => 401,
-            Challenge::StaleNonce => 438,
+            Challenge::StaleNonce | Challenge::UnknownStale => 438,
+            // It waits, and is not challenged.
+            Challenge::LookUp => return self.look_up(now, path, message),
         };
         let limit = match challenge {
             // It proved that it holds the password, with a request that is no small one.

@@ -99,6 +99,8 @@ pub struct Relay {
     pub listening: BTreeSet<SocketAddr>,
     /// What the shell was told about connections with peers, in order.
     pub peer_outputs: Vec<Output>,
+    /// About whom the site was asked.
+    pub asked: Vec<String>,
     answers: Vec<(SocketAddr, Vec<u8>)>,
     /// For other shards: to which, what, and the sockets that go with it.
     pub letters: Vec<(u16, ShardMessage, Vec<SocketAddr>)>,
@@ -196,6 +198,7 @@ impl Relay {
                 opened: 0,
                 listening: BTreeSet::new(),
                 peer_outputs: Vec::new(),
+                asked: Vec::new(),
                 answers: Vec::new(),
                 letters: Vec::new(),
             }
@@ -260,6 +263,7 @@ impl Relay {
                     message,
                     relays,
                 } => self.post(shard, message, &relays),
+                Output::LookUp { user } => self.asked.push(user.into()),
             }
         }
     }
