@@ -6,6 +6,7 @@ use crate::config::Settings;
 use crate::control::{ControlSender, control};
 use crate::eventloop::{Adoption, EventLoop};
 use crate::handover::{Estate, Inheritance, InheritedListeners, Predecessor};
+use crate::hook::{Desk, HookStats};
 use crate::listener::{self, Listener};
 use crate::metrics::{Metrics, Published};
 use crate::notify;
@@ -91,10 +92,11 @@ pub(crate) async fn run(args: &Args) -> anyhow::Result<()> {
         shards: Vec::new(),
         certificate: certificate.clone(),
         reloads: reloads.clone(),
+        hook: Arc::default(),
     };
     let listeners = listeners(&settings, &per_thread[0], &streams[0].listeners);
     let per_thread = per_thread.into_iter().zip(streams).collect();
-    let mut frame = frame(&settings, own, io)?;
+    let mut frame = frame(&settings, own, metrics.hook.clone(), io)?;
     let mut nonce_start = Clock.now();
     if let Some(legacy) = &legacy {
         frame.nonce_key = legacy.nonce_key;
@@ -191,7 +193,12 @@ fn lock(
 }
 
 /// What all event loops have in common.
-fn frame(settings: &Settings, own: Vec<SocketAddr>, io: Io) -> anyhow::Result<Frame> {
+fn frame(
+    settings: &Settings,
+    own: Vec<SocketAddr>,
+    hook_stats: Arc<HookStats>,
+    io: Io,
+) -> anyhow::Result<Frame> {
     let per_user = settings.usage.allocations_per_user;
     let shared = if settings.relay_networks.is_empty() {
         Shared::new(settings.relay_addresses.clone(), &settings.ports, per_user)
@@ -203,6 +210,7 @@ fn frame(settings: &Settings, own: Vec<SocketAddr>, io: Io) -> anyhow::Result<Fr
         shared: Arc::new(shared),
         own,
         nonce_key: random()?,
+        desk: Desk::open(settings.hook.clone(), hook_stats),
         // The lowest rung is the plain one in this, too: what the others do is compared with it.
         short_cut: io != Io::Plain,
     })
@@ -252,12 +260,13 @@ fn make(
             ..common.clone()
         };
         let (sender, receiver) = control(stop.clone())?;
+        let asks = frame.desk.asks(sender.clone());
         let server = Server::new(config, nonce_start);
         let mut event_loop = EventLoop::new(
             server,
             listeners,
             streams,
-            receiver,
+            (receiver, asks),
             published.clone(),
             relay_sockets,
             io,

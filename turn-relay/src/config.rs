@@ -1,6 +1,7 @@
 //! The config file, the flags over it, and what both come to.
 
 mod file;
+mod hook;
 mod listen;
 mod parse;
 mod printed;
@@ -8,6 +9,7 @@ mod safety;
 
 use crate::certificate::CertificateFiles;
 use crate::cli::Args;
+use crate::hook::Hook;
 use crate::stream::StreamLimits;
 use crate::udp::Io;
 use crate::users;
@@ -46,6 +48,8 @@ pub(crate) struct Settings {
     pub(crate) credentials: Arc<Credentials>,
     pub(crate) revocations: Arc<Revocations>,
     pub(crate) revocations_file: Option<PathBuf>,
+    /// Who is asked about users who are not known here.
+    pub(crate) hook: Option<Arc<Hook>>,
     pub(crate) relay_addresses: Vec<RelayAddress>,
     /// Instead of relay addresses: networks whose addresses are the allocations', on sockets that they share.
     pub(crate) relay_networks: Vec<IpNet>,
@@ -143,10 +147,15 @@ impl Settings {
             let secret: Secret = read_secret_of_field("auth-secret-files", path)?;
             credentials.add_secret(secret.expose().as_bytes());
         }
+        let hook = file.hook.as_ref().map(|hook| {
+            credentials.look_up_others(hook.limits(threads));
+            hook.load(credentials.realm())
+        });
+        let hook = hook.transpose()?;
         if credentials.is_empty() {
             return Err(ConfigError::without_field(
                 "nobody could log in",
-                "name a secret in auth-secret-files, users in users-file or a key in token-keys, or add --user NAME:PASSWORD for a test",
+                "name a secret in auth-secret-files, users in users-file, a key in token-keys or a hook, or add --user NAME:PASSWORD for a test",
             ));
         }
         let revocations = match &file.revocations_file {
@@ -211,6 +220,7 @@ impl Settings {
             credentials: Arc::new(credentials),
             revocations: Arc::new(revocations),
             revocations_file: file.revocations_file,
+            hook,
         })
     }
 }

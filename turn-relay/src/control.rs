@@ -8,7 +8,7 @@ use std::net::UdpSocket;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use tokio::sync::oneshot;
-use turn_relay_proto::{Replaced, ServerConfig, ShardMessage};
+use turn_relay_proto::{LookedUp, Replaced, ServerConfig, ShardMessage};
 
 /// What an event loop is told.
 #[derive(Debug)]
@@ -32,6 +32,8 @@ pub(crate) enum Control {
         /// Of the relayed addresses that come with it.
         sockets: Vec<UdpSocket>,
     },
+    /// What the site says about a user.
+    LookedUp { user: Box<str>, answer: LookedUp },
 }
 
 /// The end of whoever tells.

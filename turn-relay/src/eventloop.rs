@@ -1,7 +1,7 @@
 //! One event loop: sockets and clock on one side, the mind on the other, and batches between them.
 //!
 //! Priorities of a turn, in this order:
-//! 0. what it is told: new settings, a drain, a successor;
+//! 0. what it is told: new settings, what the site says about a user, a drain, a successor;
 //! 1. what has expired, so that no packet meets a dead allocation; and ICMP errors, where there are some;
 //! 2. what clients sent: one batch per listener, then the answers;
 //! 3. what clients of TCP and TLS sent: one read per connection;
@@ -23,6 +23,7 @@ mod tcp;
 use crate::carrying::Carrying;
 use crate::control::{ControlReceiver, ControlSender};
 use crate::handover::Then;
+use crate::hook::Asks;
 use crate::listener::Listener;
 use crate::metrics::{Published, ShellStats};
 use crate::moderation::Moderation;
@@ -64,6 +65,7 @@ pub(crate) struct EventLoop {
     control: ControlReceiver,
     /// All event loops by number, for what they say to each other.
     shards: Vec<ControlSender>,
+    asks: Asks,
     listeners: Vec<Listener>,
     relays: RelaySockets,
     streams: Streams,
@@ -95,7 +97,7 @@ impl EventLoop {
         server: Server,
         listeners: Vec<Listener>,
         streams: StreamSetup,
-        control: ControlReceiver,
+        (control, asks): (ControlReceiver, Asks),
         published: Arc<Published>,
         shared: Vec<UdpSocket>,
         io: Io,
@@ -117,6 +119,7 @@ impl EventLoop {
             epoll,
             control,
             shards: Vec::new(),
+            asks,
             listeners,
             relays: RelaySockets::new(io, shared),
             streams,
@@ -299,6 +302,7 @@ impl EventLoop {
                     }
                     self.server.handle_relay_opened(now, relay, opened);
                 }
+                Output::LookUp { user } => self.asks.ask(user),
                 Output::OpenTcpRelay { relay, address } => {
                     let opened = self.tcp.open(relay, address, &self.epoll);
                     self.server.handle_relay_opened(now, relay, opened);

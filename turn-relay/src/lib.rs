@@ -14,6 +14,7 @@ mod cli;
 mod commands;
 mod config;
 mod users;
+mod hook;
 mod app;
 mod reload;
 mod stamp;

@@ -16,6 +16,10 @@
 //! | `answers_unsent_total` | answers | |
 //! | `peer_connections_total` | TCP connections with peers | `result`: made, refused (closed at once), bound, unbound (nobody bound them in time) |
 //! | `revoked_requests_total` | requests with a revoked credential | |
+//! | `hook_answers_total` | answers of the site's own check | `result`: found, refused, failed |
+//! | `hook_in_flight` | questions, now | |
+//! | `hook_milliseconds_total` | time that the answers took | |
+//! | `hook_without_room_total` | requests that could not wait | |
 //! | `config_reloads_total` | reloads | `result`: applied, refused |
 //! | `config_last_reload_successful` | 1, or 0 if the last was refused | |
 //! | `config_applied_timestamp_seconds` | Unix time at which what runs was taken | |
@@ -36,10 +40,12 @@
 //! | `tls_handshakes_total` | handshakes completed | |
 //! | `certificate_reloads_total` | reloads | `result`: taken, failed; without `transport` |
 
+mod hook;
 mod reloads;
 mod streams;
 
 use crate::certificate::Certificate;
+use crate::hook::HookStats;
 use crate::reload::ReloadStats;
 use crate::stream::StreamStats;
 use prometheus_client::collector::Collector;
@@ -94,6 +100,7 @@ pub(crate) struct Metrics {
     /// If there is a TLS listener.
     pub(crate) certificate: Option<Arc<Certificate>>,
     pub(crate) reloads: Arc<ReloadStats>,
+    pub(crate) hook: Arc<HookStats>,
 }
 
 impl Metrics {
@@ -244,6 +251,7 @@ impl Collector for Metrics {
         });
         let help = "Error answers (RFC 8489 section 14.8, RFC 8656 section 19)";
         family(&mut encoder, "error_responses", help, "code", &errors)?;
+        self.encode_hook(&mut encoder)?;
         self.encode_reloads(&mut encoder)?;
         self.encode_streams(&mut encoder)
     }

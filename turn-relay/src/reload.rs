@@ -9,6 +9,7 @@ use crate::certificate::{Certificate, NewCertificate};
 use crate::cli::Args;
 use crate::config::{Settings, revocations};
 use crate::control::{Control, ControlSender};
+use crate::hook::Desk;
 use crate::stamp::Stamp;
 use ipnet::IpNet;
 use net::Clock;
@@ -34,6 +35,7 @@ pub(crate) struct Frame {
     /// The addresses that clients and the operator are served at.
     pub(crate) own: Vec<SocketAddr>,
     pub(crate) nonce_key: [u8; 32],
+    pub(crate) desk: Desk,
     pub(crate) short_cut: bool,
 }
 
@@ -207,6 +209,7 @@ impl Reloader<'_> {
             settings.threads = self.settings.threads;
         }
         self.settings = settings;
+        self.frame.desk.replace(self.settings.hook.clone());
         let shared = &self.frame.shared;
         shared.set_limits(self.settings.usage);
         report.log(&self.tell_all().await);

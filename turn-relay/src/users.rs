@@ -73,7 +73,8 @@ fn read_hashed(text: &str) -> Option<(HashedPassword, &str)> {
     Some((keys, realm))
 }
 
-fn read_hex<const N: usize>(text: &str) -> Option<[u8; N]> {
+/// So many bytes in hexadecimal digits.
+pub(crate) fn read_hex<const N: usize>(text: &str) -> Option<[u8; N]> {
     let is_hex = text.bytes().all(|byte| byte.is_ascii_hexdigit());
     let mut bytes = [0; N];
     if !is_hex || text.len() != 2 * N {

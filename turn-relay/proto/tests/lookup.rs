@@ -5,11 +5,15 @@
 mod common;
 
 use common::{Answer, Client, Outcome, REALM, Relay};
+use model::{ClientAddr, ServerAddr};
 use std::sync::Arc;
 use std::time::Duration;
 use stun_types::attribute::Nonce;
 use stun_types::message::IntegrityAlgorithm;
-use turn_relay_proto::{Credentials, HashedPassword, LookedUp, LookupLimits};
+use turn_relay_proto::{
+    ConnectionId, Credentials, FiveTuple, HashedPassword, LookedUp, LookupLimits, Transport,
+    Verdict,
+};
 use turn_types::attribute::RequestedTransport;
 use turn_types::message::{ALLOCATE, REFRESH};
 
@@ -218,4 +222,24 @@ fn what_waits_and_what_is_remembered_is_bounded() {
         .filter(|number| !asks(&mut relay, *number))
         .collect();
     assert!(refused.len() >= 4, "{refused:?}");
+}
+
+#[test]
+fn a_connection_that_ends_takes_with_it_what_waits() {
+    let mut relay = relay();
+    let path = FiveTuple {
+        client: ClientAddr("192.0.2.1:4000".parse().unwrap()),
+        server: ServerAddr(common::server_addr()),
+        transport: Transport::Tcp(ConnectionId(3)),
+    };
+    let carol = client(&mut relay, "192.0.2.1:4000", "carol");
+    let request = allocate(&carol);
+    let now = relay.now;
+    let verdict = relay.server.handle_client_datagram(now, path, &request);
+    assert!(matches!(verdict, Verdict::Handled));
+    relay.drain();
+    assert_eq!(relay.asked, ["carol"]);
+    relay.server.handle_connection_closed(now, path);
+    assert_eq!(answer(&mut relay, "carol", &found("carol", "secret")), []);
+    assert_eq!(relay.stats().allocations, 0);
 }

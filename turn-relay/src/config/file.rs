@@ -1,5 +1,6 @@
 //! The config file as it is written.
 
+use super::hook::HookFile;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::num::{NonZeroU32, NonZeroUsize};
@@ -53,6 +54,8 @@ pub(super) struct File {
     pub(super) token_keys: BTreeMap<String, PathBuf>,
     /// What authorization servers call this relay in their tokens, at most 127 characters. Default: the realm.
     pub(super) server_name: Option<String>,
+    /// A site's own check of users over HTTP. Default: none.
+    pub(super) hook: Option<HookFile>,
     /// A file of names whose credentials are refused and whose allocations end at once, one per line: a user, what an
     /// expiring user name stands for (`alice` for `1900000000:alice`), one such user name as a whole, or the identifier of a
     /// token key; `#` begins a comment. Read again when it changes. Default: none.

@@ -11,6 +11,9 @@ impl EventLoop {
         let messages: Vec<Control> = self.control.receive().collect();
         for message in messages {
             match message {
+                Control::LookedUp { user, answer } => {
+                    self.server.handle_looked_up(now, &user, &answer);
+                }
                 Control::Configure {
                     server,
                     streams,
