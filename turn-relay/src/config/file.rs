@@ -54,7 +54,8 @@ pub(super) struct File {
     pub(super) token_keys: BTreeMap<String, PathBuf>,
     /// What authorization servers call this relay in their tokens, at most 127 characters. Default: the realm.
     pub(super) server_name: Option<String>,
-    /// A site's own check of users over HTTP. Default: none.
+    /// A site's own HTTP server that is asked about users who are none of those known here: it gets `{"user": …, "realm": …}` by
+    /// POST, and answers 200 with `{"password": …}` or `{"md5": …, "sha256": …}`, or 403. Default: none.
     pub(super) hook: Option<HookFile>,
     /// A file of names whose credentials are refused and whose allocations end at once, one per line: a user, what an
     /// expiring user name stands for (`alice` for `1900000000:alice`), one such user name as a whole, or the identifier of a

@@ -17,23 +17,23 @@ use turn_relay_proto::LookupLimits;
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub(super) struct HookFile {
     /// `http://` or `https://`, without user and password.
-    url: String,
+    pub(super) url: String,
     /// A file of mode 0600 with what is sent as `Authorization: Bearer …`. Default: none.
-    secret_file: Option<PathBuf>,
+    pub(super) secret_file: Option<PathBuf>,
     /// For `https://`: the certificate authorities as PEM. Default: those of this machine.
-    ca_file: Option<PathBuf>,
+    pub(super) ca_file: Option<PathBuf>,
     /// How long an answer may take, waiting for a turn included. Default: 2000.
-    timeout_milliseconds: Option<NonZeroU32>,
+    pub(super) timeout_milliseconds: Option<NonZeroU32>,
     /// Questions at a time. Default: 32.
-    in_flight: Option<NonZeroUsize>,
+    pub(super) in_flight: Option<NonZeroUsize>,
     /// How long a user is remembered. Default: 60.
-    remember_seconds: Option<NonZeroU32>,
+    pub(super) remember_seconds: Option<NonZeroU32>,
     /// How long a refusal is remembered. Default: 10.
-    remember_refused_seconds: Option<NonZeroU32>,
+    pub(super) remember_refused_seconds: Option<NonZeroU32>,
     /// Users that are remembered, and as many refusals. Default: 16384.
-    remembered: Option<NonZeroUsize>,
+    pub(super) remembered: Option<NonZeroUsize>,
     /// Requests that wait for an answer; further ones are answered by 500. Default: 1024.
-    waiting: Option<NonZeroUsize>,
+    pub(super) waiting: Option<NonZeroUsize>,
 }
 
 impl HookFile {

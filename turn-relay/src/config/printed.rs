@@ -2,6 +2,7 @@
 
 /// The same text that the compiler and the reader of the code see.
 const SOURCE: &str = include_str!("file.rs");
+const HOOK: &str = include_str!("hook.rs");
 const WIDTH: usize = 100;
 
 /// A field as it is written in [`SOURCE`].
@@ -17,24 +18,39 @@ pub(crate) fn default_file() -> String {
     let mut text = String::from(
         "# turn-relay.toml: every field, with its default or an example. All may be left out.\n",
     );
-    for field in fields() {
+    for field in fields(SOURCE, "struct File {") {
         text.push('\n');
-        for line in wrapped(&field.documentation) {
-            text.push_str("# ");
-            text.push_str(&line);
-            text.push('\n');
+        let mut say = |documentation: &str| {
+            for line in wrapped(documentation) {
+                text.push_str("# ");
+                text.push_str(&line);
+                text.push('\n');
+            }
+        };
+        say(&field.documentation);
+        if is_hook(&field) {
+            for part in hook_fields() {
+                say(&format!("{}: {}", part.name, part.documentation));
+            }
         }
         text.push_str(&format!("#{} = {}\n", field.name, value(&field)));
     }
     text
 }
 
-fn fields() -> Vec<Field> {
+fn is_hook(field: &Field) -> bool {
+    field.kind.contains("HookFile")
+}
+
+fn hook_fields() -> Vec<Field> {
+    fields(HOOK, "struct HookFile {")
+}
+
+/// Those of a struct, in the source that it is in.
+fn fields(source: &str, begin: &str) -> Vec<Field> {
     let mut fields = Vec::new();
     let mut documentation = Vec::new();
-    let inside = SOURCE
-        .split_once("struct File {")
-        .map_or("", |(_, rest)| rest);
+    let inside = source.split_once(begin).map_or("", |(_, rest)| rest);
     for line in inside
         .lines()
         .map(str::trim)
@@ -68,6 +84,14 @@ fn value(field: &Field) -> String {
             Some(one) => format!("[\"{one}\"]"),
             None => "[]".to_owned(),
         };
+    }
+    if is_hook(field) {
+        let parts = hook_fields();
+        let parts: Vec<_> = parts
+            .iter()
+            .map(|part| format!("{} = {}", part.name, value(part)))
+            .collect();
+        return format!("{{ {} }}", parts.join(", "));
     }
     if field.kind.contains("Map") {
         return "{}".to_owned();
