@@ -5,14 +5,12 @@
 mod common;
 
 use common::{Answer, Client, Outcome, REALM, Relay};
-use model::{ClientAddr, ServerAddr};
 use std::sync::Arc;
 use std::time::Duration;
 use stun_types::attribute::Nonce;
 use stun_types::message::IntegrityAlgorithm;
 use turn_relay_proto::{
-    ConnectionId, Credentials, FiveTuple, HashedPassword, LookedUp, LookupLimits, Transport,
-    Verdict,
+    ConnectionId, Credentials, HashedPassword, LookedUp, LookupLimits, Transport,
 };
 use turn_types::attribute::RequestedTransport;
 use turn_types::message::{ALLOCATE, REFRESH};
@@ -227,19 +225,20 @@ fn what_waits_and_what_is_remembered_is_bounded() {
 #[test]
 fn a_connection_that_ends_takes_with_it_what_waits() {
     let mut relay = relay();
-    let path = FiveTuple {
-        client: ClientAddr("192.0.2.1:4000".parse().unwrap()),
-        server: ServerAddr(common::server_addr()),
-        transport: Transport::Tcp(ConnectionId(3)),
+    let transport = Transport::Tcp(ConnectionId(3));
+    let mut carol = client(&mut relay, "192.0.2.1:4000", "carol");
+    let question = carol.unsigned(ALLOCATE, &[]);
+    let Outcome::Answer(bytes) = relay.client_sends_over(transport, carol.address, &question)
+    else {
+        panic!("no challenge");
     };
-    let carol = client(&mut relay, "192.0.2.1:4000", "carol");
+    let nonce = Answer(bytes).get::<Nonce>().unwrap().nonce().to_owned();
+    carol.nonce = Some(nonce);
     let request = allocate(&carol);
-    let now = relay.now;
-    let verdict = relay.server.handle_client_datagram(now, path, &request);
-    assert!(matches!(verdict, Verdict::Handled));
-    relay.drain();
+    let outcome = relay.client_sends_over(transport, carol.address, &request);
+    assert_eq!(outcome, Outcome::Nothing);
     assert_eq!(relay.asked, ["carol"]);
-    relay.server.handle_connection_closed(now, path);
+    relay.client_disconnects(transport, carol.address);
     assert_eq!(answer(&mut relay, "carol", &found("carol", "secret")), []);
     assert_eq!(relay.stats().allocations, 0);
 }
