@@ -1,9 +1,9 @@
 //! What the unauthenticated may cost: they may be nobody, with the address of a victim.
 //!
 //! Over UDP an answer to them is at most one and a half times as large as the request, both as they are on the wire, with
-//! IP and UDP headers; so nobody gains by having us answer to somebody else. Where even the smallest challenge is larger
-//! (a request without attributes, or a long realm), a few a second are answered nevertheless, as otherwise such a client
-//! could never log in. And of all answers there are so many in a second for a source prefix, and so many in all.
+//! IP and UDP headers; so nobody gains by having us answer to somebody else. A few a second are larger nevertheless: there
+//! are clients that log in with SHA-256 or not at all, and requests so small, or realms so long, that even the smallest
+//! challenge is larger. And of all answers there are so many in a second for a source prefix, and so many in all.
 //!
 //! The memory is a table of fixed size; prefixes that meet in it share a place.
 

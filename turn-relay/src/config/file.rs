@@ -116,9 +116,9 @@ pub(super) struct File {
     pub(super) unauthenticated_answers_per_second: Option<u32>,
     /// Of them to one /24 of IPv4 or /48 of IPv6. Default: 2000; 0 for any number.
     pub(super) unauthenticated_answers_per_second_per_prefix: Option<u32>,
-    /// Of them those that are more than one and a half times as large as the request on the wire, where even the smallest
-    /// challenge is: to requests without attributes, and with a `realm` of more than 8 characters to those with one. A
-    /// sixteenth of it to one prefix. Default: 4096; 0 for none.
+    /// Of them those that are more than one and a half times as large as the request on the wire: whole challenges, with
+    /// SHA-256 offered. Beyond it challenges are short, or not sent if even the shortest is larger: to requests without
+    /// attributes, or with a `realm` of more than 8 characters. A sixteenth of it to one prefix. Default: 4096; 0 for none.
     pub(super) large_unauthenticated_answers_per_second: Option<u32>,
     /// `per-allocation`: each relayed address is a port of its own, with a socket of its own. `shared`: each is an address of
     /// its own out of the networks in `relay-addresses`, which must lead to this machine (`ip route add local NETWORK dev

@@ -95,13 +95,20 @@ impl Server {
             HEADER + SHORT_ERROR + realm + third_party + OF_ATTRIBUTE + padded(len)
         };
         let full = with_nonce(NONCE_LEN) + ALGORITHMS;
+        let nanos = self.nanos(now.instant);
+        // The whole challenge, as far as the allowance goes: there are clients that log in with SHA-256 or not at all.
+        let is_large = challenge != Challenge::BadRequest && full > limit;
+        let limit = if is_large && self.gate.admit_large(path.client.0.ip(), nanos) {
+            full
+        } else {
+            limit
+        };
         let needed = match challenge {
             Challenge::BadRequest => HEADER + SHORT_ERROR,
             _ if full <= limit => full,
             _ => with_nonce(SHORT_NONCE_LEN),
         };
-        let nanos = self.nanos(now.instant);
-        if needed > limit && !self.gate.admit_large(path.client.0.ip(), nanos) {
+        if needed > limit {
             return Verdict::Dropped(DropReason::UnauthenticatedSize);
         }
         let phrase = padded(ErrorCode::default_reason_for_code(code).len());

@@ -99,7 +99,7 @@ pub(crate) const ROWS: &[Row] = &[
             let bare = client.unsigned(ALLOCATE, &[]);
             let answered = |relay: &mut Relay| {
                 let outcome = relay.client_sends(client.address, &bare);
-                matches!(outcome, Outcome::Answer(bytes) if bytes.len() <= 56)
+                matches!(outcome, Outcome::Answer(bytes) if bytes.len() <= 96)
             };
             assert!(answered(&mut relay) && answered(&mut relay));
             assert!(!answered(&mut relay));
