@@ -3,6 +3,7 @@
 use crate::certificate::Certificate;
 use crate::cli::Args;
 use crate::config::Settings;
+use crate::confine::Confinement;
 use crate::control::{ControlSender, control};
 use crate::eventloop::{Adoption, EventLoop};
 use crate::handover::{Estate, Inheritance, InheritedListeners, Predecessor};
@@ -16,6 +17,7 @@ use crate::running::{End, Ended, Running, Signals};
 use crate::stream::{self, StreamListener, StreamSetup};
 use crate::tcp_relay::PeerSockets;
 use crate::udp::Io;
+use crate::usage::{UsageStats, UsageWriter};
 use anyhow::Context;
 use net::Clock;
 use nix::sys::eventfd::{EfdFlags, EventFd};
@@ -36,7 +38,8 @@ const ADDRESS_DEADLINE: Duration = Duration::from_secs(3);
 ///
 /// # Errors
 /// When the configuration is wrong, an address cannot be bound, or an event loop fails.
-pub(crate) async fn run(args: &Args) -> anyhow::Result<()> {
+pub(crate) async fn run(args: &Args, confinement: &Confinement) -> anyhow::Result<()> {
+    confinement.log();
     // Before anything that takes time: until then it ends the process.
     let hangup = reload::hangup()?;
     let signals = Signals::new()?;
@@ -88,7 +91,9 @@ pub(crate) async fn run(args: &Args) -> anyhow::Result<()> {
         EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK,
     )?);
     let reloads = Arc::new(ReloadStats::new(Clock.unix_time()));
+    let usage_stats = Arc::new(UsageStats::default());
     let metrics = Metrics {
+        usage: usage_stats.clone(),
         shards: Vec::new(),
         certificate: certificate.clone(),
         reloads: reloads.clone(),
@@ -107,7 +112,10 @@ pub(crate) async fn run(args: &Args) -> anyhow::Result<()> {
         shards: published.clone(),
         ..metrics
     };
-    let made = make(
+    let usage = settings.usage_records.as_ref();
+    let usage = usage.map(|to| UsageWriter::start(to, usage_stats.clone()));
+    let usage = usage.transpose()?;
+    let mut made = make(
         &settings,
         per_thread,
         &frame,
@@ -117,6 +125,11 @@ pub(crate) async fn run(args: &Args) -> anyhow::Result<()> {
         legacy,
         io,
     )?;
+    for (event_loop, _) in &mut made {
+        if let Some(usage) = &usage {
+            event_loop.record_usage(usage.sender());
+        }
+    }
     let (loops, ended) = start(made)?;
     lock(&registry).register_collector(Box::new(metrics));
     if let Some(predecessor) = predecessor {
@@ -134,6 +147,10 @@ pub(crate) async fn run(args: &Args) -> anyhow::Result<()> {
         published,
         readiness,
         drain: settings.drain,
+        usage: usage
+            .as_ref()
+            .zip(settings.usage_records.as_ref())
+            .map(|(usage, settings)| (usage.sender(), settings.period)),
         estate: Arc::new(Estate {
             nonce_key: frame.nonce_key,
             nonce_start,
@@ -150,6 +167,7 @@ pub(crate) async fn run(args: &Args) -> anyhow::Result<()> {
         loops,
         certificate,
         stats: reloads,
+        reopen: usage.as_ref().map(UsageWriter::reopen),
         hangup,
     };
 
@@ -163,6 +181,9 @@ pub(crate) async fn run(args: &Args) -> anyhow::Result<()> {
     // Until all have dropped their ends.
     while let Some(result) = running.ended.recv().await {
         result?;
+    }
+    if let Some(usage) = usage {
+        usage.end();
     }
     Ok(())
 }

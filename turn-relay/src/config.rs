@@ -12,6 +12,7 @@ use crate::cli::Args;
 use crate::hook::Hook;
 use crate::stream::StreamLimits;
 use crate::udp::Io;
+use crate::usage::UsageSettings;
 use crate::users;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -22,7 +23,7 @@ pub(crate) use parse::realm;
 pub(crate) use printed::default_file;
 use service_kit::{ConfigError, Secret, load_config, parse_config, read_secret_of_field};
 use std::net::{IpAddr, SocketAddr};
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -34,6 +35,9 @@ use turn_relay_proto::{
 
 /// RFC 8656 section 7.2: the dynamic ports of RFC 6335.
 const PORTS: RangeInclusive<u16> = 49_152..=65_535;
+
+/// How often usage records of users are written, unless configured otherwise.
+const USAGE_SECONDS: u32 = 60;
 
 /// All that the service has to know, checked.
 #[derive(Debug)]
@@ -70,6 +74,12 @@ pub(crate) struct Settings {
     pub(crate) extensions: Extensions,
     /// How long a drain may take; none at all if zero.
     pub(crate) drain: Duration,
+    /// The user to become, if it is another.
+    pub(crate) run_as: Option<String>,
+    /// Whether files and calls are given up that are not needed.
+    pub(crate) confinement: bool,
+    /// If they are wanted.
+    pub(crate) usage_records: Option<UsageSettings>,
 }
 
 impl Settings {
@@ -182,7 +192,9 @@ impl Settings {
             )
         };
         // Last: what is added to the addresses listened on is not for relayed addresses.
+        let usage_seconds = file.usage_seconds.map_or(USAGE_SECONDS, NonZeroU32::get);
         let extensions = Extensions {
+            usage: file.usage_file.is_some(),
             alternates: listen::alternates(&alternates)?,
             // A shared socket cannot go to another event loop.
             mobility: file.mobility.unwrap_or(true) && (!is_shared || threads == 1),
@@ -208,6 +220,12 @@ impl Settings {
                 file.io.as_deref(),
             )?,
             extensions,
+            run_as: file.run_as,
+            confinement: file.confinement.unwrap_or(true),
+            usage_records: file.usage_file.map(|file_path| UsageSettings {
+                file: file_path,
+                period: Duration::from_secs(usage_seconds.into()),
+            }),
             drain: Duration::from_secs(
                 args.drain_seconds
                     .or(file.drain_seconds)

@@ -19,6 +19,8 @@ pub(crate) enum Control {
         streams: StreamLimits,
         done: oneshot::Sender<Replaced>,
     },
+    /// Tell what users did since the last time.
+    TellUsage { done: oneshot::Sender<()> },
     /// No new allocations from now on.
     Drain,
     /// Stop, leave everything to a successor, and wait to be told what then.

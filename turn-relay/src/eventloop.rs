@@ -31,6 +31,7 @@ use crate::relay_sockets::RelaySockets;
 use crate::stream::{StreamSetup, Streams};
 use crate::tcp_relay::{self, TcpRelays};
 use crate::udp::{Io, RecvBatch, SendPlan, Unsent};
+use crate::usage::UsageSender;
 pub(crate) use handover::Adoption;
 use model::ServerAddr;
 use net::Clock;
@@ -78,6 +79,8 @@ pub(crate) struct EventLoop {
     answers: Vec<(FiveTuple, Vec<u8>)>,
     io: Io,
     moderation: Moderation,
+    /// Where records of usage go, if they are wanted.
+    usage: Option<UsageSender>,
 }
 
 /// Sockets to look at.
@@ -131,7 +134,13 @@ impl EventLoop {
             answers: Vec::new(),
             io,
             moderation: Moderation::default(),
+            usage: None,
         })
+    }
+
+    /// From now on, where records of usage go.
+    pub(crate) fn record_usage(&mut self, to: UsageSender) {
+        self.usage = Some(to);
     }
 
     /// Runs until it is told to stop.
@@ -175,6 +184,8 @@ impl EventLoop {
                     STOP => {
                         // It is left as it is, for the other loops to see.
                         self.store();
+                        self.server.tell_stopped(now.instant);
+                        self.drain_outputs(now, &mut plan);
                         return Ok(());
                     }
                     CONTROL => told = true,
@@ -335,6 +346,11 @@ impl EventLoop {
                     message,
                     relays,
                 } => self.tell_shard(shard, message, &relays),
+                Output::Ended(ended) => {
+                    if let Some(usage) = &self.usage {
+                        usage.ended(ended);
+                    }
+                }
             }
         }
         if !answers.is_empty() {

@@ -12,6 +12,7 @@
 
 mod cli;
 mod commands;
+mod confine;
 mod config;
 mod users;
 mod hook;
@@ -31,11 +32,11 @@ mod tcp_relay;
 mod certificate;
 mod relay_sockets;
 mod udp;
+mod usage;
 mod metrics;
 mod moderation;
 
 use clap::Parser;
-use service_kit::Capability;
 use std::process::ExitCode;
 
 /// Whether the text of a config file could be served, with what it names as it is on this machine.
@@ -52,10 +53,9 @@ pub fn run() -> ExitCode {
     if let Some(command) = &args.command {
         return commands::run(&args, command);
     }
-    // For ports below 1024, and for socket buffers beyond the system's limit.
-    let keep = [Capability::CAP_NET_BIND_SERVICE, Capability::CAP_NET_ADMIN];
-    if let Err(error) = service_kit::drop_capabilities(&keep) {
-        return service_kit::report(None, Err(error.into()));
-    }
-    service_kit::main("turn-relay", &args.common, || app::run(&args))
+    let confinement = match confine::confine(&args) {
+        Ok(confinement) => confinement,
+        Err(error) => return service_kit::report(args.common.config.as_deref(), Err(error)),
+    };
+    service_kit::main("turn-relay", &args.common, || app::run(&args, &confinement))
 }

@@ -20,6 +20,7 @@
 //! | `hook_in_flight` | questions, now | |
 //! | `hook_milliseconds_total` | time that the answers took | |
 //! | `hook_without_room_total` | requests that could not wait | |
+//! | `usage_records_total` | records | `result`: written, lost |
 //! | `config_reloads_total` | reloads | `result`: applied, refused |
 //! | `config_last_reload_successful` | 1, or 0 if the last was refused | |
 //! | `config_applied_timestamp_seconds` | Unix time at which what runs was taken | |
@@ -48,12 +49,14 @@ use crate::certificate::Certificate;
 use crate::hook::HookStats;
 use crate::reload::ReloadStats;
 use crate::stream::StreamStats;
+use crate::usage::UsageStats;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use std::fmt::Error;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use turn_relay_proto::{Denied, DropReason, ERROR_CODES, Stats};
 
@@ -101,6 +104,7 @@ pub(crate) struct Metrics {
     pub(crate) certificate: Option<Arc<Certificate>>,
     pub(crate) reloads: Arc<ReloadStats>,
     pub(crate) hook: Arc<HookStats>,
+    pub(crate) usage: Arc<UsageStats>,
 }
 
 impl Metrics {
@@ -252,6 +256,10 @@ impl Collector for Metrics {
         let help = "Error answers (RFC 8489 section 14.8, RFC 8656 section 19)";
         family(&mut encoder, "error_responses", help, "code", &errors)?;
         self.encode_hook(&mut encoder)?;
+        let usage = [("written", &self.usage.written), ("lost", &self.usage.lost)];
+        let usage = usage.map(|(text, count)| (text.to_owned(), count.load(Ordering::Relaxed)));
+        let help = "Usage records, for usage-file";
+        family(&mut encoder, "usage_records", help, "result", &usage)?;
         self.encode_reloads(&mut encoder)?;
         self.encode_streams(&mut encoder)
     }

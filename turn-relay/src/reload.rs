@@ -11,6 +11,7 @@ use crate::config::{Settings, revocations};
 use crate::control::{Control, ControlSender};
 use crate::hook::Desk;
 use crate::stamp::Stamp;
+use crate::usage::Reopen;
 use ipnet::IpNet;
 use net::Clock;
 pub(crate) use report::ReloadStats;
@@ -100,6 +101,8 @@ pub(crate) struct Reloader<'a> {
     pub(crate) certificate: Option<Arc<Certificate>>,
     pub(crate) stats: Arc<ReloadStats>,
     pub(crate) hangup: Signal,
+    /// If there are usage records.
+    pub(crate) reopen: Option<Reopen>,
 }
 
 /// SIGHUP, which from now on does not end the process.
@@ -154,6 +157,10 @@ impl Reloader<'_> {
     }
 
     async fn reload(&mut self) {
+        // Whatever the configuration is: the file may have been rotated.
+        if let Some(reopen) = &self.reopen {
+            reopen.ask();
+        }
         match self.prepare() {
             Ok(prepared) => self.apply(prepared).await,
             Err(error) => {

@@ -8,6 +8,7 @@ use crate::control::{Control, ControlSender};
 use crate::handover::Estate;
 use crate::metrics::Published;
 use crate::notify;
+use crate::usage::UsageSender;
 use anyhow::Context;
 use net::Clock;
 use service_kit::{Readiness, Task};
@@ -15,10 +16,12 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 /// How often is looked whether a drain is over.
 const LOOK: Duration = Duration::from_millis(50);
+/// A period that nobody waits for.
+const FAR: Duration = Duration::from_secs(365 * 86_400);
 /// How often a drain says in the log how far it is.
 const SAY: Duration = Duration::from_secs(10);
 
@@ -55,6 +58,8 @@ pub(crate) struct Running {
     /// How long a drain may take; none at all if zero.
     pub(crate) drain: Duration,
     pub(crate) estate: Arc<Estate>,
+    /// Where the periods of usage records end, and how long they are.
+    pub(crate) usage: Option<(UsageSender, Duration)>,
 }
 
 /// Why it is over.
@@ -82,6 +87,9 @@ impl Running {
     pub(crate) async fn until_over(&mut self) -> anyhow::Result<End> {
         let mut drain: Option<Drain> = None;
         let mut looks = tokio::time::interval(LOOK);
+        let period = self.usage.as_ref().map_or(Duration::MAX, |usage| usage.1);
+        let first = tokio::time::Instant::now() + period.min(FAR);
+        let mut periods = tokio::time::interval_at(first, period.min(FAR));
         loop {
             tokio::select! {
                 _ = self.signals.interrupt.recv() => {
@@ -106,12 +114,30 @@ impl Running {
                     let result = result.context("all event loops are gone")?;
                     return Err(result.err().context("an event loop stopped by itself")?);
                 }
+                _ = periods.tick(), if self.usage.is_some() => self.end_period().await,
                 _ = looks.tick(), if drain.is_some() => {
                     if drain.as_mut().is_none_or(|drain| self.is_drained(drain)) {
                         return Ok(End::Told);
                     }
                 }
             }
+        }
+    }
+
+    /// All event loops tell what users did, and then it is written.
+    async fn end_period(&self) {
+        let mut waiting = Vec::new();
+        for event_loop in &self.loops {
+            let (done, told) = oneshot::channel();
+            event_loop.send(Control::TellUsage { done });
+            waiting.push(told);
+        }
+        for told in waiting {
+            // An event loop that is gone ends the process.
+            let _ = told.await;
+        }
+        if let Some((usage, _)) = &self.usage {
+            usage.period();
         }
     }
 

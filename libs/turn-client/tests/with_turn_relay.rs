@@ -135,6 +135,7 @@ impl World {
                 | relay::Output::ClosePeer { .. }
                 | relay::Output::Join { .. } => unreachable!("nobody asks for TCP to peers"),
                 relay::Output::LookUp { .. } => panic!("nobody is asked"),
+                relay::Output::Ended(_) => {}
                 relay::Output::CloseRelay { relay } => {
                     self.sockets.retain(|_, open| *open != relay);
                 }

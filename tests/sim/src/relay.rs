@@ -157,6 +157,7 @@ impl RelayHost {
                     self.server.handle_relay_opened(now, relay, result);
                 }
                 Output::LookUp { .. } => panic!("nobody is asked"),
+                Output::Ended(_) => {}
                 Output::CloseRelay { relay } => self.sockets.retain(|_, open| *open != relay),
                 Output::OpenTcpRelay { .. }
                 | Output::Connect { .. }

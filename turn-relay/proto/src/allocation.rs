@@ -13,6 +13,7 @@ use crate::icmp::IcmpLimit;
 use crate::mobility::Mobile;
 use crate::peer_connection::TcpPeers;
 use crate::shared::{Port, PortKind};
+use crate::usage::Counters;
 use crate::{Family, FiveTuple};
 use channel::Channels;
 use model::{PeerAddr, RelayedAddr};
@@ -78,6 +79,8 @@ pub(crate) struct Allocation {
     pub(crate) tcp: Option<Box<TcpPeers>>,
     /// If it can go with its client to another five-tuple.
     pub(crate) mobile: Option<Mobile>,
+    /// What it is used for.
+    pub(crate) counters: Counters,
     /// The channels to other allocations of this relay that are open to a short cut: relayed address and peer.
     pub(crate) published: Vec<(SocketAddr, SocketAddr)>,
 }

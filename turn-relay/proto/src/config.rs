@@ -124,6 +124,9 @@ pub struct Extensions {
     /// At most one for each family. Answers to Binding requests there are larger than the requests, and may go to another
     /// port of the client: section 9 of RFC 5780.
     pub discovery: Vec<NatDiscovery>,
+    /// Whether it is counted what allocations are used for: [`Output::Ended`](crate::Output::Ended) and
+    /// [`Server::take_usage`](crate::Server::take_usage).
+    pub usage: bool,
 }
 
 /// All that a [`Server`](crate::Server) has to know.

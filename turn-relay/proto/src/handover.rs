@@ -15,7 +15,8 @@ use crate::allocation::{Allocation, Relay};
 use crate::auth::Key;
 use crate::auth::token::Session;
 use crate::timer::Reason;
-use crate::{ConnectionId, Family, FiveTuple, RelayId, Server, Transport};
+use crate::usage::{Counters, Usage};
+use crate::{ConnectionId, Family, FiveTuple, RelayId, Server, Traffic, Transport};
 use format::{address, read_address, read_time, time};
 use model::{ClientAddr, PeerAddr, RelayedAddr, ServerAddr, UnixTime};
 use prost::Message;
@@ -127,6 +128,7 @@ impl Server {
             tcp,
             // A ticket is of this process.
             mobile: _,
+            counters,
             published: _,
         } = allocation;
         let (transport, connection) = match path.transport {
@@ -176,6 +178,7 @@ impl Server {
                 })
                 .collect(),
             channels: channels.iter().map(channel).collect(),
+            counters: Some(write_counters(counters, permissions.installed(), now)),
         })
     }
 
@@ -312,6 +315,9 @@ impl Server {
         if addresses.is_empty() {
             return Err(ImportError("an allocation without relayed address"));
         }
+        let counters = written.counters.as_ref();
+        let mut counters = counters.map_or_else(|| Counters::new(now), |w| read_counters(w, now));
+        counters.relayed = relays.map(|relay| relay.map(|relay: Relay| relay.advertised.0));
         let mut allocation = Allocation {
             path: FiveTuple {
                 client: ClientAddr(client),
@@ -335,6 +341,7 @@ impl Server {
             icmp: Default::default(),
             tcp: None,
             mobile: None,
+            counters,
             published: Vec::new(),
         };
         allocation.expiry_timer = allocation.expires().unwrap_or(now);
@@ -343,6 +350,8 @@ impl Server {
             let until = read_time(permission.until, now).ok_or(ImportError("a permission"))?;
             allocation.permissions.restore(ip, until);
         }
+        let installed = written.counters.as_ref().map_or(0, |c| c.permissions);
+        allocation.permissions.set_installed(installed);
         for channel in &written.channels {
             let channel = read_channel(channel, now).ok_or(ImportError("a channel"))?;
             if !allocation.channels.restore(channel) {
@@ -363,6 +372,42 @@ fn read_session(written: &format::Session) -> Result<Box<Session>, ImportError> 
         key,
         expires: UnixTime(written.expires),
     }))
+}
+
+fn write_counters(counters: &Counters, permissions: u32, now: Instant) -> format::Counters {
+    let age = |since: Instant| now.saturating_duration_since(since).as_micros() as u64;
+    let of = |usage: &Usage| {
+        let (there, back) = (usage.to_peer, usage.to_client);
+        [there.packets, there.bytes, back.packets, back.bytes]
+    };
+    format::Counters {
+        age: age(counters.created),
+        told_age: age(counters.told_at),
+        traffic: [of(&counters.used), of(&counters.told)].concat(),
+        permissions,
+    }
+}
+
+fn read_counters(written: &format::Counters, now: Instant) -> Counters {
+    // Before the machine started is long ago as well.
+    let since = |age| now.checked_sub(Duration::from_micros(age)).unwrap_or(now);
+    // So that they can grow, whatever is written.
+    let number = |at: usize| written.traffic.get(at).map_or(0, |n| n % (1 << 62));
+    let traffic = |at: usize| Traffic {
+        packets: number(at),
+        bytes: number(at + 1),
+    };
+    let usage = |at: usize| Usage {
+        to_peer: traffic(at),
+        to_client: traffic(at + 2),
+    };
+    Counters {
+        created: since(written.age),
+        used: usage(0),
+        told: usage(4),
+        told_at: since(written.told_age),
+        relayed: [None; 2],
+    }
 }
 
 fn read_channel(written: &format::Channel, now: Instant) -> Option<Channel> {

@@ -43,6 +43,7 @@ mod random;
 mod timer;
 mod config;
 mod handover;
+mod usage;
 mod stats;
 mod output;
 
@@ -68,6 +69,7 @@ pub use server::Server;
 pub use shared::Shared;
 pub use stats::{Direction, ERROR_CODES, Stats, Traffic};
 pub use transport::{ConnectionId, Transport};
+pub use usage::{EndReason, Ended, Usage, UserUsage};
 
 /// The size of the largest answer to a request without valid credentials, for a realm of so many bytes: a 401 or 438
 /// (header 20, ERROR-CODE 20, REALM, NONCE 44, PASSWORD-ALGORITHMS 12, FINGERPRINT 8), or a 420 to a Binding request

@@ -102,6 +102,8 @@ pub enum Output {
         message: ShardMessage,
         relays: Vec<RelayId>,
     },
+    /// An allocation is over; only where [`Extensions::usage`](crate::Extensions::usage) asks for it.
+    Ended(Box<crate::Ended>),
 }
 
 macro_rules! reasons {

@@ -51,6 +51,7 @@ impl Server {
                     self.close_relay(id, family, now);
                 }
                 self.stats.allocations_revoked += 1;
+                self.tell_ended(id, crate::EndReason::Revoked, now);
                 self.remove(id);
                 replaced.revoked.push(user);
             } else {

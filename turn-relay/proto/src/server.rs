@@ -10,7 +10,7 @@ use crate::random::Random;
 use crate::short_cut::Copies;
 use crate::timer::{Reason, Timers};
 use crate::{
-    AllocationId, Burst, DropReason, Family, FiveTuple, Now, OpenError, Output, RelayId,
+    AllocationId, Burst, DropReason, EndReason, Family, FiveTuple, Now, OpenError, Output, RelayId,
     ServerConfig, Stats, Verdict, request,
 };
 use std::collections::VecDeque;
@@ -101,6 +101,9 @@ impl Server {
             _ => (Verdict::Dropped(DropReason::NotTurn), 1),
         };
         let (verdict, count) = self.meter(now, verdict, count);
+        if self.config.extensions.usage {
+            self.count_sent(path, &verdict, count);
+        }
         if let Verdict::ToClient { payload, .. } = &verdict {
             // By the short cut: out of one allocation and into the other.
             self.stats.to_peer.count(count, payload.len());
@@ -138,6 +141,9 @@ impl Server {
             _ => burst.of_equal_length(),
         };
         let (verdict, count) = self.meter_from_peer(now, relay, verdict, count);
+        if self.config.extensions.usage {
+            self.count_usage(relay.allocation, &verdict, count);
+        }
         self.count(&verdict, count);
         (verdict, count)
     }
@@ -240,6 +246,7 @@ impl Server {
             }
             None => {
                 self.stats.allocations_expired += 1;
+                self.tell_ended(id, EndReason::Expired, now);
                 self.remove(id);
             }
         }

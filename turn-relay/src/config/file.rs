@@ -92,6 +92,17 @@ pub(super) struct File {
     pub(super) mobility: Option<bool>,
     /// Where `/healthz`, `/readyz` and `/metrics` are served over HTTP. Default: nowhere.
     pub(super) admin: Option<String>,
+    /// The user to become at the start, where the relay is started as root. It must be able to read all files that are named
+    /// here, also later. Ports below 1024 and large socket buffers remain possible. Default: none.
+    pub(super) run_as: Option<String>,
+    /// Whether the relay gives up, where the kernel knows how, to write files but beside `usage-file` (Landlock), and to make
+    /// calls that it never makes (seccomp). Default: `true`.
+    pub(super) confinement: Option<bool>,
+    /// A file for usage records, as JSON lines: one for each finished allocation, and one per user and period. It is made with
+    /// mode 0600, and opened again on SIGHUP. Default: none.
+    pub(super) usage_file: Option<PathBuf>,
+    /// How often a usage record of each user with allocations is written. Default: 60.
+    pub(super) usage_seconds: Option<NonZeroU32>,
     /// How long the relay goes on after SIGTERM for the allocations that exist, while new ones are refused; it ends with
     /// the last of them, and at once with a second SIGTERM or SIGINT. With systemd, `TimeoutStopSec` must be longer.
     /// Default: 0, so that SIGTERM ends it at once.

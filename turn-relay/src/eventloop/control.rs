@@ -24,6 +24,13 @@ impl EventLoop {
                     // Who asked may have gone meanwhile.
                     let _ = done.send(replaced);
                 }
+                Control::TellUsage { done } => {
+                    if let Some(usage) = &self.usage {
+                        usage.users(self.server.take_usage(now.instant));
+                    }
+                    // Who asked may have gone meanwhile.
+                    let _ = done.send(());
+                }
                 Control::Drain => self.server.set_draining(true),
                 Control::Freeze { frozen, then } => {
                     if self.freeze(&frozen, &then) == Then::End {

@@ -98,6 +98,9 @@ impl EventLoop {
                     .add(socket.as_fd(), EpollEvent::new(WATCHED, token))?;
             }
         }
+        let server = &mut self.server;
+        // Allocations that could not be handed over.
+        self.streams.review(now, |path| server.has_allocation(path));
         self.store();
         Ok(adoption)
     }

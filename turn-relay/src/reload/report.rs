@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use turn_relay_proto::{CredentialChanges, Replaced, Revocations};
 
 /// Fields that sockets, ports or threads were made from.
-const NEED_RESTART: [&str; 10] = [
+const NEED_RESTART: [&str; 14] = [
     "proxy-protocol-from",
     "admin",
     "external-addresses",
@@ -19,6 +19,10 @@ const NEED_RESTART: [&str; 10] = [
     "relay-sockets",
     "threads",
     "drain-seconds",
+    "run-as",
+    "confinement",
+    "usage-file",
+    "usage-seconds",
 ];
 
 /// How reloads went so far. The start counts as one.

@@ -341,6 +341,7 @@ impl World {
                     );
                 }
                 Output::ClosePeer { .. } => {}
+                Output::Ended(_) => {}
                 Output::ToShard { .. } => panic!("there is one shard"),
                 Output::LookUp { .. } => panic!("everybody is known here"),
                 Output::CloseRelay { relay } => {

@@ -12,6 +12,8 @@ pub(crate) const LIFETIME: Duration = Duration::from_secs(300);
 #[derive(Debug, Default)]
 pub(crate) struct Permissions {
     until: FxHashMap<IpAddr, Instant>,
+    /// How often an address was added.
+    installed: u32,
 }
 
 impl Permissions {
@@ -30,13 +32,25 @@ impl Permissions {
     /// Installs or refreshes. Returns until when it holds.
     pub(crate) fn install(&mut self, ip: IpAddr, now: Instant) -> Instant {
         let until = now + LIFETIME;
-        self.until.insert(ip, until);
+        if self.until.insert(ip, until).is_none() {
+            self.installed = self.installed.saturating_add(1);
+        }
         until
     }
 
     /// Each, and until when it holds.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (IpAddr, Instant)> {
         self.until.iter().map(|(ip, until)| (*ip, *until))
+    }
+
+    /// How often a permission was installed for an address that had none.
+    pub(crate) fn installed(&self) -> u32 {
+        self.installed
+    }
+
+    /// As many as another process had installed.
+    pub(crate) fn set_installed(&mut self, installed: u32) {
+        self.installed = installed;
     }
 
     /// One that was installed in another process.

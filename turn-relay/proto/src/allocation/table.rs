@@ -35,6 +35,11 @@ impl AllocationTable {
         })
     }
 
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Allocation> {
+        let slots = self.slots.iter_mut();
+        slots.filter_map(|slot| slot.allocation.as_deref_mut())
+    }
+
     /// The five-tuple must be free.
     pub(crate) fn insert(&mut self, allocation: Allocation) -> AllocationId {
         let index = self.free.pop().unwrap_or_else(|| {

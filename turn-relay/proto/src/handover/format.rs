@@ -54,6 +54,8 @@ pub(super) struct Allocation {
     pub(super) credential: Option<String>,
     #[prost(message, optional, tag = "14")]
     pub(super) session: Option<Session>,
+    #[prost(message, optional, tag = "20")]
+    pub(super) counters: Option<Counters>,
 }
 
 /// A third-party token.
@@ -66,6 +68,22 @@ pub(super) struct Session {
     /// Unix time.
     #[prost(uint64, tag = "3")]
     pub(super) expires: u64,
+}
+
+/// What an allocation was used for.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub(super) struct Counters {
+    /// Microseconds since it was made, and since its user's usage was told.
+    #[prost(uint64, tag = "1")]
+    pub(super) age: u64,
+    #[prost(uint64, tag = "2")]
+    pub(super) told_age: u64,
+    /// Packets and bytes to peers, packets and bytes to the client; then the same as far as it was told.
+    #[prost(uint64, repeated, tag = "3")]
+    pub(super) traffic: Vec<u64>,
+    /// Permissions that were installed.
+    #[prost(uint32, tag = "4")]
+    pub(super) permissions: u32,
 }
 
 /// A relayed address, a reserved or a resting one, and when that ends.

@@ -11,6 +11,7 @@ use crate::request::answer::Answer;
 use crate::request::{Outcome, Refusal, Request};
 use crate::shared::{Port, PortKind};
 use crate::timer::Reason;
+use crate::usage::Counters;
 use crate::{AllocationId, Family, FiveTuple, Now, OpenError, Output, RelayId, Server};
 use model::RelayedAddr;
 use std::time::Instant;
@@ -107,6 +108,7 @@ pub(crate) fn handle(server: &mut Server, request: &Request<'_, '_>) -> Outcome 
         icmp: Default::default(),
         tcp: wanted.tcp.then(Box::default),
         mobile: wanted.mobile.then(|| Mobile::new(server.random.u64())),
+        counters: Counters::new(request.now.instant),
         published: Vec::new(),
     };
     let now = request.now.instant;
@@ -404,6 +406,9 @@ fn finish(server: &mut Server, now: Instant, id: AllocationId) {
         Answer::error_to(ALLOCATE, transaction, code)
     } else {
         server.stats.allocations_created += 1;
+        allocation.counters.relayed = allocation
+            .relays
+            .map(|relay| relay.map(|relay| relay.advertised.0));
         let Some(allocation) = server.table.get(id) else {
             return;
         };

@@ -3,7 +3,7 @@
 use crate::mobility::{self, Found, MOBILITY_TICKET};
 use crate::request::answer::Answer;
 use crate::request::{Outcome, Refusal, Request};
-use crate::{AllocationId, Family, Server};
+use crate::{AllocationId, EndReason, Family, Server};
 use std::time::{Duration, Instant};
 use stun_types::attribute::AttributeStaticType;
 use stun_types::message::TransactionId;
@@ -91,6 +91,7 @@ pub(crate) fn apply(
             .is_some_and(|allocation| allocation.expires().is_none());
         if empty {
             server.stats.allocations_deleted += 1;
+            server.tell_ended(id, EndReason::Deleted, now);
             server.remove(id);
         }
     } else if let Some(allocation) = server.table.get_mut(id) {

@@ -101,6 +101,7 @@ pub struct Relay {
     pub peer_outputs: Vec<Output>,
     /// About whom the site was asked.
     pub asked: Vec<String>,
+    pub ended: Vec<turn_relay_proto::Ended>,
     answers: Vec<(SocketAddr, Vec<u8>)>,
     /// For other shards: to which, what, and the sockets that go with it.
     pub letters: Vec<(u16, ShardMessage, Vec<SocketAddr>)>,
@@ -199,6 +200,7 @@ impl Relay {
                 listening: BTreeSet::new(),
                 peer_outputs: Vec::new(),
                 asked: Vec::new(),
+                ended: Vec::new(),
                 answers: Vec::new(),
                 letters: Vec::new(),
             }
@@ -264,6 +266,7 @@ impl Relay {
                     relays,
                 } => self.post(shard, message, &relays),
                 Output::LookUp { user } => self.asked.push(user.into()),
+                Output::Ended(ended) => self.ended.push(*ended),
             }
         }
     }
