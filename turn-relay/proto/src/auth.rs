@@ -6,6 +6,8 @@ mod integrity;
 pub(crate) mod nonce;
 mod revocations;
 pub(crate) mod token;
+#[cfg(test)]
+mod vectors;
 
 pub use credentials::{
     CredentialChanges, Credentials, HashedPassword, rest_password, rest_password_sha256,
