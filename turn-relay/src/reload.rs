@@ -260,6 +260,7 @@ impl Reloader<'_> {
                 all.revoked.extend(replaced.revoked);
                 all.permissions += replaced.permissions;
                 all.channels += replaced.channels;
+                all.peer_connections += replaced.peer_connections;
             }
         }
         all

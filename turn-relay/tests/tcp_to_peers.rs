@@ -358,3 +358,48 @@ fn what_cannot_be_connected_to_is_told() {
     assert_eq!(refused, Err(400));
     allocate(&mut client);
 }
+
+#[test]
+fn a_reload_that_denies_a_peer_ends_its_connections_and_no_others() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let path = file.path().to_str().unwrap();
+    // Two event loops: the joined connection may be the other one's.
+    std::fs::write(path, "threads = 2\n").unwrap();
+    let service = Service::start(&[&LISTEN[..], &["--config", path]].concat());
+    let server = service.listening("tcp")[0];
+    let mut control = StreamClient::new(tcp(server));
+    allocate(&mut control);
+    let mut pairs: Vec<(TcpStream, TcpStream)> = ["127.0.0.1:0", "127.0.0.2:0"]
+        .into_iter()
+        .map(|host| {
+            let listener = TcpListener::bind(host).unwrap();
+            let number = connect(&mut control, listener.local_addr().unwrap()).unwrap();
+            let (peer, _) = accept(&listener);
+            (bind(tcp(server), number).unwrap(), peer)
+        })
+        .collect();
+    let mut carries = |index: usize| {
+        let (data, peer) = &mut pairs[index];
+        data.write_all(b"there?").unwrap();
+        let mut bytes = [0; 6];
+        peer.read_exact(&mut bytes).unwrap();
+        assert_eq!(&bytes, b"there?");
+    };
+    carries(0);
+    carries(1);
+    std::fs::write(path, "threads = 2\ndeny-peers = [\"127.0.0.2/32\"]\n").unwrap();
+    let pid = nix::unistd::Pid::from_raw(service.child.id() as i32);
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGHUP).unwrap();
+    until("the reload", || {
+        let log = service.log();
+        log.contains("peer_connections_ended=1").then_some(())
+    });
+    carries(0);
+    let (mut data, mut peer) = pairs.pop().unwrap();
+    // Both ends see it, the client's perhaps as a reset.
+    assert!(read_all(&mut peer).is_empty());
+    assert!(matches!(data.read(&mut [0; 1]), Ok(0) | Err(_)));
+    until("the end", || {
+        (joined(&service, "tcp")[0] == 1).then_some(())
+    });
+}

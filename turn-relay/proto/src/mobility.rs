@@ -14,7 +14,9 @@ use crate::auth::Signer;
 use crate::request::answer::Answer;
 use crate::request::refresh::{self, Asked};
 use crate::request::{Refusal, Request};
-use crate::{AllocationId, ConnectionId, Family, FiveTuple, Now, Output, RelayId, Server};
+use crate::{
+    AllocationId, ConnectionId, Family, FiveTuple, Now, Output, RelayId, Replaced, Server,
+};
 use std::time::Instant;
 use stun_types::attribute::AttributeType;
 use stun_types::message::TransactionId;
@@ -85,7 +87,8 @@ impl Mobile {
     }
 }
 
-/// A Refresh request with MOBILITY-TICKET (section 3.2.2): brings the allocation to the five-tuple of the request.
+/// A Refresh request with MOBILITY-TICKET (section 3.2.2): brings the allocation to the five-tuple of the request. What is
+/// there already has to be the sender's.
 pub(crate) fn resume(
     server: &mut Server,
     request: &Request<'_, '_>,
@@ -99,9 +102,6 @@ pub(crate) fn resume(
     let (user, path) = (&request.by.user, request.path);
     let transaction = request.message.transaction_id();
     if let Some((id, allocation)) = server.table.find(path) {
-        if allocation.user != *user {
-            return Err(Refusal::WrongCredentials);
-        }
         let known = allocation.mobile.is_some_and(|mobile| {
             let present = place.shard == server.shard
                 && place.index == id.index
@@ -251,7 +251,7 @@ impl Server {
             Err(refusal) => self.refuse(resume, refusal),
         }
         // Settings may have changed while it was between the shards.
-        self.end_if_revoked(id, now);
+        self.enforce_policy_on(id, now, &mut Replaced::default());
         relays.unwrap_or_default()
     }
 

@@ -11,7 +11,7 @@ use crate::random::Random;
 use crate::request::Refusal;
 use crate::request::answer::Answer;
 use crate::timer::Reason;
-use crate::{AllocationId, Now, Output, RelayId, Server, Shared};
+use crate::{AllocationId, Now, Output, PeerPolicy, RelayId, Server, Shared};
 use model::PeerAddr;
 use rustc_hash::FxHashMap;
 use std::time::{Duration, Instant};
@@ -48,7 +48,20 @@ enum State {
 struct PeerConnection {
     user: Box<str>,
     peer: PeerAddr,
+    /// The peer began it: its port is one of many that it has for connecting.
+    is_incoming: bool,
     state: State,
+}
+
+impl PeerConnection {
+    fn is_allowed(&self, policy: &PeerPolicy) -> bool {
+        let allowed = if self.is_incoming {
+            policy.check_host(self.peer.0.ip())
+        } else {
+            policy.check(self.peer)
+        };
+        allowed.is_ok()
+    }
 }
 
 /// All of a process.
@@ -152,10 +165,13 @@ impl Server {
             return Err(Refusal::InsufficientCapacity);
         }
         let until = now + PATIENCE;
+        let state = state(until);
         let connection = PeerConnection {
+            // Who connects to a peer waits for it; who comes is there.
+            is_incoming: matches!(state, State::Waiting(_)),
             user: allocation.user.clone(),
             peer,
-            state: state(until),
+            state,
         };
         let most = limits.peer_connections;
         let connection = shared
@@ -208,7 +224,7 @@ impl Server {
             return false;
         };
         if !is_connected {
-            self.on_connect_failed(path, &attempt);
+            self.refuse_connect(path, &attempt, Refusal::ConnectionTimeoutOrFailure);
             return false;
         }
         let until = now.instant + PATIENCE;
@@ -303,7 +319,7 @@ impl Server {
         match state {
             Some(State::Connecting(until)) if until <= now => {
                 if let Some((path, attempt)) = self.take_attempt(id, connection) {
-                    self.on_connect_failed(path, &attempt);
+                    self.refuse_connect(path, &attempt, Refusal::ConnectionTimeoutOrFailure);
                 }
                 self.outputs.push_back(Output::ClosePeer { connection });
             }
@@ -329,6 +345,31 @@ impl Server {
         }
     }
 
+    /// Ends those of an allocation whose peers are no longer allowed; how many.
+    pub(crate) fn end_denied_connections(&mut self, id: AllocationId) -> usize {
+        let Some(peers) = self.table.get(id).and_then(|a| a.tcp.as_ref()) else {
+            return 0;
+        };
+        let policy = &self.config.peer_policy;
+        let all = self.config.shared.peer_connections();
+        let is_denied = |connection: &PeerConnectionId| {
+            let known = all.by_id.get(connection);
+            known.is_some_and(|known| !known.is_allowed(policy))
+        };
+        let connections = peers.connections.iter().copied();
+        let denied: Vec<_> = connections.filter(is_denied).collect();
+        drop(all);
+        for connection in &denied {
+            let connection = *connection;
+            match self.take_attempt(id, connection) {
+                Some((path, attempt)) => self.refuse_connect(path, &attempt, Refusal::Forbidden),
+                None => drop(self.end_peer_connection(connection)),
+            }
+            self.outputs.push_back(Output::ClosePeer { connection });
+        }
+        denied.len()
+    }
+
     fn end_peer_connection(&mut self, connection: PeerConnectionId) -> bool {
         let mut all = self.config.shared.peer_connections();
         all.by_id.remove(&connection).is_some()
@@ -346,9 +387,9 @@ impl Server {
         Some((allocation.path, attempt))
     }
 
-    fn on_connect_failed(&mut self, path: crate::FiveTuple, attempt: &Attempt) {
+    fn refuse_connect(&mut self, path: crate::FiveTuple, attempt: &Attempt, why: Refusal) {
         self.end_peer_connection(attempt.connection);
-        let code = Refusal::ConnectionTimeoutOrFailure.code();
+        let code = why.code();
         self.stats.on_error_response(code);
         let answer = Answer::error_to(CONNECT, attempt.transaction, code);
         let bytes = answer.signed(&attempt.signer, &self.config.software);

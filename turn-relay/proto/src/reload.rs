@@ -12,6 +12,8 @@ pub struct Replaced {
     /// Permissions and channels to peers that are no longer allowed.
     pub permissions: usize,
     pub channels: usize,
+    /// TCP connections with such peers (RFC 6062), in whichever state.
+    pub peer_connections: usize,
 }
 
 impl Server {
@@ -46,29 +48,29 @@ impl Server {
         let mut replaced = Replaced::default();
         let all: Vec<_> = self.table.iter().map(|(id, _)| id).collect();
         for id in all {
-            if let Some(user) = self.revoked_user_of(id) {
-                for family in Family::BOTH {
-                    self.close_relay(id, family, now);
-                }
-                self.stats.allocations_revoked += 1;
-                self.tell_ended(id, crate::EndReason::Revoked, now);
-                self.remove(id);
-                replaced.revoked.push(user);
-            } else {
-                self.forget_denied_peers(id, now, &mut replaced);
-            }
+            self.enforce_policy_on(id, now, &mut replaced);
         }
         replaced
     }
 
-    /// One that came while settings changed.
-    pub(crate) fn end_if_revoked(&mut self, id: AllocationId, now: Instant) {
-        if self.revoked_user_of(id).is_some() {
+    /// Ends the allocation if its credential is revoked, and otherwise what it has of peers that are not allowed.
+    pub(crate) fn enforce_policy_on(
+        &mut self,
+        id: AllocationId,
+        now: Instant,
+        replaced: &mut Replaced,
+    ) {
+        if let Some(user) = self.revoked_user_of(id) {
             for family in Family::BOTH {
                 self.close_relay(id, family, now);
             }
             self.stats.allocations_revoked += 1;
+            self.tell_ended(id, crate::EndReason::Revoked, now);
             self.remove(id);
+            replaced.revoked.push(user);
+        } else {
+            self.forget_denied_peers(id, now, replaced);
+            replaced.peer_connections += self.end_denied_connections(id);
         }
     }
 

@@ -137,6 +137,7 @@ impl Report {
             allocations_ended = ended.revoked.len(),
             permissions_ended = ended.permissions,
             channels_ended = ended.channels,
+            peer_connections_ended = ended.peer_connections,
             "configuration applied"
         );
     }

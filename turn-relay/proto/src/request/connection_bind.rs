@@ -10,7 +10,11 @@ use turn_types::attribute::ConnectionId;
 pub(super) fn handle(server: &mut Server, request: &Request<'_, '_>) -> Outcome {
     let (message, path) = (request.message, request.path);
     // A connection that controls an allocation has something else to carry.
-    if !path.transport.is_stream() || server.table.find(path).is_some() {
+    if server.table.find(path).is_some() {
+        request.own_allocation(server)?;
+        return Err(Refusal::BadRequest);
+    }
+    if !path.transport.is_stream() {
         return Err(Refusal::BadRequest);
     }
     let id: Option<ConnectionId> = message.attribute()?;

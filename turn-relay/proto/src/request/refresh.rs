@@ -38,6 +38,10 @@ pub(super) fn handle(server: &mut Server, request: &Request<'_, '_>) -> Outcome 
     let message = request.message;
     let ticket = message.value(MOBILITY_TICKET);
     let asked = Asked::read(request);
+    // Whose it is comes before anything that is wrong with the request.
+    if server.table.find(request.path).is_some() {
+        request.own_allocation(server)?;
+    }
     if let Some(ticket) = ticket {
         let found = mobility::resume(server, request, ticket, asked?)?;
         if found == Found::Elsewhere {
