@@ -21,7 +21,7 @@ pub struct Limits {
     pub allocations: usize,
     /// Permissions per allocation; beyond it 508.
     pub permissions: usize,
-    /// TCP connections with peers (RFC 6062), of all shards together; beyond it 508.
+    /// TCP connections with peers (RFC 6062), of all shards together; beyond it 508. With 0 an Allocate for them gets 442.
     pub peer_connections: usize,
     /// Of them, those of one allocation; beyond it 508.
     pub peer_connections_per_allocation: usize,

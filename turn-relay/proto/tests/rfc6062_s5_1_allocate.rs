@@ -66,6 +66,11 @@ fn other_transports_are_not_supported() {
     });
     let mut client = tcp::client("192.0.2.1:4000", 1);
     assert_eq!(try_allocate(&mut client, &mut relay, &[]).code(), 442);
+    // Nor where no connection with a peer may be.
+    let mut setup = Setup::default();
+    setup.limits.peer_connections = 0;
+    let mut relay = Relay::with(setup);
+    assert_eq!(try_allocate(&mut client, &mut relay, &[]).code(), 442);
 }
 
 #[test]

@@ -35,8 +35,9 @@ pub(super) struct File {
     /// Networks of load balancers: each connection from there, over TCP and TLS, has to begin with a header of the PROXY protocol,
     /// version 2, and counts as the client's that it names. Nobody else may send one. Default: none.
     pub(super) proxy_protocol_from: Vec<String>,
-    /// TCP connections between the relay and peers (RFC 6062) at a time. Default: 16384.
-    pub(super) peer_connections: Option<NonZeroUsize>,
+    /// TCP connections between the relay and peers (RFC 6062) at a time; with 0 nobody gets an allocation for them. What they carry
+    /// counts neither for usage records nor for `user-bytes-per-second` and `total-bytes-per-second`. Default: 16384.
+    pub(super) peer_connections: Option<usize>,
     /// Of them, those of one allocation. Default: 64.
     pub(super) peer_connections_per_allocation: Option<NonZeroUsize>,
     /// What users log in to, at most 127 characters. Default: `turnpike`.

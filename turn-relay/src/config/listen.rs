@@ -196,7 +196,7 @@ pub(super) fn certificate(
 pub(super) fn mind_limits(file: &File) -> Limits {
     let mut limits = Limits::default();
     if let Some(most) = file.peer_connections {
-        limits.peer_connections = most.get();
+        limits.peer_connections = most;
     }
     if let Some(most) = file.peer_connections_per_allocation {
         limits.peer_connections_per_allocation = most.get();

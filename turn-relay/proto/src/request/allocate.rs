@@ -68,7 +68,8 @@ pub(crate) fn handle(server: &mut Server, request: &Request<'_, '_>) -> Outcome 
         return Err(no_room(server, request.path));
     }
     // Sockets that allocations share carry datagrams only.
-    if wanted.tcp && server.config.relay_port.is_some() {
+    let no_tcp = server.config.relay_port.is_some() || server.config.limits.peer_connections == 0;
+    if wanted.tcp && no_tcp {
         return Err(Refusal::UnsupportedTransport);
     }
     let lifetime: Option<Lifetime> = request.message.attribute()?;
