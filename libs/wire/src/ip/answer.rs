@@ -100,7 +100,7 @@ const MIN_MTU: [usize; 2] = [68, 1_280];
 /// [RFC 8201](https://www.rfc-editor.org/rfc/rfc8201)), in the name of the destination.
 ///
 /// `None` when it fits, may be fragmented, is no longer than what the version guarantees, or must not be answered, as in
-/// [`unreachable`].
+/// [`unreachable()`].
 pub fn too_big(frame: &Frame<'_>, limit: usize) -> Option<Vec<u8>> {
     let Frame { header, packet } = frame;
     let (layout, bytes) = (packet.layout(), packet.bytes());
