@@ -7,9 +7,10 @@ mod common;
 use common::{Answer, Client, Outcome, Relay, Setup, addr};
 use model::{ClientAddr, ServerAddr};
 use std::net::SocketAddr;
+use std::sync::Arc;
 use stun_types::attribute::{AttributeType, AttributeWrite, RawAttribute};
 use stun_types::message::{Message, TransactionId};
-use turn_relay_proto::{ConnectionId, Extensions, FiveTuple, Transport};
+use turn_relay_proto::{ConnectionId, Extensions, FiveTuple, PeerPolicy, Transport};
 use turn_types::attribute::Lifetime;
 use turn_types::message::REFRESH;
 
@@ -324,4 +325,25 @@ fn without_ticket_an_allocation_ends_with_its_connection() {
         .handle_connection_closed(relay.now, over_tcp(&client, 7));
     assert_eq!(relay.polled(), Outcome::Nothing);
     assert!(relay.open.is_empty());
+}
+
+#[test]
+fn an_allocation_meets_the_settings_of_the_shard_that_it_comes_to() {
+    let mut shards = Relay::shards(2, mobile());
+    let mut alice = Client::new("192.0.2.1:4000");
+    let (relayed, ticket) = allocate(&mut alice, &mut shards[0]);
+    assert_eq!(alice.bind(&mut shards[0], 0x4000, PEER), 0);
+    // A reload has come to one shard, and not yet to the other.
+    let mut new = shards[1].config.clone();
+    let server = ServerAddr(common::server_addr());
+    let allowed = vec!["10.0.0.128/25".parse().unwrap()];
+    new.peer_policy = Arc::new(PeerPolicy::new(allowed, &[server]));
+    let now = shards[1].now.instant;
+    shards[1].server.replace_config(now, new);
+    let mut after = Client::new("198.51.100.9:5000");
+    assert_eq!(resume(&mut shards, 1, &mut after, &ticket).code(), 0);
+    assert!(!reaches(&mut shards[1], relayed, &after));
+    let stats = shards[1].stats();
+    let left = (stats.allocations, stats.permissions, stats.channels);
+    assert_eq!(left, (1, 0, 0));
 }

@@ -206,3 +206,29 @@ impl Inheritance {
         })
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    /// What a successor says to a state of this version that holds nothing.
+    fn answer_to(version: u32) -> String {
+        let (here, there) = Passing::pair().unwrap();
+        let state = State {
+            version,
+            ..State::default()
+        };
+        // It waits in the socket.
+        here.send_state(&state.encode_to_vec(), &[]).unwrap();
+        let taken = Predecessor(Passing::from(there)).take();
+        taken.err().unwrap().to_string()
+    }
+
+    #[test]
+    fn a_newer_state_is_not_taken_and_an_older_one_is_looked_at() {
+        assert_eq!(answer_to(VERSION + 1), "the predecessor is newer");
+        assert_eq!(answer_to(u32::MAX), "the predecessor is newer");
+        assert_eq!(answer_to(VERSION), "a key is missing");
+    }
+}
