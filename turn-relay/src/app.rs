@@ -14,7 +14,7 @@ use crate::notify;
 use crate::relay_sockets::bind_shared;
 use crate::reload::{self, Frame, ReloadStats, Reloader};
 use crate::running::{End, Ended, Running, Signals};
-use crate::stream::{self, StreamListener, StreamSetup};
+use crate::stream::{self, DtlsSetup, StreamListener, StreamSetup};
 use crate::tcp_relay::PeerSockets;
 use crate::udp::Io;
 use crate::usage::{UsageStats, UsageWriter};
@@ -62,10 +62,11 @@ pub(crate) async fn run(args: &Args, confinement: &Confinement) -> anyhow::Resul
         legacy.keep_threads(&mut settings);
         inherited = std::mem::take(&mut legacy.listeners);
     }
-    let per_thread = listener::bind(&settings.listen.udp, settings.threads, io, &mut inherited)?;
+    let udp = &settings.listen.udp;
+    let per_thread = listener::bind(udp, settings.threads, io, "udp", &mut inherited)?;
     let streams = stream_setups(&settings, certificate.as_ref(), &mut inherited)?;
     drop(inherited);
-    let listening = announce(&settings, &per_thread[0], &streams[0].listeners, io);
+    let listening = announce(&settings, &per_thread[0], &streams[0], io);
     let mut own: Vec<SocketAddr> = listening.into_iter().map(|address| address.0).collect();
 
     let registry = service_kit::shared_registry("turn_relay");
@@ -99,7 +100,7 @@ pub(crate) async fn run(args: &Args, confinement: &Confinement) -> anyhow::Resul
         reloads: reloads.clone(),
         hook: Arc::default(),
     };
-    let listeners = listeners(&settings, &per_thread[0], &streams[0].listeners);
+    let listeners = listeners(&settings, &per_thread[0], &streams[0]);
     let per_thread = per_thread.into_iter().zip(streams).collect();
     let mut frame = frame(&settings, own, metrics.hook.clone(), io)?;
     let mut nonce_start = Clock.now();
@@ -334,12 +335,14 @@ fn start(made: Vec<(EventLoop, ControlSender)>) -> anyhow::Result<(Vec<ControlSe
 fn listeners(
     settings: &Settings,
     udp: &[Listener],
-    streams: &[StreamListener],
+    streams: &StreamSetup,
 ) -> Vec<(&'static str, SocketAddr, SocketAddr)> {
     let configured = settings.listen.addresses().map(|address| address.0);
     let udp = udp.iter().map(|l| ("udp", l.address.0));
-    let streams = streams.iter().map(|l| (l.kind.label(), l.address.0));
-    let actual = udp.chain(streams).zip(configured);
+    let dtls = streams.dtls.listeners.iter().map(|l| ("dtls", l.address.0));
+    let streams = streams.listeners.iter();
+    let streams = streams.map(|l| (l.kind.label(), l.address.0));
+    let actual = udp.chain(streams).chain(dtls).zip(configured);
     actual
         .map(|((label, address), configured)| (label, configured, address))
         .collect()
@@ -353,14 +356,28 @@ fn stream_setups(
 ) -> anyhow::Result<Vec<StreamSetup>> {
     let tls = certificate.map(|c| c.server_config()).transpose()?;
     let peers = Arc::new(PeerSockets::default());
-    let setup = || StreamSetup {
+    // One datagram at a time is read from these.
+    let dtls = &settings.listen.dtls;
+    let dtls = listener::bind(dtls, settings.threads, Io::Plain, "dtls", inherited)?;
+    let config = match settings.listen.dtls.is_empty() {
+        true => None,
+        false => Some(DtlsSetup::config(&settings.stream_limits)?),
+    };
+    let cookie_key = random()?;
+    let setup = |listeners| StreamSetup {
+        dtls: DtlsSetup {
+            listeners,
+            certificate: certificate.cloned(),
+            config: config.clone(),
+            cookie_key,
+        },
         proxies: settings.proxies.clone(),
         peers: peers.clone(),
         listeners: Vec::new(),
         tls: tls.clone(),
         limits: settings.stream_limits,
     };
-    let mut setups: Vec<_> = (0..settings.threads).map(|_| setup()).collect();
+    let mut setups: Vec<_> = dtls.into_iter().map(setup).collect();
     for (kind, address) in &settings.listen.streams {
         let bound = match inherited.claim(kind.label(), address.0) {
             Some((address, sockets)) => sockets
@@ -385,12 +402,14 @@ fn stream_setups(
 fn announce(
     settings: &Settings,
     udp: &[Listener],
-    streams: &[StreamListener],
+    streams: &StreamSetup,
     io: Io,
 ) -> Vec<model::ServerAddr> {
     let udp = udp.iter().map(|listener| ("udp", listener.address));
-    let streams = streams.iter().map(|l| (l.kind.label(), l.address));
-    let listen: Vec<_> = udp.chain(streams).collect();
+    let dtls = streams.dtls.listeners.iter().map(|l| ("dtls", l.address));
+    let streams = streams.listeners.iter();
+    let streams = streams.map(|l| (l.kind.label(), l.address));
+    let listen: Vec<_> = udp.chain(streams).chain(dtls).collect();
     for (transport, address) in &listen {
         tracing::info!(address = %format_args!("{transport}://{address}"), "listening");
     }

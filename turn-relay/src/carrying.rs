@@ -79,6 +79,22 @@ impl<'b, 'd: 'b> Carrying<'_, '_, 'b, 'd> {
         false
     }
 
+    /// One message of a client of DTLS; what of it is for a peer is added to `to_peer`.
+    pub(crate) fn carry_message(
+        &mut self,
+        path: FiveTuple,
+        message: &'d [u8],
+        to_peer: &mut Traffic,
+    ) {
+        let burst = Burst::one(message);
+        let (verdict, count) = self.server.handle_client_burst(self.now, path, burst);
+        if let Verdict::ToPeer { payload, .. } | Verdict::ToClient { payload, .. } = &verdict {
+            to_peer.packets += 1;
+            to_peer.bytes += payload.len() as u64;
+        }
+        self.carry_out(verdict, burst, count);
+    }
+
     /// A batch from the socket of a relayed address.
     pub(crate) fn carry_peers(&mut self, slot: usize, batch: &'d mut RecvBatch) -> Taken {
         // It may have been closed since it was found ready.
@@ -185,7 +201,8 @@ fn fill<'b>(batch: &'b mut RecvBatch, socket: BorrowedFd<'_>) -> (&'b RecvBatch,
     (batch, taken)
 }
 
-fn server_address(listener: &Listener, received: &Received<'_>) -> ServerAddr {
+/// Which of our addresses it was sent to.
+pub(crate) fn server_address(listener: &Listener, received: &Received<'_>) -> ServerAddr {
     match received.local {
         Some(ip) => ServerAddr(SocketAddr::new(ip, listener.address.0.port())),
         None => listener.address,

@@ -1,7 +1,8 @@
-//! The certificate of TLS listeners. It is read again when its files change; connections that exist keep what they have.
+//! The certificate of TLS and DTLS listeners. It is read again when its files change; connections that exist keep what they have.
 
 use crate::stamp::Stamp;
 use arc_swap::ArcSwap;
+use dimpl::DtlsCertificate;
 use rustls::crypto::CryptoProvider;
 use rustls::crypto::aws_lc_rs::{self, Ticketer};
 use rustls::pki_types::pem::PemObject;
@@ -32,7 +33,14 @@ type Stamps = [Option<Stamp>; 2];
 pub(crate) struct NewCertificate {
     files: CertificateFiles,
     stamps: Stamps,
-    key: CertifiedKey,
+    shown: Shown,
+}
+
+/// A certificate with its key, for TLS and for DTLS.
+#[derive(Debug)]
+struct Shown {
+    tls: Arc<CertifiedKey>,
+    dtls: Option<DtlsCertificate>,
 }
 
 /// The two files.
@@ -40,6 +48,8 @@ pub(crate) struct NewCertificate {
 pub(crate) struct CertificateFiles {
     pub(crate) certificate: PathBuf,
     pub(crate) key: PathBuf,
+    /// Whether DTLS listeners show it: not every key is one for them.
+    pub(crate) for_dtls: bool,
 }
 
 /// What listeners show at the moment, and how often that was replaced.
@@ -49,14 +59,14 @@ pub(crate) struct Certificate {
     /// The files as they were when they were read.
     taken: Mutex<Stamps>,
     provider: Arc<CryptoProvider>,
-    current: ArcSwap<CertifiedKey>,
+    current: ArcSwap<Shown>,
     pub(crate) reloads: AtomicU64,
     pub(crate) failed_reloads: AtomicU64,
 }
 
 impl ResolvesServerCert for Certificate {
     fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(self.current.load_full())
+        Some(self.current.load().tls.clone())
     }
 }
 
@@ -81,7 +91,12 @@ impl Certificate {
 
     /// What clients are shown: the certificate, then its chain.
     pub(crate) fn chain(&self) -> Vec<CertificateDer<'static>> {
-        self.current.load().cert.clone()
+        self.current.load().tls.cert.clone()
+    }
+
+    /// What clients of DTLS are shown, if there may be any: the first certificate alone.
+    pub(crate) fn dtls(&self) -> Option<DtlsCertificate> {
+        self.current.load().dtls.clone()
     }
 
     /// TLS 1.2 and 1.3, with session tickets that need no memory.
@@ -132,8 +147,12 @@ impl Certificate {
     pub(crate) fn read(&self, files: CertificateFiles) -> Result<NewCertificate, ConfigError> {
         // Before they are read: what changes meanwhile is read again.
         let stamps = stamps(&files);
-        let key = read(&files, &self.provider)?;
-        Ok(NewCertificate { files, stamps, key })
+        let shown = read(&files, &self.provider)?;
+        Ok(NewCertificate {
+            files,
+            stamps,
+            shown,
+        })
     }
 
     /// Shows another certificate from now on. Returns whether it is another.
@@ -141,8 +160,8 @@ impl Certificate {
         *self.lock_taken() = new.stamps;
         self.files.store(Arc::new(new.files));
         self.reloads.fetch_add(1, Ordering::Relaxed);
-        let before = self.current.swap(Arc::new(new.key));
-        before.cert != self.current.load().cert
+        let before = self.current.swap(Arc::new(new.shown));
+        before.tls.cert != self.current.load().tls.cert
     }
 
     fn taken(&self) -> Stamps {
@@ -158,7 +177,7 @@ fn stamps(files: &CertificateFiles) -> Stamps {
     [&files.certificate, &files.key].map(|path| Stamp::of(path))
 }
 
-fn read(files: &CertificateFiles, provider: &CryptoProvider) -> Result<CertifiedKey, ConfigError> {
+fn read(files: &CertificateFiles, provider: &CryptoProvider) -> Result<Shown, ConfigError> {
     let chain = read_chain(&files.certificate)?;
     let wrong_key = |problem: String, remedy: &str| {
         ConfigError::of_field("key-file", files.key.display(), problem, remedy)
@@ -170,7 +189,14 @@ fn read(files: &CertificateFiles, provider: &CryptoProvider) -> Result<Certified
             "name a PEM file with a key that is not encrypted",
         )
     })?;
-    CertifiedKey::from_der(chain, key, provider).map_err(|error| match error {
+    let dtls = match files.for_dtls {
+        true => Some(for_dtls(&chain, &key).map_err(|problem| {
+            let remedy = "use a certificate with an ECDSA key on P-256 or P-384, or leave dtls:// out";
+            wrong_key(problem, remedy)
+        })?),
+        false => None,
+    };
+    let tls = CertifiedKey::from_der(chain, key, provider).map_err(|error| match error {
         rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => wrong_key(
             format!("not the key of {}", files.certificate.display()),
             "name the key that the first certificate of the chain was made with",
@@ -179,6 +205,28 @@ fn read(files: &CertificateFiles, provider: &CryptoProvider) -> Result<Certified
             format!("cannot be used with its certificate: {error}"),
             "use a certificate with an ECDSA, Ed25519 or RSA key",
         ),
+    })?;
+    Ok(Shown {
+        tls: Arc::new(tls),
+        dtls,
+    })
+}
+
+/// The library for DTLS has one kind of key, and sends no chain.
+fn for_dtls(
+    chain: &[CertificateDer<'_>],
+    key: &PrivateKeyDer<'_>,
+) -> Result<DtlsCertificate, String> {
+    let keys = dimpl::crypto::aws_lc_rs::default_provider().key_provider;
+    if keys.load_private_key(key.secret_der()).is_err() {
+        return Err("not a key that DTLS can be served with".into());
+    }
+    if chain.len() > 1 {
+        tracing::warn!("over DTLS clients are shown the first certificate without its chain");
+    }
+    Ok(DtlsCertificate {
+        certificate: chain.first().map(|first| first.to_vec()).unwrap_or_default(),
+        private_key: key.secret_der().to_vec(),
     })
 }
 

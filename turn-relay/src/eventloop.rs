@@ -14,6 +14,7 @@
 //! Sockets are watched for edges: one that was not emptied is looked at in the next turn without being reported again.
 
 mod control;
+mod dtls;
 mod handover;
 mod icmp;
 mod shards;
@@ -116,7 +117,7 @@ impl EventLoop {
         epoll.add(control.wake(), EpollEvent::new(readable, CONTROL))?;
         epoll.add(control.stop(), EpollEvent::new(EpollFlags::EPOLLIN, STOP))?;
         let tcp = TcpRelays::new(streams.peers.clone());
-        let streams = Streams::new(streams, &epoll)?;
+        let streams = Streams::new(streams, &epoll, Clock.now())?;
         Ok(Self {
             clock: Clock,
             epoll,
@@ -186,6 +187,7 @@ impl EventLoop {
                         self.store();
                         self.server.tell_stopped(now.instant);
                         self.drain_outputs(now, &mut plan);
+                        self.end_dtls(&mut plan);
                         return Ok(());
                     }
                     CONTROL => told = true,
@@ -207,6 +209,7 @@ impl EventLoop {
                 || !streams.tcp_ready.is_empty()
                 || self.streams.has_more_to_carry();
             if told && self.handle_control(now) == Then::End {
+                self.end_dtls(&mut plan);
                 return Ok(());
             }
             self.server.handle_timeout(now.instant);

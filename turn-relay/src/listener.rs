@@ -39,12 +39,13 @@ pub(crate) fn bind(
     listen: &[ServerAddr],
     threads: u16,
     io: Io,
+    transport: &str,
     inherited: &mut InheritedListeners,
 ) -> Result<Vec<Vec<Listener>>, ConfigError> {
     let mut per_thread: Vec<Vec<Listener>> = (0..threads).map(|_| Vec::new()).collect();
     for address in listen {
         let failed = |error: io::Error| ConfigError::listen("listen", address.0, &error);
-        let bound = match inherited.claim("udp", address.0) {
+        let bound = match inherited.claim(transport, address.0) {
             Some((address, sockets)) => sockets
                 .into_iter()
                 .map(|socket| Listener {

@@ -267,6 +267,7 @@ impl Writing {
                 Transport::Udp => "udp",
                 Transport::Tcp(_) => "tcp",
                 Transport::Tls(_) => "tls",
+                Transport::Dtls(_) => "dtls",
             },
             client: ended.path.client.0,
             server: ended.path.server.0,

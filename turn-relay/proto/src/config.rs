@@ -72,6 +72,7 @@ pub enum AlternateTransport {
     Udp,
     Tcp,
     Tls,
+    Dtls,
 }
 
 impl Alternate {
@@ -81,6 +82,7 @@ impl Alternate {
             Transport::Udp => AlternateTransport::Udp,
             Transport::Tcp(_) => AlternateTransport::Tcp,
             Transport::Tls(_) => AlternateTransport::Tls,
+            Transport::Dtls(_) => AlternateTransport::Dtls,
         };
         self.transport == of_client && Family::of(self.address) == family
     }

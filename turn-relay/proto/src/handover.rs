@@ -134,7 +134,7 @@ impl Server {
         let (transport, connection) = match path.transport {
             Transport::Udp => (0, 0),
             Transport::Tcp(connection) => (1, connection.0),
-            Transport::Tls(_) => return None,
+            Transport::Tls(_) | Transport::Dtls(_) => return None,
         };
         if opening.is_some() || tcp.is_some() {
             return None;

@@ -20,6 +20,8 @@ pub enum Transport {
     Tcp(ConnectionId),
     /// TLS over TCP.
     Tls(ConnectionId),
+    /// DTLS over UDP: a connection, but one of datagrams.
+    Dtls(ConnectionId),
 }
 
 impl Transport {
@@ -27,7 +29,9 @@ impl Transport {
     pub fn connection(self) -> Option<ConnectionId> {
         match self {
             Self::Udp => None,
-            Self::Tcp(connection) | Self::Tls(connection) => Some(connection),
+            Self::Tcp(connection) | Self::Tls(connection) | Self::Dtls(connection) => {
+                Some(connection)
+            }
         }
     }
 }

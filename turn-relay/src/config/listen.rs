@@ -15,13 +15,16 @@ use turn_relay_proto::{Alternate, AlternateTransport, Limits, NatDiscovery};
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Listen {
     pub(crate) udp: Vec<ServerAddr>,
+    /// Of TCP and TLS.
     pub(crate) streams: Vec<(StreamKind, ServerAddr)>,
+    pub(crate) dtls: Vec<ServerAddr>,
 }
 
 impl Listen {
     pub(crate) fn addresses(&self) -> impl Iterator<Item = ServerAddr> {
         let streams = self.streams.iter().map(|(_, address)| *address);
-        self.udp.iter().copied().chain(streams)
+        let dtls = self.dtls.iter().copied();
+        self.udp.iter().copied().chain(streams).chain(dtls)
     }
 }
 
@@ -32,8 +35,12 @@ pub(super) fn listen(list: &Values) -> Result<Listen, ConfigError> {
     }
     for (transport, address) in parse::each(list, address)? {
         let twice = match transport {
-            None => listen.udp.contains(&address),
-            // TCP and TLS are the same to the kernel. Each port 0 is another one.
+            // To the kernel, UDP and DTLS are the same, and TCP and TLS.
+            None | Some(StreamKind::Dtls) => {
+                listen.udp.contains(&address)
+                    || (address.0.port() != 0 && listen.dtls.contains(&address))
+            }
+            // Each port 0 is another one.
             Some(_) => {
                 address.0.port() != 0 && listen.streams.iter().any(|(_, other)| *other == address)
             }
@@ -49,6 +56,7 @@ pub(super) fn listen(list: &Values) -> Result<Listen, ConfigError> {
         }
         match transport {
             None => listen.udp.push(address),
+            Some(StreamKind::Dtls) => listen.dtls.push(address),
             Some(kind) => listen.streams.push((kind, address)),
         }
     }
@@ -62,6 +70,7 @@ pub(super) fn alternates(list: &Values) -> Result<Vec<Alternate>, ConfigError> {
             None => AlternateTransport::Udp,
             Some(StreamKind::Tcp) => AlternateTransport::Tcp,
             Some(StreamKind::Tls) => AlternateTransport::Tls,
+            Some(StreamKind::Dtls) => AlternateTransport::Dtls,
         },
         address: address.0,
     };
@@ -148,7 +157,8 @@ fn address(field: &str, text: &str) -> Result<(Option<StreamKind>, ServerAddr), 
         Some(("udp", address)) => (None, address),
         Some(("tcp", address)) => (Some(StreamKind::Tcp), address),
         Some(("tls", address)) => (Some(StreamKind::Tls), address),
-        Some(_) => return Err(error("only udp, tcp and tls are served")),
+        Some(("dtls", address)) => (Some(StreamKind::Dtls), address),
+        Some(_) => return Err(error("only udp, tcp, tls and dtls are served")),
         None => return Err(error("not a transport and address")),
     };
     let address: SocketAddr = address
@@ -157,21 +167,20 @@ fn address(field: &str, text: &str) -> Result<(Option<StreamKind>, ServerAddr), 
     Ok((transport, ServerAddr(address)))
 }
 
-/// The files that TLS listeners need, if there are any.
+/// The files that TLS and DTLS listeners need, if there are any.
 pub(super) fn certificate(
     args: &Args,
     file: &File,
     listen: &Listen,
 ) -> Result<Option<CertificateFiles>, ConfigError> {
-    let tls = listen
-        .streams
-        .iter()
-        .find(|(kind, _)| *kind == StreamKind::Tls);
-    let Some((_, address)) = tls else {
+    let streams = listen.streams.iter().copied();
+    let mut tls = streams.filter(|(kind, _)| *kind == StreamKind::Tls);
+    let dtls = listen.dtls.first().map(|first| (StreamKind::Dtls, *first));
+    let Some((kind, address)) = tls.next().or(dtls) else {
         return Ok(None);
     };
     let missing = |field: &str, remedy: &str| {
-        let problem = format!("missing, and the listener tls://{address} needs it");
+        let problem = format!("missing, and the listener {kind}://{address} needs it");
         ConfigError::of_field(field, "", problem, remedy)
     };
     let certificate = args
@@ -189,6 +198,7 @@ pub(super) fn certificate(
         key: key
             .cloned()
             .ok_or_else(|| missing("key-file", "name a PEM file with the certificate's key"))?,
+        for_dtls: !listen.dtls.is_empty(),
     }))
 }
 

@@ -32,6 +32,8 @@ impl EventLoop {
         let mut sockets: Vec<RawFd> = Vec::new();
         sockets.extend(self.listeners.iter().map(|l| l.socket.as_raw_fd()));
         sockets.extend(self.streams.listeners().map(|l| l.socket.as_raw_fd()));
+        let dtls = self.streams.dtls().listeners().iter();
+        sockets.extend(dtls.map(|l| l.socket.as_raw_fd()));
         sockets.extend(self.relays.shared().iter().map(AsRawFd::as_raw_fd));
         let relays = exported.relays.iter();
         let own: Vec<RawFd> = relays

@@ -3,7 +3,7 @@
 use super::{EventLoop, PUBLISH_INTERVAL};
 use crate::carrying::Carrying;
 use crate::stream::{StreamBuffer, StreamEvent, StreamOut, Streams};
-use crate::udp::SendPlan;
+use crate::udp::{Io, RecvBatch, SendPlan};
 use nix::sys::epoll::{EpollEvent, EpollFlags};
 use std::time::{Duration, Instant};
 use turn_relay_proto::{ConnectionId, Direction, Now, Traffic};
@@ -19,6 +19,8 @@ pub(super) struct StreamTurn {
     pub(super) ready: Vec<EpollEvent>,
     pub(super) tcp_ready: Vec<EpollEvent>,
     pub(super) buffer: StreamBuffer,
+    /// One at a time: a handshake can be too much for one turn.
+    pub(super) datagram: RecvBatch,
     /// Allocations that had expired, or were ended, at the last review, and when the next may be.
     expired: u64,
     review_at: Option<Instant>,
@@ -30,6 +32,7 @@ impl StreamTurn {
             ready: Vec::new(),
             tcp_ready: Vec::new(),
             buffer: StreamBuffer::new(),
+            datagram: RecvBatch::new(Io::Plain),
             expired: 0,
             review_at: None,
         }
@@ -51,6 +54,10 @@ impl EventLoop {
                 None => {}
                 Some(StreamEvent::Listener(index)) => {
                     self.streams.accept(now.instant, index, &self.epoll);
+                }
+                Some(StreamEvent::Datagrams(index)) => {
+                    let batch = &mut turn.datagram;
+                    self.receive_dtls(now, index, &mut handshakes, batch, plan);
                 }
                 Some(StreamEvent::Connection(slot)) => {
                     let flags = event.events();
@@ -133,6 +140,7 @@ impl EventLoop {
         }
         self.end_joined();
         self.drain_outputs(now, plan);
+        self.send_dtls(plan);
         self.streams.end_turn();
     }
 

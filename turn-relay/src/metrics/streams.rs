@@ -1,7 +1,7 @@
 //! Metrics by the transport between client and relay.
 
 use super::Metrics;
-use crate::stream::{CloseReason, OfTransport, RefuseReason, StreamKind};
+use crate::stream::{CloseReason, DtlsDropReason, OfTransport, RefuseReason, StreamKind};
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
@@ -17,7 +17,7 @@ impl Metrics {
         self.sum(|_, shell| value(shell.streams.of(kind)))
     }
 
-    /// For each of TCP and TLS.
+    /// For each transport but UDP.
     fn each(&self, value: Of) -> Vec<(Labels<'static>, u64)> {
         StreamKind::ALL
             .map(|kind| (vec![("transport", kind.label())], self.of(kind, value)))
@@ -39,7 +39,8 @@ impl Metrics {
                 (kind.label(), value)
             });
             let total = self.sum(|s, _| of(if to_peer { &s.to_peer } else { &s.to_client }));
-            let udp = total.saturating_sub(streams[0].1 + streams[1].1);
+            let over_others: u64 = streams.iter().map(|(_, value)| value).sum();
+            let udp = total.saturating_sub(over_others);
             for (transport, value) in [("udp", udp)].into_iter().chain(streams) {
                 let labels = vec![("transport", transport), ("direction", direction)];
                 all.push((labels, value));
@@ -86,9 +87,11 @@ impl Metrics {
                 "Frames for clients that read too slowly",
                 |t| t.dropped.packets,
             ),
-            ("tls_handshakes", "TLS handshakes completed", |t| {
-                t.handshakes
-            }),
+            (
+                "tls_handshakes",
+                "Handshakes of TLS and DTLS completed",
+                |t| t.handshakes,
+            ),
         ];
         for (name, help, value) in plain {
             counters(encoder, name, help, &self.each(value))?;
@@ -117,6 +120,19 @@ impl Metrics {
         let help = "Connections closed as soon as they came";
         counters(encoder, "connections_refused", help, &refused)?;
         counters(encoder, "connections_closed", "Connections closed", &closed)?;
+        let dropped: Vec<_> = DtlsDropReason::ALL
+            .iter()
+            .enumerate()
+            .map(|(index, reason)| {
+                let value = self.sum(|_, shell| shell.streams.dtls_dropped[index]);
+                (vec![("reason", reason.label())], value)
+            })
+            .collect();
+        let help = "Datagrams for DTLS listeners that were dropped";
+        counters(encoder, "dtls_datagrams_dropped", help, &dropped)?;
+        let cookies = self.sum(|_, shell| shell.streams.dtls_cookies);
+        let help = "Cookies sent to clients of DTLS that had not shown one";
+        counters(encoder, "dtls_cookies", help, &[(Vec::new(), cookies)])?;
         let Some(certificate) = &self.certificate else {
             return Ok(());
         };

@@ -22,16 +22,19 @@ const KEEPALIVE: Duration = Duration::from_secs(60);
 pub(crate) enum StreamKind {
     Tcp = 0,
     Tls = 1,
+    /// Sessions over UDP.
+    Dtls = 2,
 }
 
 impl StreamKind {
-    pub(crate) const ALL: [Self; 2] = [Self::Tcp, Self::Tls];
+    pub(crate) const ALL: [Self; 3] = [Self::Tcp, Self::Tls, Self::Dtls];
 
     /// As a metric's label.
     pub(crate) fn label(self) -> &'static str {
         match self {
             Self::Tcp => "tcp",
             Self::Tls => "tls",
+            Self::Dtls => "dtls",
         }
     }
 
@@ -39,6 +42,7 @@ impl StreamKind {
         match self {
             Self::Tcp => Transport::Tcp(connection),
             Self::Tls => Transport::Tls(connection),
+            Self::Dtls => Transport::Dtls(connection),
         }
     }
 }

@@ -73,7 +73,7 @@ pub(crate) struct OfTransport {
     pub(crate) refused: [u64; RefuseReason::ALL.len()],
     /// By [`CloseReason`] as index.
     pub(crate) closed: [u64; CloseReason::ALL.len()],
-    /// TLS handshakes completed.
+    /// Handshakes of TLS or DTLS completed.
     pub(crate) handshakes: u64,
     /// What clients sent for peers.
     pub(crate) to_peer: Traffic,
@@ -88,21 +88,40 @@ pub(crate) struct OfTransport {
     pub(crate) joined_to_client: u64,
 }
 
-/// By [`StreamKind`] as index.
+reasons! {
+    /// Why a datagram for a DTLS listener is dropped.
+    DtlsDropReason {
+        /// It belongs to no session and begins none.
+        NoSession = "no_session",
+        /// What is in it is not of the session, or damaged, or came before.
+        BadRecord = "bad_record",
+        /// A hello with a right cookie that no session can come of: nothing in common, for one.
+        BadHello = "bad_hello",
+    }
+}
+
+/// All counters only grow.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct StreamStats([OfTransport; 2]);
+pub(crate) struct StreamStats {
+    /// By [`StreamKind`] as index.
+    of: [OfTransport; StreamKind::ALL.len()],
+    /// By [`DtlsDropReason`] as index.
+    pub(crate) dtls_dropped: [u64; DtlsDropReason::ALL.len()],
+    /// Cookies sent to clients of DTLS that did not show one.
+    pub(crate) dtls_cookies: u64,
+}
 
 impl StreamStats {
     pub(crate) fn of(&self, kind: StreamKind) -> &OfTransport {
-        &self.0[kind as usize]
+        &self.of[kind as usize]
     }
 
     /// Frames that were dropped.
     pub(crate) fn dropped(&self) -> u64 {
-        self.0.iter().map(|of| of.dropped.packets).sum()
+        self.of.iter().map(|of| of.dropped.packets).sum()
     }
 
     pub(super) fn of_mut(&mut self, kind: StreamKind) -> &mut OfTransport {
-        &mut self.0[kind as usize]
+        &mut self.of[kind as usize]
     }
 }

@@ -1,9 +1,11 @@
 //! All connections of one event loop, and the sockets they come from.
 
+mod datagrams;
 mod strangers;
 
 use super::admission::{Admission, Over};
 use super::connection::{Connection, Scratch};
+use super::dtls::{DTLS, DtlsSessions, DtlsSetup};
 use super::outgoing::{StreamOut, StreamPlan};
 use super::proxy_header::ProxyHeader;
 use super::splices::Splices;
@@ -24,6 +26,8 @@ use wire::stream::Frames;
 /// Tokens of listeners, by index, and of connections, by slot; all others are below.
 const LISTENERS: u64 = 1 << 48;
 const CONNECTIONS: u64 = 1 << 49;
+/// Of the sockets of DTLS, by index.
+const DATAGRAMS: u64 = LISTENERS + (1 << 32);
 /// Connections that one listener is asked for in a turn.
 const ACCEPTS: usize = 64;
 /// How long nothing is accepted when the kernel has run out of something.
@@ -34,6 +38,8 @@ const PAUSE: Duration = Duration::from_millis(100);
 pub(crate) enum StreamEvent {
     Listener(usize),
     Connection(u32),
+    /// A socket of DTLS.
+    Datagrams(usize),
 }
 
 /// See the module.
@@ -59,6 +65,7 @@ pub(crate) struct Streams {
     pub(super) splices: Splices,
     /// The connection that was joined just now, and where it is among the joined ones.
     pub(super) joined: Option<(ConnectionId, u32)>,
+    pub(super) dtls: DtlsSessions,
 }
 
 /// What [`Streams`] is made from.
@@ -72,6 +79,7 @@ pub(crate) struct StreamSetup {
     pub(crate) proxies: Arc<[IpNet]>,
     /// Of all event loops.
     pub(crate) peers: Arc<PeerSockets>,
+    pub(crate) dtls: DtlsSetup,
 }
 
 impl Streams {
@@ -79,14 +87,19 @@ impl Streams {
     ///
     /// # Errors
     /// When the kernel has no room for it.
-    pub(crate) fn new(setup: StreamSetup, epoll: &Epoll) -> io::Result<Self> {
+    pub(crate) fn new(setup: StreamSetup, epoll: &Epoll, now: Instant) -> io::Result<Self> {
         let StreamSetup {
             listeners,
             tls,
             limits,
             proxies,
             peers: _,
+            dtls,
         } = setup;
+        for (index, listener) in dtls.listeners.iter().enumerate() {
+            let event = EpollEvent::new(EpollFlags::EPOLLIN, DATAGRAMS + index as u64);
+            epoll.add(&listener.socket, event)?;
+        }
         for (index, listener) in listeners.iter().enumerate() {
             let event = EpollEvent::new(EpollFlags::EPOLLIN, LISTENERS + index as u64);
             epoll.add(&listener.socket, event)?;
@@ -109,6 +122,7 @@ impl Streams {
             plan: StreamPlan::default(),
             splices: Splices::default(),
             joined: None,
+            dtls: DtlsSessions::new(dtls, limits, now),
         })
     }
 
@@ -118,7 +132,8 @@ impl Streams {
             CONNECTIONS..=0x0002_FFFF_FFFF_FFFF => {
                 Some(StreamEvent::Connection((token - CONNECTIONS) as u32))
             }
-            LISTENERS..CONNECTIONS => Some(StreamEvent::Listener((token - LISTENERS) as usize)),
+            DATAGRAMS..CONNECTIONS => Some(StreamEvent::Datagrams((token - DATAGRAMS) as usize)),
+            LISTENERS..DATAGRAMS => Some(StreamEvent::Listener((token - LISTENERS) as usize)),
             _ => None,
         }
     }
@@ -127,6 +142,7 @@ impl Streams {
     pub(crate) fn set_limits(&mut self, limits: StreamLimits) {
         self.limits = limits;
         self.admission.set_limits(limits);
+        self.dtls.set_limits(limits);
     }
 
     pub(crate) fn stats(&self) -> &StreamStats {
@@ -250,7 +266,7 @@ impl Streams {
                 let session = Session::new(config.clone()).map_err(io::Error::other)?;
                 Some(Box::new(session))
             }
-            (super::StreamKind::Tls, None) => return Err(ErrorKind::Unsupported.into()),
+            (super::StreamKind::Tls, None) | (super::StreamKind::Dtls, _) => return Err(ErrorKind::Unsupported.into()),
         };
         let mut connection = Connection::new(socket, kind, path, session, now);
         let is_proxy = self.is_proxy(source);
@@ -320,6 +336,9 @@ impl Streams {
 
     /// Puts an answer behind what waits for the client; whether there was room. It is sent at the end of the turn.
     pub(crate) fn answer(&mut self, connection: ConnectionId, bytes: &[u8]) -> bool {
+        if connection.0 & DTLS != 0 {
+            return self.dtls.answer(connection.0, bytes);
+        }
         let limit = self.limits.buffer;
         let Some(to) = self.get_mut(connection.0) else {
             return false;
@@ -361,6 +380,10 @@ impl Streams {
                 add(&mut all, one(frame.payload.len()));
             }
             let slot = frames[0].connection.0;
+            if slot & DTLS != 0 {
+                add(&mut all_dropped, self.send_datagrams(slot, frames, all));
+                continue;
+            }
             let limit = self.limits.buffer;
             let Some(to) = connection_at(&mut self.slots, slot) else {
                 add(&mut all_dropped, all);
@@ -435,6 +458,7 @@ impl Streams {
             self.paused_until = None;
             self.watch_listeners(EpollFlags::EPOLLIN, epoll);
         }
+        self.dtls.handle_timeout(now);
         let slots = &self.slots;
         let is_one = |slot, since, over| is_waited_for(slots, slot, since, over);
         while let Some((slot, over)) = self.admission.poll_over(now, is_one) {
@@ -448,7 +472,11 @@ impl Streams {
 
     /// When [`Streams::handle_timeout`] is due.
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
-        let next = [self.paused_until, self.admission.poll_timeout()];
+        let next = [
+            self.paused_until,
+            self.admission.poll_timeout(),
+            self.dtls.poll_timeout(),
+        ];
         next.into_iter().flatten().min()
     }
 
@@ -477,7 +505,7 @@ impl Streams {
             }
             return Some(connection.path);
         }
-        None
+        self.dtls.poll_closed(&mut self.stats)
     }
 
     /// Takes a connection out, which goes on counting as one.
@@ -494,6 +522,7 @@ impl Streams {
     /// The turn is over: what ended in it may be used again.
     pub(crate) fn end_turn(&mut self) {
         self.splices.end_turn();
+        self.dtls.end_turn();
         self.free.append(&mut self.ended);
     }
 }

@@ -53,6 +53,10 @@ impl<'d> Hello<'d> {
         })
     }
 
+    pub(super) fn datagram(&self) -> &'d [u8] {
+        self.datagram
+    }
+
     /// As it was when the client said it for the first time: what a session has to hear to be where this one goes on.
     pub(super) fn without_cookie(&self) -> Vec<u8> {
         let mut first = self.datagram[..self.cookie_at].to_vec();

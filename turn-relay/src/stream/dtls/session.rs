@@ -2,8 +2,8 @@
 
 use super::hello::{COOKIE, Hello};
 use dimpl::crypto::aws_lc_rs::default_provider;
-use dimpl::crypto::{CryptoError, CryptoProvider, HashAlgorithm, HmacProvider};
-use dimpl::{Config, Dtls, DtlsCertificate, Error, Output};
+use dimpl::crypto::{CryptoProvider, HashAlgorithm, HmacProvider};
+use dimpl::{Config, CryptoError, Dtls, DtlsCertificate, Error, Output, SecurityError};
 use std::cell::Cell;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -71,6 +71,11 @@ pub(super) enum Event<'b> {
     Closed,
 }
 
+/// Whether the client has said that it is over.
+pub(super) fn is_alert(error: &Error) -> bool {
+    matches!(error, Error::SecurityError(SecurityError::FatalAlert { .. }))
+}
+
 pub(super) struct Session {
     dtls: Dtls,
     pub(super) is_established: bool,
@@ -97,6 +102,7 @@ impl Session {
         certificate: DtlsCertificate,
         hello: &Hello<'_>,
         now: Instant,
+        scratch: &mut Vec<u8>,
         on_event: impl FnMut(Event<'_>),
     ) -> Result<Self, Error> {
         let mut session = Self {
@@ -108,10 +114,10 @@ impl Session {
         SHOWN.set(hello.cookie.try_into().ok());
         let first = session.dtls.handle_packet(&hello.without_cookie());
         // Its HelloVerifyRequest is what the client has answered.
-        session.drain(|_| {});
+        session.drain(scratch, |_| {});
         let second = first.and_then(|()| session.dtls.handle_packet(hello.datagram()));
         SHOWN.set(None);
-        session.drain(on_event);
+        session.drain(scratch, on_event);
         second.map(|()| session)
     }
 
@@ -119,21 +125,23 @@ impl Session {
         &mut self,
         datagram: &[u8],
         now: Instant,
+        scratch: &mut Vec<u8>,
         on_event: impl FnMut(Event<'_>),
     ) -> Result<(), Error> {
-        self.dtls.handle_timeout(now)?;
+        let timed = self.dtls.handle_timeout(now);
         let result = self.dtls.handle_packet(datagram);
-        self.drain(on_event);
-        result
+        self.drain(scratch, on_event);
+        timed.and(result)
     }
 
     pub(super) fn handle_timeout(
         &mut self,
         now: Instant,
+        scratch: &mut Vec<u8>,
         on_event: impl FnMut(Event<'_>),
     ) -> Result<(), Error> {
         let result = self.dtls.handle_timeout(now);
-        self.drain(on_event);
+        self.drain(scratch, on_event);
         result
     }
 
@@ -141,17 +149,28 @@ impl Session {
     pub(super) fn send(
         &mut self,
         message: &[u8],
+        scratch: &mut Vec<u8>,
         on_event: impl FnMut(Event<'_>),
     ) -> Result<(), Error> {
+        if !self.is_established {
+            // The library would keep it until then.
+            return Err(Error::ConnectionClosed);
+        }
         let result = self.dtls.send_application_data(message);
-        self.drain(on_event);
+        self.drain(scratch, on_event);
         result.map(drop)
     }
 
-    fn drain(&mut self, mut on_event: impl FnMut(Event<'_>)) {
-        let mut buffer = vec![0; 2_048];
+    /// Tells the client that nothing more comes.
+    pub(super) fn close(&mut self, scratch: &mut Vec<u8>, on_event: impl FnMut(Event<'_>)) {
+        // It may be closed already.
+        let _ = self.dtls.close();
+        self.drain(scratch, on_event);
+    }
+
+    fn drain(&mut self, buffer: &mut Vec<u8>, mut on_event: impl FnMut(Event<'_>)) {
         loop {
-            match self.dtls.poll_output(&mut buffer) {
+            match self.dtls.poll_output(buffer) {
                 Output::Packet(datagram) => on_event(Event::Send(datagram)),
                 Output::BufferTooSmall { needed } => buffer.resize(needed, 0),
                 Output::Connected => self.is_established = true,

@@ -1,6 +1,6 @@
 //! Which connections have no allocation, and so have not long to live.
 
-use super::{Streams, connection_at};
+use super::{DTLS, Streams, connection_at};
 use std::time::Instant;
 use turn_relay_proto::FiveTuple;
 
@@ -13,6 +13,10 @@ impl Streams {
     }
 
     pub(super) fn set_stranger(&mut self, now: Instant, slot: u32, is_stranger: bool) {
+        if slot & DTLS != 0 {
+            let stats = &mut self.stats;
+            return self.dtls.set_stranger(now, slot, is_stranger, stats);
+        }
         let Some(connection) = connection_at(&mut self.slots, slot) else {
             return;
         };
@@ -38,6 +42,8 @@ impl Streams {
         now: Instant,
         mut has_allocation: impl FnMut(FiveTuple) -> bool,
     ) {
+        self.dtls
+            .review(now, &mut has_allocation, &mut self.stats);
         for slot in 0..self.slots.len() {
             let over = self.slots[slot]
                 .as_deref()
