@@ -191,7 +191,8 @@ fn read(files: &CertificateFiles, provider: &CryptoProvider) -> Result<Shown, Co
     })?;
     let dtls = match files.for_dtls {
         true => Some(for_dtls(&chain, &key).map_err(|problem| {
-            let remedy = "use a certificate with an ECDSA key on P-256 or P-384, or leave dtls:// out";
+            let remedy =
+                "use a certificate with an ECDSA key on P-256 or P-384, or leave dtls:// out";
             wrong_key(problem, remedy)
         })?),
         false => None,
@@ -225,7 +226,10 @@ fn for_dtls(
         tracing::warn!("over DTLS clients are shown the first certificate without its chain");
     }
     Ok(DtlsCertificate {
-        certificate: chain.first().map(|first| first.to_vec()).unwrap_or_default(),
+        certificate: chain
+            .first()
+            .map(|first| first.to_vec())
+            .unwrap_or_default(),
         private_key: key.secret_der().to_vec(),
     })
 }

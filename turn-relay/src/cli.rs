@@ -4,7 +4,7 @@ use clap::{Parser, Subcommand};
 use service_kit::CommonArgs;
 use std::path::PathBuf;
 
-/// TURN server (RFC 8656) over UDP, TCP and TLS: relays datagrams between its clients and the peers that --allow-peer names
+/// TURN server (RFC 8656) over UDP, TCP, TLS and DTLS: relays datagrams between its clients and the peers that --allow-peer names
 #[derive(Parser, Debug, Default)]
 #[command(version)]
 pub(crate) struct Args {
@@ -14,11 +14,11 @@ pub(crate) struct Args {
     #[command(flatten)]
     pub(crate) common: CommonArgs,
 
-    /// Listen for clients here, over udp, tcp or tls; repeatable [default: udp://0.0.0.0:3478]
+    /// Listen for clients here, over udp, tcp, tls or dtls; repeatable [default: udp://0.0.0.0:3478]
     #[arg(long, value_name = "udp://ADDR:PORT")]
     pub(crate) listen: Vec<String>,
 
-    /// The certificate for tls:// and its chain, as PEM; read again when it changes
+    /// The certificate for tls:// and dtls:// and its chain, as PEM; read again when it changes
     #[arg(long, value_name = "FILE")]
     pub(crate) certificate_file: Option<PathBuf>,
 

@@ -1,4 +1,4 @@
-//! `turn-relay`: a TURN server over UDP, TCP and TLS.
+//! `turn-relay`: a TURN server over UDP, TCP, TLS and DTLS.
 //!
 //! A library so that tests and fuzz targets reach what reads foreign bytes; the program is [`run`] and nothing else.
 //!

@@ -28,6 +28,8 @@ pub struct Relay {
     pub tcp: Vec<SocketAddr>,
     /// Over TLS, likewise, with a certificate that nobody has to trust.
     pub tls: Vec<SocketAddr>,
+    /// Over DTLS, likewise.
+    pub dtls: Vec<SocketAddr>,
     admin: SocketAddr,
     directory: TempDir,
 }
@@ -56,6 +58,8 @@ impl Relay {
             .args(["--listen", "udp://127.0.0.1:0", "--listen", "udp://[::1]:0"])
             .args(["--listen", "tcp://127.0.0.1:0", "--listen", "tcp://[::1]:0"])
             .args(["--listen", "tls://127.0.0.1:0", "--listen", "tls://[::1]:0"])
+            .args(["--listen", "dtls://127.0.0.1:0"])
+            .args(["--listen", "dtls://[::1]:0"])
             .arg("--certificate-file")
             .arg(certificate)
             .arg("--key-file")
@@ -75,6 +79,7 @@ impl Relay {
             listen: Vec::new(),
             tcp: Vec::new(),
             tls: Vec::new(),
+            dtls: Vec::new(),
             admin: ([127, 0, 0, 1], 0).into(),
             directory,
         };
@@ -85,6 +90,7 @@ impl Relay {
         relay.listen = relay.logged("listening address=udp://")?;
         relay.tcp = relay.logged("listening address=tcp://")?;
         relay.tls = relay.logged("listening address=tls://")?;
+        relay.dtls = relay.logged("listening address=dtls://")?;
         wait::until_true("readiness", START, || {
             Ok(relay.get("/readyz")?.starts_with("HTTP/1.1 200"))
         })?;

@@ -11,12 +11,12 @@
 //! not relayed or answered is counted with a [`DropReason`].
 //!
 //! Done: [RFC 8489](https://www.rfc-editor.org/rfc/rfc8489) Binding and long-term credentials with MD5 and SHA-256,
-//! MESSAGE-INTEGRITY-SHA256, USERHASH of static users, ALTERNATE-SERVER; [RFC 5780](https://www.rfc-editor.org/rfc/rfc5780) where it is configured; [RFC 8656](https://www.rfc-editor.org/rfc/rfc8656) with UDP, TCP
-//! or TLS to the client ([`Transport`]), UDP to peers, both families, EVEN-PORT and RESERVATION-TOKEN, DONT-FRAGMENT, ICMP in
+//! MESSAGE-INTEGRITY-SHA256, USERHASH of static users, ALTERNATE-SERVER; [RFC 5780](https://www.rfc-editor.org/rfc/rfc5780) where it is configured; [RFC 8656](https://www.rfc-editor.org/rfc/rfc8656) with UDP, TCP,
+//! TLS or DTLS to the client ([`Transport`]), UDP to peers, both families, EVEN-PORT and RESERVATION-TOKEN, DONT-FRAGMENT, ICMP in
 //! Data indications; mobility ([RFC 8016](https://www.rfc-editor.org/rfc/rfc8016)) where it is allowed; expiring credentials
 //! ([draft-uberti-behave-turn-rest-00](https://datatracker.ietf.org/doc/html/draft-uberti-behave-turn-rest-00)).
 //! TCP to peers ([RFC 6062](https://www.rfc-editor.org/rfc/rfc6062)).
-//! Not done: DTLS between client and server.
+//! DTLS itself is the shell's, as TLS is.
 
 #![forbid(unsafe_code)]
 

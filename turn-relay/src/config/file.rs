@@ -12,20 +12,23 @@ use std::path::PathBuf;
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub(super) struct File {
-    /// Where clients are listened for: `udp://ADDR:PORT`, `tcp://ADDR:PORT` or `tls://ADDR:PORT`; `udp://[::]:3478` is
+    /// Where clients are listened for: `udp://ADDR:PORT`, `tcp://ADDR:PORT`, `tls://ADDR:PORT` or
+    /// `dtls://ADDR:PORT` (DTLS 1.2); `udp://[::]:3478` is
     /// IPv6 only, beside `udp://0.0.0.0:3478` for IPv4. Default: `udp://0.0.0.0:3478`.
     pub(super) listen: Vec<String>,
-    /// For `tls://`: a PEM file with the certificate first, then its chain. Read again when it changes.
+    /// For `tls://` and `dtls://`: a PEM file with the certificate first, then its chain, which `dtls://` leaves out. Read
+    /// again when it changes.
     pub(super) certificate_file: Option<PathBuf>,
-    /// For `tls://`: a PEM file with the certificate's key, of mode 0600. Read again when it changes.
+    /// For `tls://` and `dtls://`: a PEM file with the certificate's key, of mode 0600; ECDSA on P-256 or P-384 for
+    /// `dtls://`. Read again when it changes.
     pub(super) key_file: Option<PathBuf>,
-    /// Connections of TCP and TLS at a time; further ones are closed at once. Default: 65536.
+    /// Connections of TCP and TLS at a time, and as many sessions of DTLS; further ones are closed at once. Default: 65536.
     pub(super) connections: Option<NonZeroUsize>,
     /// Of them without an allocation; beyond it the oldest of these is closed. Default: 8192.
     pub(super) connections_without_allocation: Option<NonZeroUsize>,
     /// Of them from one /24 of IPv4 or /48 of IPv6; further ones are closed at once. Default: 1024.
     pub(super) connections_without_allocation_per_prefix: Option<NonZeroUsize>,
-    /// How long a TLS handshake may take. Default: 10.
+    /// How long a handshake of TLS or DTLS may take. Default: 10.
     pub(super) handshake_seconds: Option<NonZeroU32>,
     /// How long a connection may be without an allocation. Default: 30.
     pub(super) without_allocation_seconds: Option<NonZeroU32>,

@@ -132,7 +132,13 @@ impl Metrics {
         counters(encoder, "dtls_datagrams_dropped", help, &dropped)?;
         let cookies = self.sum(|_, shell| shell.streams.dtls_cookies);
         let help = "Cookies sent to clients of DTLS that had not shown one";
-        counters(encoder, "dtls_cookies", help, &[(Vec::new(), cookies)])?;
+        let counter = MetricType::Counter;
+        ConstCounter::new(cookies).encode(encoder.encode_descriptor(
+            "dtls_cookies",
+            help,
+            None,
+            counter,
+        )?)?;
         let Some(certificate) = &self.certificate else {
             return Ok(());
         };

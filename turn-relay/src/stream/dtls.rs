@@ -13,7 +13,7 @@ use super::stats::DtlsDropReason;
 use super::{CloseReason, RefuseReason, StreamKind, StreamLimits, StreamStats};
 use crate::certificate::Certificate;
 use crate::listener::Listener;
-use hello::{Cookies, Hello};
+use hello::{Cookies, Hello, WRONG_VERSION};
 use model::{ClientAddr, ServerAddr};
 use session::{Event, Session};
 use std::collections::{BTreeSet, HashMap};
@@ -72,13 +72,16 @@ pub(crate) struct Messages {
 
 impl Messages {
     pub(crate) fn iter(&self) -> impl Iterator<Item = (FiveTuple, &[u8])> {
-        let message = |(path, range): &(FiveTuple, Range<usize>)| (*path, &self.bytes[range.clone()]);
+        let message =
+            |(path, range): &(FiveTuple, Range<usize>)| (*path, &self.bytes[range.clone()]);
         self.each.iter().map(message)
     }
 
     /// Those who sent them.
     pub(crate) fn paths(&self) -> impl Iterator<Item = FiveTuple> {
-        self.each.chunk_by(|(a, _), (b, _)| a == b).map(|some| some[0].0)
+        self.each
+            .chunk_by(|(a, _), (b, _)| a == b)
+            .map(|some| some[0].0)
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -182,7 +185,8 @@ impl DtlsSessions {
     ) -> bool {
         let found = self.by_addresses.get(&(client, server)).copied();
         if let Some(hello) = Hello::decode(datagram) {
-            let is_its_own = |slot| at(&self.slots, slot).is_some_and(|c| c.random == *hello.random);
+            let is_its_own =
+                |slot| at(&self.slots, slot).is_some_and(|c| c.random == *hello.random);
             if !found.is_some_and(is_its_own) {
                 return self.greet(now, (client, server), &hello, found, stats);
             }
@@ -195,9 +199,10 @@ impl DtlsSessions {
         };
         let was_established = connection.session.is_established;
         let mut said = Said::of(connection.path, &mut self.messages, &mut self.outgoing);
-        let result = connection
-            .session
-            .handle_datagram(datagram, now, &mut self.scratch, |event| said.on(event));
+        let result =
+            connection
+                .session
+                .handle_datagram(datagram, now, &mut self.scratch, |event| said.on(&event));
         let Said { events, closed, .. } = said;
         if result.is_err() || (was_established && events == 0) {
             stats.dtls_dropped[DtlsDropReason::BadRecord as usize] += 1;
@@ -236,16 +241,22 @@ impl DtlsSessions {
                 server,
                 transport: StreamKind::Dtls.transport(slot),
             };
-            let request = self.cookies.request(hello, client.0, seconds);
-            self.outgoing.push((path, request));
-            stats.dtls_cookies += 1;
+            let answer = if hello.is_served {
+                stats.dtls_cookies += 1;
+                self.cookies.request(hello, client.0, seconds)
+            } else {
+                stats.dtls_dropped[DtlsDropReason::BadHello as usize] += 1;
+                WRONG_VERSION.to_vec()
+            };
+            self.outgoing.push((path, answer));
             return false;
         }
         // The client has begun anew (RFC 6347 section 4.2.8): it has shown that it is there.
         if let Some(connection) = found.and_then(|slot| at_mut(&mut self.slots, slot)) {
             connection.is_replaced = true;
             self.by_addresses.remove(&(client, server));
-            self.closing.extend(found.map(|slot| (slot, CloseReason::Client)));
+            self.closing
+                .extend(found.map(|slot| (slot, CloseReason::Client)));
         }
         self.admit(now, (client, server), hello, stats);
         true
@@ -281,13 +292,22 @@ impl DtlsSessions {
             transport: StreamKind::Dtls.transport(ConnectionId(DTLS | slot)),
         };
         let mut said = Said::of(path, &mut self.messages, &mut self.outgoing);
-        let begun = Session::begin(config, certificate, hello, now, &mut self.scratch, |event| {
-            said.on(event);
-        });
+        let begun = Session::begin(
+            config,
+            certificate,
+            hello,
+            now,
+            &mut self.scratch,
+            |event| {
+                said.on(&event);
+            },
+        );
         let session = match begun {
-            Ok(session) => session,
-            Err(error) => {
-                tracing::debug!(%client, %error, "DTLS: no session");
+            Ok(session) if said.events > 0 => session,
+            // Some of what it cannot read the library passes over in silence.
+            result => {
+                let error = result.err();
+                tracing::debug!(%client, ?error, "DTLS: no session");
                 stats.dtls_dropped[DtlsDropReason::BadHello as usize] += 1;
                 return;
             }
@@ -331,7 +351,7 @@ impl DtlsSessions {
         };
         let mut said = Said::of(connection.path, &mut self.messages, &mut self.outgoing);
         let session = &mut connection.session;
-        let sent = session.send(bytes, &mut self.scratch, |event| said.on(event));
+        let sent = session.send(bytes, &mut self.scratch, |event| said.on(&event));
         sent.is_ok()
     }
 
@@ -386,7 +406,7 @@ impl DtlsSessions {
             connection.timer = None;
             let mut said = Said::of(connection.path, &mut self.messages, &mut self.outgoing);
             let session = &mut connection.session;
-            let result = session.handle_timeout(now, &mut self.scratch, |event| said.on(event));
+            let result = session.handle_timeout(now, &mut self.scratch, |event| said.on(&event));
             if result.is_err() {
                 let reason = match connection.session.is_established {
                     true => CloseReason::Broken,
@@ -449,7 +469,7 @@ impl DtlsSessions {
         if connection.session.is_established && !connection.is_replaced {
             let mut said = Said::of(connection.path, &mut self.messages, &mut self.outgoing);
             let session = &mut connection.session;
-            session.close(&mut self.scratch, |event| said.on(event));
+            session.close(&mut self.scratch, |event| said.on(&event));
         }
     }
 
@@ -534,9 +554,9 @@ impl<'s> Said<'s> {
         }
     }
 
-    fn on(&mut self, event: Event<'_>) {
+    fn on(&mut self, event: &Event<'_>) {
         self.events += 1;
-        match event {
+        match *event {
             Event::Send(datagram) => self.outgoing.push((self.path, datagram.to_vec())),
             Event::Data(message) => self.messages.push(self.path, message),
             Event::Closed => self.closed = true,

@@ -266,7 +266,9 @@ impl Streams {
                 let session = Session::new(config.clone()).map_err(io::Error::other)?;
                 Some(Box::new(session))
             }
-            (super::StreamKind::Tls, None) | (super::StreamKind::Dtls, _) => return Err(ErrorKind::Unsupported.into()),
+            (super::StreamKind::Tls, None) | (super::StreamKind::Dtls, _) => {
+                return Err(ErrorKind::Unsupported.into());
+            }
         };
         let mut connection = Connection::new(socket, kind, path, session, now);
         let is_proxy = self.is_proxy(source);

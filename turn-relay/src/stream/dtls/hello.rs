@@ -16,6 +16,8 @@ pub(super) struct Hello<'d> {
     datagram: &'d [u8],
     pub(super) random: &'d [u8; 32],
     pub(super) cookie: &'d [u8],
+    /// Whether the client speaks DTLS 1.2.
+    pub(super) is_served: bool,
     /// Where the cookie's length is, in the datagram.
     cookie_at: usize,
     message_seq: u16,
@@ -48,6 +50,8 @@ impl<'d> Hello<'d> {
             datagram,
             random,
             cookie,
+            // Versions of DTLS count downward; the one before 1.2 is 1.0.
+            is_served: matches!(body, [0xFE, 0..=0xFD, ..]),
             cookie_at: RECORD + HANDSHAKE + at,
             message_seq: u16::from_be_bytes([*s0, *s1]),
         })
@@ -73,6 +77,9 @@ impl<'d> Hello<'d> {
         first
     }
 }
+
+/// What a client of DTLS 1.0 is told: protocol_version, a fatal alert of 70.
+pub(super) const WRONG_VERSION: [u8; 15] = [21, 0xFE, 0xFF, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2, 2, 70];
 
 /// Makes and checks cookies.
 pub(super) struct Cookies(hmac::Key);

@@ -73,7 +73,10 @@ pub(super) enum Event<'b> {
 
 /// Whether the client has said that it is over.
 pub(super) fn is_alert(error: &Error) -> bool {
-    matches!(error, Error::SecurityError(SecurityError::FatalAlert { .. }))
+    matches!(
+        error,
+        Error::SecurityError(SecurityError::FatalAlert { .. })
+    )
 }
 
 pub(super) struct Session {

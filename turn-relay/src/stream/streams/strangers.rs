@@ -42,8 +42,7 @@ impl Streams {
         now: Instant,
         mut has_allocation: impl FnMut(FiveTuple) -> bool,
     ) {
-        self.dtls
-            .review(now, &mut has_allocation, &mut self.stats);
+        self.dtls.review(now, &mut has_allocation, &mut self.stats);
         for slot in 0..self.slots.len() {
             let over = self.slots[slot]
                 .as_deref()
