@@ -1,7 +1,7 @@
 //! `turnutils_uclient`, coturn's test client, as Debian ships it, with `turnutils_peer` as the peer that sends all back.
 //! Over UDP, TCP (`-t`) and TLS (`-t -S`), and with TCP to peers (`-T`).
 //!
-//! Left out is what the relay does not serve: DONT-FRAGMENT (`-g`), DTLS (`-S` alone). `-R` and `-N`
+//! DTLS (`-S` alone) is in the matrix. `-R` and `-N`
 //! do not complete against coturn itself; with peers that connect (`-P`) half of the messages are lost there and here. Over TLS it takes what one `SSL_read` gives for one message: it needs each in
 //! a record of its own.
 //!
