@@ -35,10 +35,11 @@ pub(super) fn listen(list: &Values) -> Result<Listen, ConfigError> {
     }
     for (transport, address) in parse::each(list, address)? {
         let twice = match transport {
+            None if listen.udp.contains(&address) => true,
             // To the kernel, UDP and DTLS are the same, and TCP and TLS.
             None | Some(StreamKind::Dtls) => {
-                listen.udp.contains(&address)
-                    || (address.0.port() != 0 && listen.dtls.contains(&address))
+                let mut others = listen.udp.iter().chain(&listen.dtls);
+                address.0.port() != 0 && others.any(|other| *other == address)
             }
             // Each port 0 is another one.
             Some(_) => {
