@@ -53,7 +53,13 @@ pub(crate) async fn run(args: &Args, confinement: &Confinement) -> anyhow::Resul
     let certificate = settings.certificate.clone().map(Certificate::load);
     let certificate = certificate.transpose()?;
     for address in &settings.relay_addresses {
-        wait_for_address(address.bind).await?;
+        // Those of listeners are relay addresses, too, where none are named.
+        let listened = settings.listen.addresses();
+        let field = match listened.map(|at| at.0.ip()).find(|ip| *ip == address.bind) {
+            Some(_) => "listen",
+            None => "relay-addresses",
+        };
+        wait_for_address(field, address.bind).await?;
     }
     // All that may be wrong with the configuration alone has been found: from here on nothing is relayed for a moment.
     let mut legacy = predecessor.as_ref().map(Predecessor::take).transpose()?;
@@ -190,14 +196,14 @@ pub(crate) async fn run(args: &Args, confinement: &Confinement) -> anyhow::Resul
 }
 
 /// A new IPv6 address cannot be used for a second or two (duplicate address detection, RFC 4862 section 5.4).
-async fn wait_for_address(ip: IpAddr) -> Result<(), ConfigError> {
+async fn wait_for_address(field: &'static str, ip: IpAddr) -> Result<(), ConfigError> {
     let deadline = Clock.now() + ADDRESS_DEADLINE;
     loop {
         match UdpSocket::bind((ip, 0)) {
             Ok(_) => return Ok(()),
             Err(error) if Clock.now() >= deadline => {
                 let address = (ip, 0).into();
-                return Err(ConfigError::listen("relay-addresses", address, &error));
+                return Err(ConfigError::listen(field, address, &error));
             }
             Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
         }

@@ -169,8 +169,11 @@ fn many_users_and_peers_do_not_make_more_metrics() {
         names
     };
     let before = names(&service.metrics());
-    for port in 1..=40 {
-        let client = Client::connect(service.listen[0]);
+    // Kept, so that none gets the port of one before it, whose allocation lives on.
+    let clients: Vec<_> = (1..=40)
+        .map(|_| Client::connect(service.listen[0]))
+        .collect();
+    for (port, client) in (1..=40).zip(&clients) {
         client.allocate(IPV4).unwrap();
         client
             .permit(SocketAddr::from(([127, 0, 0, port], 7)))

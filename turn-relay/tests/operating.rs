@@ -35,7 +35,7 @@ fn a_wrong_flag_is_named_with_its_value_and_what_would_be_right() {
         ),
         (
             &["--listen", "sctp://127.0.0.1:1"],
-            &["only udp, tcp and tls"],
+            &["only udp, tcp, tls and dtls"],
         ),
         (
             &["--listen", "udp://127.0.0.1"],
