@@ -134,7 +134,7 @@ fn packets_come_through_the_forwarder_and_without_anything_between() -> Result<(
 fn allocations_are_made_and_given_back_and_held() -> Result<()> {
     let relay = Relay::start()?;
     let server = relay.listen[0].to_string();
-    let args = ["--sockets", "40", "--in-flight", "8", "--seconds", "0.3"];
+    let args = ["--sockets", "40", "--in-flight", "8", "--seconds", "2"];
     let said = turn_load("churn", &server, &args)?;
     ensure!(
         said["allocations_per_second"].as_f64() > Some(0.0),
