@@ -2,9 +2,9 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use activator_proto::{relay_uri::RelayUri, reservation::RelayAccess};
+use activator_proto::reservation::RelayAccess;
 use discovery_client::Directory;
-use model::{RelayName, ServerAddr};
+use model::{RelayName, RelayUri, ServerAddr};
 use net::Clock;
 use tokio::{runtime::Handle, sync::mpsc};
 

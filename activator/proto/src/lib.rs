@@ -18,7 +18,6 @@
 pub mod input;
 pub mod output;
 pub mod gateway;
-pub mod relay_uri;
 pub mod reservation;
 pub mod registration;
 pub mod policy;

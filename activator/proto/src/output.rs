@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use model::{NodeId, RelayName};
+use model::{NodeId, RelayName, RelayUri};
 use protocol::document;
 
-use crate::{answer::RefuseReason, links::LinkKey, relay_uri::RelayUri, reservation::RelayAccess};
+use crate::{answer::RefuseReason, links::LinkKey, reservation::RelayAccess};
 
 /// What is to be done outside.
 #[derive(Debug, Clone, PartialEq)]

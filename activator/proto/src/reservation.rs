@@ -11,13 +11,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use model::{NetworkName, RelayName, RelayedAddr, ServerAddr};
+use model::{NetworkName, RelayName, RelayTransport, RelayUri, RelayedAddr, ServerAddr};
 use protocol::{directory, document};
 
-use crate::{
-    output::Output,
-    relay_uri::{RelayUri, Transport},
-};
+use crate::output::Output;
 
 /// Relays one activator holds allocations on; further ones in the view are left out.
 pub const MAX_RESERVATIONS: usize = 64;
@@ -357,8 +354,8 @@ fn usable(relay: &directory::Relay) -> Result<(NetworkName, RelayUri), String> {
         .map_err(|error: model::NameError| error.to_string())?;
     let uri = RelayUri::decode(&relay.url).map_err(|error| error.to_string())?;
     match uri.transport {
-        Transport::Udp => Ok((network, uri)),
-        Transport::Tcp | Transport::Tls => {
+        RelayTransport::Udp => Ok((network, uri)),
+        RelayTransport::Tcp | RelayTransport::Tls => {
             Err(format!("`{uri}`: relays are reached over UDP only so far"))
         }
     }

@@ -27,7 +27,7 @@ const ERRORS: [&str; 11] = [
     "activator/proto/src/answer.rs",
     "activator/proto/src/forward/nat.rs",
     "activator/proto/src/policy.rs",
-    "activator/proto/src/relay_uri.rs",
+    "libs/model/src/relay_uri.rs",
     "discovery/src/authorize.rs",
     "discovery/src/enroll.rs",
     "discovery/src/mailbox.rs",

@@ -11,7 +11,7 @@ const TURNS_PORT: u16 = 5349;
 
 /// How the relay is spoken to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Transport {
+pub enum RelayTransport {
     /// `turn:…`, `turn:…?transport=udp`.
     Udp,
     /// `turn:…?transport=tcp`.
@@ -28,7 +28,7 @@ pub struct RelayUri {
     /// The port the relay listens on.
     pub port: u16,
     /// How it is spoken to.
-    pub transport: Transport,
+    pub transport: RelayTransport,
 }
 
 /// Why a text is not a TURN URI that can be used.
@@ -61,13 +61,13 @@ impl RelayUri {
             None => (rest, None),
         };
         let transport = match (scheme, query) {
-            ("turn", None | Some("transport=udp")) => Transport::Udp,
-            ("turn", Some("transport=tcp")) => Transport::Tcp,
-            ("turns", None | Some("transport=tcp")) => Transport::Tls,
+            ("turn", None | Some("transport=udp")) => RelayTransport::Udp,
+            ("turn", Some("transport=tcp")) => RelayTransport::Tcp,
+            ("turns", None | Some("transport=tcp")) => RelayTransport::Tls,
             ("turn" | "turns", Some(_)) => return Err(wrong("the transport is `udp` or `tcp`")),
             _ => return Err(wrong("it begins with `turn:` or `turns:`")),
         };
-        let default_port = if transport == Transport::Tls {
+        let default_port = if transport == RelayTransport::Tls {
             TURNS_PORT
         } else {
             TURN_PORT
@@ -114,9 +114,9 @@ fn split_port(authority: &str) -> Option<(&str, Option<&str>)> {
 impl fmt::Display for RelayUri {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (scheme, query) = match self.transport {
-            Transport::Udp => ("turn", "?transport=udp"),
-            Transport::Tcp => ("turn", "?transport=tcp"),
-            Transport::Tls => ("turns", "?transport=tcp"),
+            RelayTransport::Udp => ("turn", "?transport=udp"),
+            RelayTransport::Tcp => ("turn", "?transport=tcp"),
+            RelayTransport::Tls => ("turns", "?transport=tcp"),
         };
         let Self { host, port, .. } = self;
         if host.contains(':') {
@@ -128,6 +128,7 @@ impl fmt::Display for RelayUri {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 
@@ -138,33 +139,43 @@ mod tests {
                 "turn:203.0.113.12:3478?transport=udp",
                 "203.0.113.12",
                 3478,
-                Transport::Udp,
+                RelayTransport::Udp,
             ),
-            ("turn:203.0.113.12", "203.0.113.12", 3478, Transport::Udp),
+            (
+                "turn:203.0.113.12",
+                "203.0.113.12",
+                3478,
+                RelayTransport::Udp,
+            ),
             (
                 "turn:[2001:db8::1]:3479",
                 "2001:db8::1",
                 3479,
-                Transport::Udp,
+                RelayTransport::Udp,
             ),
-            ("turn:[2001:db8::1]", "2001:db8::1", 3478, Transport::Udp),
+            (
+                "turn:[2001:db8::1]",
+                "2001:db8::1",
+                3478,
+                RelayTransport::Udp,
+            ),
             (
                 "turn:relay.example.org?transport=tcp",
                 "relay.example.org",
                 3478,
-                Transport::Tcp,
+                RelayTransport::Tcp,
             ),
             (
                 "turns:relay.example.org:443",
                 "relay.example.org",
                 443,
-                Transport::Tls,
+                RelayTransport::Tls,
             ),
             (
                 "turns:relay.example.org",
                 "relay.example.org",
                 5349,
-                Transport::Tls,
+                RelayTransport::Tls,
             ),
         ] {
             let decoded = RelayUri::decode(uri).unwrap();
