@@ -11,7 +11,6 @@ pub(crate) mod ticket;
 use crate::Transport;
 use crate::allocation::Allocation;
 use crate::auth::Signer;
-use crate::request::answer::Answer;
 use crate::request::refresh::{self, Asked};
 use crate::request::{Refusal, Request};
 use crate::{
@@ -244,10 +243,7 @@ impl Server {
         let relays = self.table.get_mut(id).map(|a| relays_of(id, a));
         let done = refresh::apply(self, now, id, resume.asked, resume.transaction, true);
         match done {
-            Ok(answer) => {
-                let bytes = answer.signed(&resume.signer, &self.config.software);
-                self.answer(resume.path, bytes);
-            }
+            Ok(answer) => self.answer_signed(resume.path, answer, &resume.signer),
             Err(refusal) => self.refuse(resume, refusal),
         }
         // Settings may have changed while it was between the shards.
@@ -266,10 +262,8 @@ impl Server {
     }
 
     fn refuse(&mut self, resume: &Resume, refusal: Refusal) {
-        self.stats.on_error_response(refusal.code());
-        let answer = Answer::error_to(REFRESH, resume.transaction, refusal.code());
-        let bytes = answer.signed(&resume.signer, &self.config.software);
-        self.answer(resume.path, bytes);
+        let request = (REFRESH, resume.transaction);
+        self.refuse_later(resume.path, request, refusal, &resume.signer);
     }
 
     /// Ends an allocation that no shard has.

@@ -242,8 +242,7 @@ impl Server {
         self.stats.peer_connections_made += 1;
         let mut answer = Answer::success(CONNECT, attempt.transaction);
         answer.add_connection_id(connection.0);
-        let bytes = answer.signed(&attempt.signer, &self.config.software);
-        self.answer(path, bytes);
+        self.answer_signed(path, answer, &attempt.signer);
         true
     }
 
@@ -389,11 +388,7 @@ impl Server {
 
     fn refuse_connect(&mut self, path: crate::FiveTuple, attempt: &Attempt, why: Refusal) {
         self.end_peer_connection(attempt.connection);
-        let code = why.code();
-        self.stats.on_error_response(code);
-        let answer = Answer::error_to(CONNECT, attempt.transaction, code);
-        let bytes = answer.signed(&attempt.signer, &self.config.software);
-        self.answer(path, bytes);
+        self.refuse_later(path, (CONNECT, attempt.transaction), why, &attempt.signer);
     }
 
     /// How many there are now, of all shards.

@@ -13,7 +13,7 @@ pub(crate) mod refresh;
 mod stranger;
 
 use crate::auth::token::ACCESS_TOKEN;
-use crate::auth::{Authenticated, Challenge, authenticate};
+use crate::auth::{Authenticated, Challenge, Signer, authenticate};
 use crate::{DropReason, FiveTuple, Now, Output, Server, Stats, Verdict};
 use answer::Answer;
 use std::net::SocketAddr;
@@ -21,7 +21,7 @@ use stun_types::attribute::{
     AttributeStaticType, AttributeType, MessageIntegrity, MessageIntegritySha256, Nonce,
     PasswordAlgorithm, Realm, Userhash, Username,
 };
-use stun_types::message::BINDING;
+use stun_types::message::{BINDING, TransactionId};
 use turn_types::attribute::{
     ChannelNumber, ConnectionId, Data, DontFragment, EvenPort, Lifetime, RequestedAddressFamily,
     RequestedTransport, ReservationToken, XorPeerAddress,
@@ -210,7 +210,7 @@ fn handle_authentic(
     };
     let signer = by.signer;
     if let Some(answer) = unknown_attributes(message, &[]) {
-        server.answer(path, answer.signed(&signer, &server.config.software));
+        server.answer_signed(path, answer, &signer);
         server.stats.on_error_response(420);
         return Verdict::Handled;
     }
@@ -223,7 +223,7 @@ fn handle_authentic(
     match method(server, &request) {
         Ok(None) => {}
         Ok(Some(answer)) => {
-            server.answer(path, answer.signed(&signer, &server.config.software));
+            server.answer_signed(path, answer, &signer);
         }
         Err(refusal) => {
             server.stats.on_error_response(refusal.code());
@@ -231,7 +231,7 @@ fn handle_authentic(
             if let Refusal::TryAlternate(alternate) = refusal {
                 answer.add_alternate(alternate);
             }
-            server.answer(path, answer.signed(&signer, &server.config.software));
+            server.answer_signed(path, answer, &signer);
         }
     }
     Verdict::Handled
@@ -240,6 +240,25 @@ fn handle_authentic(
 impl Server {
     pub(crate) fn answer(&mut self, path: FiveTuple, bytes: Vec<u8>) {
         self.outputs.push_back(Output::Answer { path, bytes });
+    }
+
+    /// To whoever proved who it is.
+    pub(crate) fn answer_signed(&mut self, path: FiveTuple, answer: Answer, signer: &Signer) {
+        let bytes = answer.signed(signer, &self.config.software);
+        self.answer(path, bytes);
+    }
+
+    /// An error, to a request that was authentic and has waited.
+    pub(crate) fn refuse_later(
+        &mut self,
+        path: FiveTuple,
+        (method, transaction): (stun_types::message::Method, TransactionId),
+        refusal: Refusal,
+        signer: &Signer,
+    ) {
+        let code = refusal.code();
+        self.stats.on_error_response(code);
+        self.answer_signed(path, Answer::error_to(method, transaction, code), signer);
     }
 }
 

@@ -415,8 +415,7 @@ fn finish(server: &mut Server, now: Instant, id: AllocationId) {
         };
         success(allocation, server.ticket_of(id, allocation))
     };
-    let bytes = answer.signed(&opening.signer, &server.config.software);
-    server.answer(path, bytes);
+    server.answer_signed(path, answer, &opening.signer);
 }
 
 fn success(allocation: &Allocation, ticket: Option<String>) -> Answer {

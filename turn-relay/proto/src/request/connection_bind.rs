@@ -21,8 +21,7 @@ pub(super) fn handle(server: &mut Server, request: &Request<'_, '_>) -> Outcome 
     let connection = PeerConnectionId(id.ok_or(Refusal::BadRequest)?.id());
     server.claim_peer_connection(connection, &request.by.user, request.now.instant)?;
     let answer = Answer::success(message.method(), message.transaction_id());
-    let bytes = answer.signed(&request.by.signer, &server.config.software);
-    server.answer(path, bytes);
+    server.answer_signed(path, answer, &request.by.signer);
     server.outputs.push_back(Output::Join { path, connection });
     Ok(None)
 }
