@@ -1,7 +1,7 @@
 //! New settings for a server that runs. Nobody is dropped by them, except whose credential is revoked; what a peer may
 //! no longer be reached by is taken away.
 
-use crate::{AllocationId, Extensions, Family, Server, ServerConfig};
+use crate::{AllocationId, EndReason, Extensions, Server, ServerConfig};
 use std::time::Instant;
 
 /// What new settings ended.
@@ -61,12 +61,7 @@ impl Server {
         replaced: &mut Replaced,
     ) {
         if let Some(user) = self.revoked_user_of(id) {
-            for family in Family::BOTH {
-                self.close_relay(id, family, now);
-            }
-            self.stats.allocations_revoked += 1;
-            self.tell_ended(id, crate::EndReason::Revoked, now);
-            self.remove(id);
+            self.end(id, EndReason::Revoked, now);
             replaced.revoked.push(user);
         } else {
             self.forget_denied_peers(id, now, replaced);

@@ -244,11 +244,7 @@ impl Server {
                 allocation.expiry_timer = expires;
                 self.timers.schedule(expires, Reason::Expiry(id));
             }
-            None => {
-                self.stats.allocations_expired += 1;
-                self.tell_ended(id, EndReason::Expired, now);
-                self.remove(id);
-            }
+            None => self.end(id, EndReason::Expired, now),
         }
     }
 
@@ -296,7 +292,28 @@ impl Server {
         }
     }
 
-    /// Ends an allocation whose relayed addresses are closed.
+    /// Ends an allocation, with what it still has of relayed addresses.
+    pub(crate) fn end(&mut self, id: AllocationId, reason: EndReason, now: Instant) {
+        self.close_relays(id, now);
+        let stats = &mut self.stats;
+        match reason {
+            EndReason::Deleted => stats.allocations_deleted += 1,
+            EndReason::Expired => stats.allocations_expired += 1,
+            EndReason::Disconnected => stats.allocations_disconnected += 1,
+            EndReason::Revoked => stats.allocations_revoked += 1,
+            EndReason::Stopped => {}
+        }
+        self.tell_ended(id, reason, now);
+        self.remove(id);
+    }
+
+    pub(crate) fn close_relays(&mut self, id: AllocationId, now: Instant) {
+        for family in Family::BOTH {
+            self.close_relay(id, family, now);
+        }
+    }
+
+    /// Forgets an allocation whose relayed addresses are closed.
     pub(crate) fn remove(&mut self, id: AllocationId) {
         if let Some(allocation) = self.table.remove(id) {
             self.close_peer_connections(&allocation);

@@ -1,6 +1,6 @@
 //! What is between client and server, and what happens when it is a connection that ends.
 
-use crate::{EndReason, Family, FiveTuple, Now, Server};
+use crate::{EndReason, FiveTuple, Now, Server};
 
 /// The shell's name for a connection, of its own choice; a small number. It may be given again when
 /// [`Server::handle_connection_closed`] has been told of the end of the one before.
@@ -60,11 +60,6 @@ impl Server {
         if self.park(id, path) {
             return;
         }
-        for family in Family::BOTH {
-            self.close_relay(id, family, now.instant);
-        }
-        self.stats.allocations_disconnected += 1;
-        self.tell_ended(id, EndReason::Disconnected, now.instant);
-        self.remove(id);
+        self.end(id, EndReason::Disconnected, now.instant);
     }
 }

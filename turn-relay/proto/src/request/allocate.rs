@@ -399,9 +399,7 @@ fn finish(server: &mut Server, now: Instant, id: AllocationId) {
         let transaction = allocation.transaction;
         let token = allocation.reservation.take();
         cancel_reservation(server, token, now);
-        for family in Family::BOTH {
-            server.close_relay(id, family, now);
-        }
+        server.close_relays(id, now);
         server.remove(id);
         server.stats.on_error_response(code);
         Answer::error_to(ALLOCATE, transaction, code)

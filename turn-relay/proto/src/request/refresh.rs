@@ -94,9 +94,7 @@ pub(crate) fn apply(
             .get_mut(id)
             .is_some_and(|allocation| allocation.expires().is_none());
         if empty {
-            server.stats.allocations_deleted += 1;
-            server.tell_ended(id, EndReason::Deleted, now);
-            server.remove(id);
+            server.end(id, EndReason::Deleted, now);
         }
     } else if let Some(allocation) = server.table.get_mut(id) {
         allocation.lifetime = lifetime;
