@@ -240,8 +240,6 @@ impl Server {
                 account,
                 ..allocation
             };
-            self.stats.permissions += allocation.permissions.len() as u64;
-            self.stats.channels += allocation.channels.len() as u64;
             let families = Family::BOTH.map(|f| allocation.relay(f).map(|_| f));
             let id = self.insert(allocation, now);
             let positions = families.into_iter().flatten().zip(addresses);

@@ -207,12 +207,9 @@ impl Server {
             Ok(id) => id,
             Err(refusal) => return self.say(from, Letter::Refused(resume, refusal), Vec::new()),
         };
-        let Some(allocation) = self.table.remove(id) else {
+        let Some(allocation) = self.take_out(id) else {
             return;
         };
-        self.stats.allocations -= 1;
-        self.stats.permissions -= allocation.permissions.len() as u64;
-        self.stats.channels -= allocation.channels.len() as u64;
         let relays = relays_of(id, &allocation);
         self.say(from, Letter::Moved(resume, allocation), relays);
     }
@@ -235,8 +232,6 @@ impl Server {
             return Vec::new();
         }
         allocation.path = resume.path;
-        self.stats.permissions += allocation.permissions.len() as u64;
-        self.stats.channels += allocation.channels.len() as u64;
         let id = self.insert(allocation, now);
         self.renew_ticket(id, resume.transaction);
         self.publish_ends(id, now);

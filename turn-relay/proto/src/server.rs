@@ -273,8 +273,11 @@ impl Server {
     /// Stores an allocation and starts its timers.
     pub(crate) fn insert(&mut self, allocation: Allocation, now: Instant) -> AllocationId {
         let expires = allocation.expiry_timer;
+        let stats = &mut self.stats;
+        stats.allocations += 1;
+        stats.permissions += allocation.permissions.len() as u64;
+        stats.channels += allocation.channels.len() as u64;
         let id = self.table.insert(allocation);
-        self.stats.allocations += 1;
         self.timers.schedule(expires, Reason::Expiry(id));
         self.timers
             .schedule(now + SWEEP_INTERVAL, Reason::Sweep(id));
@@ -315,14 +318,21 @@ impl Server {
 
     /// Forgets an allocation whose relayed addresses are closed.
     pub(crate) fn remove(&mut self, id: AllocationId) {
-        if let Some(allocation) = self.table.remove(id) {
+        if let Some(allocation) = self.take_out(id) {
             self.close_peer_connections(&allocation);
             self.config.shared.release_quota(&allocation.user);
-            self.stats.allocations -= 1;
-            self.stats.permissions -= allocation.permissions.len() as u64;
-            self.stats.channels -= allocation.channels.len() as u64;
             self.forget_timers();
         }
+    }
+
+    /// The reverse of [`Server::insert`], but for the timers.
+    pub(crate) fn take_out(&mut self, id: AllocationId) -> Option<Box<Allocation>> {
+        let allocation = self.table.remove(id)?;
+        let stats = &mut self.stats;
+        stats.allocations -= 1;
+        stats.permissions -= allocation.permissions.len() as u64;
+        stats.channels -= allocation.channels.len() as u64;
+        Some(allocation)
     }
 
     /// Of allocations that were given back before their time: whoever makes and ends many would leave as many.
