@@ -14,7 +14,7 @@ use crate::mobility::Mobile;
 use crate::peer_connection::TcpPeers;
 use crate::shared::{Port, PortKind};
 use crate::usage::Counters;
-use crate::{Family, FiveTuple};
+use crate::{AllocationId, Family, FiveTuple, RelayId};
 use channel::Channels;
 use model::{PeerAddr, RelayedAddr};
 use permission::Permissions;
@@ -88,6 +88,16 @@ pub(crate) struct Allocation {
 impl Allocation {
     pub(crate) fn relay(&self, family: Family) -> Option<&Relay> {
         self.relays[family as usize].as_ref()
+    }
+
+    /// The names of its relayed addresses, where `id` is its own.
+    pub(crate) fn relay_ids(&self, id: AllocationId) -> impl Iterator<Item = RelayId> {
+        let families = Family::BOTH.into_iter();
+        let there = families.filter(|family| self.relay(*family).is_some());
+        there.map(move |family| RelayId {
+            allocation: id,
+            family,
+        })
     }
 
     /// When the first of its relayed addresses ends.

@@ -72,12 +72,7 @@ impl Server {
         let mut state = format::Shard::default();
         for (id, allocation) in self.table.iter() {
             if let Some(written) = self.export_allocation(allocation, now) {
-                let families = Family::BOTH.into_iter();
-                let open = families.filter(|family| allocation.relay(*family).is_some());
-                relays.extend(open.map(|family| RelayId {
-                    allocation: id,
-                    family,
-                }));
+                relays.extend(allocation.relay_ids(id));
                 state.allocations.push(written);
             }
         }

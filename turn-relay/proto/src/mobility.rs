@@ -13,9 +13,7 @@ use crate::allocation::Allocation;
 use crate::auth::Signer;
 use crate::request::refresh::{self, Asked};
 use crate::request::{Refusal, Request};
-use crate::{
-    AllocationId, ConnectionId, Family, FiveTuple, Now, Output, RelayId, Replaced, Server,
-};
+use crate::{AllocationId, ConnectionId, FiveTuple, Now, Output, RelayId, Replaced, Server};
 use std::time::Instant;
 use stun_types::attribute::AttributeType;
 use stun_types::message::TransactionId;
@@ -210,7 +208,7 @@ impl Server {
         let Some(allocation) = self.take_out(id) else {
             return;
         };
-        let relays = relays_of(id, &allocation);
+        let relays = allocation.relay_ids(id).collect();
         self.say(from, Letter::Moved(resume, allocation), relays);
     }
 
@@ -235,7 +233,7 @@ impl Server {
         let id = self.insert(allocation, now);
         self.renew_ticket(id, resume.transaction);
         self.publish_ends(id, now);
-        let relays = self.table.get_mut(id).map(|a| relays_of(id, a));
+        let relays = self.table.get(id).map(|a| a.relay_ids(id).collect());
         let done = refresh::apply(self, now, id, resume.asked, resume.transaction, true);
         match done {
             Ok(answer) => self.answer_signed(resume.path, answer, &resume.signer),
@@ -290,15 +288,4 @@ impl Server {
     pub(crate) fn forget_resuming(&mut self, path: FiveTuple) {
         self.resuming.retain(|waiting| *waiting != path);
     }
-}
-
-fn relays_of(id: AllocationId, allocation: &Allocation) -> Vec<RelayId> {
-    let open = Family::BOTH
-        .into_iter()
-        .filter(|family| allocation.relay(*family).is_some());
-    open.map(|family| RelayId {
-        allocation: id,
-        family,
-    })
-    .collect()
 }
