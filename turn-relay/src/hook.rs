@@ -23,12 +23,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc};
-use turn_relay_proto::{HashedPassword, LookedUp};
+use turn_relay_proto::{HashedPassword, LookedUp, MAX_USER};
 
 /// A longer answer is none.
 const MAX_ANSWER: usize = 16 * 1024;
-/// The longest USERNAME (RFC 8489 section 14.3): fewer than 509 bytes.
-const MAX_USER: usize = 508;
 
 /// Whom to ask, and how.
 #[derive(Debug)]

@@ -25,6 +25,9 @@ use stun_types::attribute::{
 use token::{ACCESS_TOKEN, Session};
 use wire::stun::Message;
 
+/// The longest USERNAME ([RFC 8489 section 14.3](https://www.rfc-editor.org/rfc/rfc8489#section-14.3)): fewer than 509 bytes.
+pub const MAX_USER: usize = 508;
+
 /// What PASSWORD-ALGORITHMS offers, in order of preference: SHA-256, MD5 (RFC 8489 section 14.11), no parameters.
 pub(crate) const PASSWORD_ALGORITHMS: [u8; 8] = [0, 2, 0, 0, 0, 1, 0, 0];
 

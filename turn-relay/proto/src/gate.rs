@@ -46,6 +46,15 @@ impl AnswerLimits {
     }
 }
 
+/// Stands for the /24 of IPv4 or /48 of IPv6 that an address is in, which one party can easily have all addresses of:
+/// different for each.
+pub fn source_prefix(source: IpAddr) -> u64 {
+    match source {
+        IpAddr::V4(ip) => u64::from(ip.to_bits() >> 8),
+        IpAddr::V6(ip) => 1 << 63 | (ip.to_bits() >> 80) as u64,
+    }
+}
+
 /// A token bucket with a second's worth, as the time at which it is full again (nanoseconds).
 #[derive(Clone, Copy, Debug, Default)]
 struct Bucket(u64);
@@ -103,12 +112,8 @@ impl Gate {
     }
 
     fn slot(&self, source: IpAddr) -> usize {
-        let prefix = match source {
-            IpAddr::V4(ip) => u64::from(ip.to_bits() >> 8),
-            IpAddr::V6(ip) => 1 << 63 | (ip.to_bits() >> 80) as u64,
-        };
         // The upper half of a product depends on all bits of both.
-        let product = u128::from(prefix ^ self.key[0]) * u128::from(self.key[1]);
+        let product = u128::from(source_prefix(source) ^ self.key[0]) * u128::from(self.key[1]);
         ((product >> 64) ^ product) as usize % SLOTS
     }
 

@@ -12,8 +12,8 @@ mod format;
 use crate::allocation::channel::Channel;
 use crate::allocation::reservation::Reservation;
 use crate::allocation::{Allocation, Relay};
-use crate::auth::Key;
 use crate::auth::token::Session;
+use crate::auth::{Key, MAX_USER};
 use crate::timer::Reason;
 use crate::usage::{Counters, Usage};
 use crate::{ConnectionId, Family, FiveTuple, RelayId, Server, Traffic, Transport};
@@ -25,9 +25,6 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 use stun_types::message::TransactionId;
 use thiserror::Error;
-
-/// The longest USERNAME (RFC 8489 section 14.3): fewer than 509 bytes.
-const MAX_USER: usize = 508;
 
 /// What a shard leaves to its successor.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -49,13 +49,13 @@ mod output;
 
 pub use account::{MOST_NEW_PEERS, UsageLimits};
 pub use auth::{
-    CredentialChanges, Credentials, HashedPassword, Revocations, TokenKey, rest_password,
+    CredentialChanges, Credentials, HashedPassword, MAX_USER, Revocations, TokenKey, rest_password,
     rest_password_sha256,
 };
 pub use config::{
     Alternate, AlternateTransport, Extensions, Limits, NatDiscovery, RelayAddress, ServerConfig,
 };
-pub use gate::AnswerLimits;
+pub use gate::{AnswerLimits, source_prefix};
 pub use handover::{Adopted, Exported, ImportError, Imported};
 pub use icmp::Icmp;
 pub use input::{AllocationId, Burst, Family, FiveTuple, Now, OpenError, Payloads, RelayId};

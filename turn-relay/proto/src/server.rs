@@ -207,11 +207,6 @@ impl Server {
         self.draining = draining;
     }
 
-    /// Replaces [`Extensions::alternates`](crate::Extensions::alternates).
-    pub fn set_alternates(&mut self, alternates: Vec<crate::Alternate>) {
-        self.config.extensions.alternates = alternates;
-    }
-
     pub fn stats(&self) -> &Stats {
         &self.stats
     }

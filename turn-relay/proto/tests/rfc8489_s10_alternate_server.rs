@@ -104,7 +104,9 @@ fn a_drain_sends_new_ones_away_and_leaves_the_others_in_peace() {
     assert_eq!(client.permit(&mut relay, &["10.0.0.5:7"]), 0);
     let mut other = Client::new("192.0.2.1:4001");
     assert_eq!(other.try_allocate(&mut relay, &[]).code(), 300);
-    relay.server.set_alternates(Vec::new());
+    let mut config = relay.config.clone();
+    config.extensions.alternates.clear();
+    relay.server.replace_config(relay.now.instant, config);
     assert_eq!(other.try_allocate(&mut relay, &[]).code(), 508);
     relay.server.set_draining(false);
     assert_eq!(other.try_allocate(&mut relay, &[]).code(), 0);

@@ -4,6 +4,7 @@ use std::collections::{HashMap, VecDeque};
 use std::hash::RandomState;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
+use turn_relay_proto::source_prefix;
 
 /// Entries that are out of date are removed when there are so many more than there should be.
 const STALE: usize = 1_024;
@@ -68,7 +69,11 @@ impl Admission {
 
     /// Whether there is room for one more of this source prefix.
     pub(super) fn has_room_for(&self, source: IpAddr) -> bool {
-        let held = self.prefixes.get(&prefix(source)).copied().unwrap_or(0);
+        let held = self
+            .prefixes
+            .get(&source_prefix(source))
+            .copied()
+            .unwrap_or(0);
         (held as usize) < self.limits.strangers_of_prefix
     }
 
@@ -80,7 +85,7 @@ impl Admission {
     /// A connection has no allocation (yet, or any more).
     pub(super) fn add(&mut self, slot: u32, source: IpAddr, handshaking: bool, since: Instant) {
         self.count += 1;
-        *self.prefixes.entry(prefix(source)).or_default() += 1;
+        *self.prefixes.entry(source_prefix(source)).or_default() += 1;
         let entry = Entry { slot, since };
         if handshaking {
             self.handshakes.push_back(entry);
@@ -91,7 +96,7 @@ impl Admission {
     /// A stranger has an allocation, or is closed.
     pub(super) fn remove(&mut self, source: IpAddr) {
         self.count = self.count.saturating_sub(1);
-        let prefix = prefix(source);
+        let prefix = source_prefix(source);
         if let Some(held) = self.prefixes.get_mut(&prefix) {
             *held -= 1;
             if *held == 0 {
@@ -104,7 +109,7 @@ impl Admission {
     pub(super) fn announce(&mut self, seemed: IpAddr, source: IpAddr) {
         self.remove(seemed);
         self.count += 1;
-        *self.prefixes.entry(prefix(source)).or_default() += 1;
+        *self.prefixes.entry(source_prefix(source)).or_default() += 1;
     }
 
     /// The stranger that has been one for the longest. `is_one` says whether a slot still is what it was at that time.
@@ -163,15 +168,6 @@ impl Admission {
             self.strangers
                 .retain(|entry| is_one(entry.slot, entry.since, Over::Stranger));
         }
-    }
-}
-
-/// What one party can easily have all addresses of.
-fn prefix(source: IpAddr) -> u64 {
-    match source {
-        IpAddr::V4(ip) => u64::from(ip.to_bits() >> 8),
-        // Above all that IPv4 has.
-        IpAddr::V6(ip) => 1 << 63 | (ip.to_bits() >> 80) as u64,
     }
 }
 
