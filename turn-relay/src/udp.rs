@@ -2,6 +2,7 @@
 //! cut apart by it on their way out (GSO), as far as the [`ladder`] goes. The only part of the service that calls the C
 //! library itself.
 
+mod control;
 mod errors;
 mod ladder;
 mod recv;

@@ -2,8 +2,8 @@
 
 #![allow(unsafe_code)]
 
-use crate::udp::recv::address;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use crate::udp::control::{Controls, address, controls};
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsRawFd, BorrowedFd};
 use turn_relay_proto::{Family, Icmp};
 
@@ -52,49 +52,12 @@ pub(crate) fn take_error(socket: BorrowedFd<'_>) -> Taken {
     if received < 0 {
         return Taken::Nothing;
     }
-    let (icmp, local) = controls(&header);
+    let Controls { local, error, .. } = controls(&header);
+    let icmp = error.and_then(|(family, error)| icmp_of(family, &error));
     match (address(&name), icmp) {
         (Some(peer), Some(icmp)) => Taken::Error(QueuedError { peer, local, icmp }),
         _ => Taken::Other,
     }
-}
-
-fn controls(header: &libc::msghdr) -> (Option<Icmp>, Option<IpAddr>) {
-    let (mut icmp, mut local) = (None, None);
-    // SAFETY: `header` was filled by recvmsg: its control buffer holds `msg_controllen` bytes of control messages, which
-    // these macros walk without leaving it.
-    let mut next = unsafe { libc::CMSG_FIRSTHDR(header) };
-    // SAFETY: CMSG_FIRSTHDR and CMSG_NXTHDR return null or a complete header within the buffer.
-    while let Some(message) = unsafe { next.as_ref() } {
-        // SAFETY: the data follows the header; it is read only as the type that level and type announce.
-        let data = unsafe { libc::CMSG_DATA(message) };
-        match (message.cmsg_level, message.cmsg_type) {
-            (libc::IPPROTO_IP, libc::IP_RECVERR) => {
-                // SAFETY: the kernel puts a sock_extended_err.
-                let error = unsafe { data.cast::<libc::sock_extended_err>().read_unaligned() };
-                icmp = icmp_of(Family::V4, &error);
-            }
-            (libc::IPPROTO_IPV6, libc::IPV6_RECVERR) => {
-                // SAFETY: as above.
-                let error = unsafe { data.cast::<libc::sock_extended_err>().read_unaligned() };
-                icmp = icmp_of(Family::V6, &error);
-            }
-            (libc::IPPROTO_IP, libc::IP_PKTINFO) => {
-                // SAFETY: the kernel puts an in_pktinfo.
-                let info = unsafe { data.cast::<libc::in_pktinfo>().read_unaligned() };
-                local = Some(Ipv4Addr::from(info.ipi_addr.s_addr.to_ne_bytes()).into());
-            }
-            (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO) => {
-                // SAFETY: the kernel puts an in6_pktinfo.
-                let info = unsafe { data.cast::<libc::in6_pktinfo>().read_unaligned() };
-                local = Some(Ipv6Addr::from(info.ipi6_addr.s6_addr).into());
-            }
-            _ => {}
-        }
-        // SAFETY: as for CMSG_FIRSTHDR; `message` lies in the buffer.
-        next = unsafe { libc::CMSG_NXTHDR(header, message) };
-    }
-    (icmp, local)
 }
 
 /// What the network said, or what our own kernel knew before it asked the network.

@@ -3,8 +3,9 @@
 #![allow(unsafe_code)]
 
 use crate::udp::Io;
+use crate::udp::control::{Controls, address, controls};
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr;
 use turn_relay_proto::Burst;
@@ -186,7 +187,7 @@ impl RecvBatch {
         let header = &self.headers[index];
         let len = (header.msg_len as usize).min(BUFFER);
         let bytes = &self.memory[index * STRIDE..][..len];
-        let (segment, local) = controls(&header.msg_hdr);
+        let Controls { segment, local, .. } = controls(&header.msg_hdr);
         Some(Received {
             bytes,
             segment: segment.unwrap_or(len),
@@ -194,59 +195,6 @@ impl RecvBatch {
             local,
         })
     }
-}
-
-pub(super) fn address(name: &libc::sockaddr_storage) -> Option<SocketAddr> {
-    match i32::from(name.ss_family) {
-        libc::AF_INET => {
-            // SAFETY: the family says that it is a sockaddr_in, and a sockaddr_storage is larger and aligned for it.
-            let v4 = unsafe { &*ptr::from_ref(name).cast::<libc::sockaddr_in>() };
-            let ip = Ipv4Addr::from(v4.sin_addr.s_addr.to_ne_bytes());
-            Some((ip, u16::from_be(v4.sin_port)).into())
-        }
-        libc::AF_INET6 => {
-            // SAFETY: as above.
-            let v6 = unsafe { &*ptr::from_ref(name).cast::<libc::sockaddr_in6>() };
-            // Scope and flow label are left out: they are not part of a transport address.
-            let ip = Ipv6Addr::from(v6.sin6_addr.s6_addr);
-            Some((ip, u16::from_be(v6.sin6_port)).into())
-        }
-        _ => None,
-    }
-}
-
-/// The length of joined datagrams, and the local address.
-fn controls(header: &libc::msghdr) -> (Option<usize>, Option<IpAddr>) {
-    let (mut segment, mut local) = (None, None);
-    // SAFETY: `header` was filled by recvmmsg: its control buffer holds `msg_controllen` bytes of control messages,
-    // which these macros walk without leaving it.
-    let mut next = unsafe { libc::CMSG_FIRSTHDR(header) };
-    // SAFETY: CMSG_FIRSTHDR and CMSG_NXTHDR return null or a complete header within the buffer.
-    while let Some(message) = unsafe { next.as_ref() } {
-        // SAFETY: the data follows the header; it is read only as the type that level and type announce.
-        let data = unsafe { libc::CMSG_DATA(message) };
-        match (message.cmsg_level, message.cmsg_type) {
-            (libc::SOL_UDP, libc::UDP_GRO) => {
-                // SAFETY: the kernel puts an int; it may be unaligned.
-                let size = unsafe { data.cast::<libc::c_int>().read_unaligned() };
-                segment = usize::try_from(size).ok();
-            }
-            (libc::IPPROTO_IP, libc::IP_PKTINFO) => {
-                // SAFETY: the kernel puts an in_pktinfo.
-                let info = unsafe { data.cast::<libc::in_pktinfo>().read_unaligned() };
-                local = Some(Ipv4Addr::from(info.ipi_addr.s_addr.to_ne_bytes()).into());
-            }
-            (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO) => {
-                // SAFETY: the kernel puts an in6_pktinfo.
-                let info = unsafe { data.cast::<libc::in6_pktinfo>().read_unaligned() };
-                local = Some(Ipv6Addr::from(info.ipi6_addr.s6_addr).into());
-            }
-            _ => {}
-        }
-        // SAFETY: as for CMSG_FIRSTHDR; `message` lies in the buffer.
-        next = unsafe { libc::CMSG_NXTHDR(header, message) };
-    }
-    (segment, local)
 }
 
 impl std::fmt::Debug for RecvBatch {
