@@ -59,19 +59,7 @@ impl<'b, 'd: 'b> Carrying<'_, '_, 'b, 'd> {
         to_peer: &mut Traffic,
     ) -> bool {
         while let Some((run, stride)) = frames.next_run() {
-            let mut rest = Some(Burst::new(run, stride));
-            while let Some(burst) = rest {
-                let (verdict, count) = self.server.handle_client_burst(self.now, path, burst);
-                // To a client, by the short cut: its peer all the same.
-                if let Verdict::ToPeer { payload, .. } | Verdict::ToClient { payload, .. } =
-                    &verdict
-                {
-                    to_peer.packets += count as u64;
-                    to_peer.bytes += (count * payload.len()) as u64;
-                }
-                self.carry_out(verdict, burst, count);
-                rest = burst.after(count);
-            }
+            self.carry_counted(path, Burst::new(run, stride), to_peer);
             if run.starts_with(&CONNECTION_BIND) {
                 return true;
             }
@@ -86,13 +74,22 @@ impl<'b, 'd: 'b> Carrying<'_, '_, 'b, 'd> {
         message: &'d [u8],
         to_peer: &mut Traffic,
     ) {
-        let burst = Burst::one(message);
-        let (verdict, count) = self.server.handle_client_burst(self.now, path, burst);
-        if let Verdict::ToPeer { payload, .. } | Verdict::ToClient { payload, .. } = &verdict {
-            to_peer.packets += 1;
-            to_peer.bytes += payload.len() as u64;
+        self.carry_counted(path, Burst::one(message), to_peer);
+    }
+
+    /// A burst of a client with a connection or a session, where what is for peers is counted.
+    fn carry_counted(&mut self, path: FiveTuple, burst: Burst<'d>, to_peer: &mut Traffic) {
+        let mut rest = Some(burst);
+        while let Some(burst) = rest {
+            let (verdict, count) = self.server.handle_client_burst(self.now, path, burst);
+            // To a client, by the short cut: its peer all the same.
+            if let Verdict::ToPeer { payload, .. } | Verdict::ToClient { payload, .. } = &verdict {
+                to_peer.packets += count as u64;
+                to_peer.bytes += (count * payload.len()) as u64;
+            }
+            self.carry_out(verdict, burst, count);
+            rest = burst.after(count);
         }
-        self.carry_out(verdict, burst, count);
     }
 
     /// A batch from the socket of a relayed address.

@@ -9,7 +9,7 @@
 //! 5. what peers sent: one batch per relayed address that has something;
 //! 6. connections that are over;
 //! 7. the numbers for the metrics, at most every 20 ms;
-//! 7. a rest, when packets come one at a time and fast ([`Moderation`]).
+//! 8. a rest, when packets come one at a time and fast ([`Moderation`]).
 //!
 //! Sockets are watched for edges: one that was not emptied is looked at in the next turn without being reported again.
 
@@ -34,7 +34,6 @@ use crate::tcp_relay::{self, TcpRelays};
 use crate::udp::{Io, RecvBatch, SendPlan, Unsent};
 use crate::usage::UsageSender;
 pub(crate) use handover::Adoption;
-use model::ServerAddr;
 use net::Clock;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use std::io;
@@ -43,7 +42,9 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use streams::StreamTurn;
-use turn_relay_proto::{Direction, FiveTuple, Now, Output, Payloads, Server, Traffic};
+use turn_relay_proto::{
+    Direction, FiveTuple, Now, OpenError, Output, Payloads, RelayId, Server, Traffic,
+};
 
 const PUBLISH_INTERVAL: Duration = Duration::from_millis(20);
 /// Sockets that one turn looks at.
@@ -115,7 +116,7 @@ impl EventLoop {
         }
         let readable = EpollFlags::EPOLLIN;
         epoll.add(control.wake(), EpollEvent::new(readable, CONTROL))?;
-        epoll.add(control.stop(), EpollEvent::new(EpollFlags::EPOLLIN, STOP))?;
+        epoll.add(control.stop(), EpollEvent::new(readable, STOP))?;
         let tcp = TcpRelays::new(streams.peers.clone());
         let streams = Streams::new(streams, &epoll, Clock.now())?;
         Ok(Self {
@@ -301,15 +302,8 @@ impl EventLoop {
                 },
                 Output::OpenRelay { relay, address } => {
                     let opened = self.relays.open(relay, address).and_then(|socket| {
-                        let Some(socket) = socket else {
-                            return Ok(());
-                        };
-                        let token = RELAYS + relay.slot() as u64;
-                        let event = EpollEvent::new(WATCHED, token);
-                        self.epoll.add(socket, event).map_err(|error| {
-                            tracing::warn!(%error, "cannot watch the socket of a relayed address");
-                            turn_relay_proto::OpenError::Other
-                        })
+                        let watched = socket.map(|s| watch_relay(&self.epoll, relay, s));
+                        watched.unwrap_or(Ok(())).map_err(|_| OpenError::Other)
                     });
                     if opened.is_err() {
                         self.relays.close(relay);
@@ -365,18 +359,7 @@ impl EventLoop {
 
     /// Answers over UDP, as many as there are with one system call. Others go to their connections at once.
     fn send_answers(&mut self, answers: &[(FiveTuple, Vec<u8>)], plan: &mut SendPlan) {
-        // The kernel would hand joined answers to a client with GRO in one piece, whether it expects that or not.
-        let mut out = plan.start_apart();
-        for (path, bytes) in answers {
-            let Some(listener) = listener_of(&self.listeners, path.server) else {
-                continue;
-            };
-            let parts = (&[][..], Payloads::one(bytes), 0);
-            let from = listener.source(path.server);
-            let socket = listener.socket.as_fd();
-            out.push(socket, path.client.0, from, Direction::ToClient, parts);
-        }
-        let unsent = out.flush();
+        let unsent = send_apart(&self.listeners, answers, plan);
         let lost = unsent.blocked.iter().chain(&unsent.refused);
         self.shell.answers_unsent += lost.map(|lost| lost.packets).sum::<u64>();
     }
@@ -428,6 +411,30 @@ impl Tokens {
     }
 }
 
-fn listener_of(listeners: &[Listener], server: ServerAddr) -> Option<&Listener> {
-    listeners.iter().find(|listener| listener.serves(server))
+/// Has the kernel tell once each time that something arrives at a relayed address with a socket of its own.
+fn watch_relay(epoll: &Epoll, relay: RelayId, socket: impl AsFd) -> nix::Result<()> {
+    let event = EpollEvent::new(WATCHED, RELAYS + relay.slot() as u64);
+    epoll.add(socket, event).inspect_err(|error| {
+        tracing::warn!(%error, "cannot watch the socket of a relayed address");
+    })
+}
+
+/// Sends datagrams that are the relay's own, as many as there are with one system call.
+fn send_apart(
+    listeners: &[Listener],
+    datagrams: &[(FiveTuple, Vec<u8>)],
+    plan: &mut SendPlan,
+) -> Unsent {
+    // The kernel would hand joined answers to a client with GRO in one piece, whether it expects that or not.
+    let mut out = plan.start_apart();
+    for (path, bytes) in datagrams {
+        let Some(listener) = listeners.iter().find(|l| l.serves(path.server)) else {
+            continue;
+        };
+        let parts = (&[][..], Payloads::one(bytes), 0);
+        let from = listener.source(path.server);
+        let socket = listener.socket.as_fd();
+        out.push(socket, path.client.0, from, Direction::ToClient, parts);
+    }
+    out.flush()
 }

@@ -5,7 +5,7 @@ use crate::carrying::{Carrying, server_address};
 use crate::udp::{RecvBatch, SendPlan};
 use model::ClientAddr;
 use std::os::fd::AsFd;
-use turn_relay_proto::{Direction, Now, Payloads, Traffic};
+use turn_relay_proto::{Now, Traffic};
 
 /// Datagrams that a turn takes from one socket. What is left stays ready.
 const DATAGRAMS: usize = 64;
@@ -83,17 +83,7 @@ impl EventLoop {
         let outgoing = self.streams.dtls_mut().take_outgoing();
         if !outgoing.is_empty() {
             let listeners = self.streams.dtls().listeners();
-            let mut out = plan.start_apart();
-            for (path, datagram) in &outgoing {
-                let Some(listener) = super::listener_of(listeners, path.server) else {
-                    continue;
-                };
-                let parts = (&[][..], Payloads::one(datagram), 0);
-                let from = listener.source(path.server);
-                let socket = listener.socket.as_fd();
-                out.push(socket, path.client.0, from, Direction::ToClient, parts);
-            }
-            let unsent = out.flush();
+            let unsent = super::send_apart(listeners, &outgoing, plan);
             // Some are answers and some hellos: what is relayed is counted where it is encrypted.
             self.shell.send_buffer_full += unsent.blocked.iter().map(|b| b.packets).sum::<u64>();
             self.shell.send_refused += unsent.refused.iter().map(|r| r.packets).sum::<u64>();

@@ -1,10 +1,9 @@
 //! How an event loop stops and leaves all it has to a successor, and how one begins with what another left.
 
-use super::{EventLoop, RELAYS, WATCHED};
+use super::{EventLoop, watch_relay};
 use crate::handover::{ConnectionState, Frozen, InheritedShard, ShardState, Then};
 use anyhow::Context;
-use nix::sys::epoll::EpollEvent;
-use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::os::fd::{AsRawFd, RawFd};
 use std::sync::mpsc::{Receiver, Sender};
 use std::time::Instant;
 use turn_relay_proto::Transport;
@@ -95,9 +94,7 @@ impl EventLoop {
             let socket = socket.map(Into::into);
             let opened = self.relays.adopt(adopted.relay, adopted.address, socket)?;
             if let Some(socket) = opened {
-                let token = RELAYS + adopted.relay.slot() as u64;
-                self.epoll
-                    .add(socket.as_fd(), EpollEvent::new(WATCHED, token))?;
+                watch_relay(&self.epoll, adopted.relay, socket)?;
             }
         }
         let server = &mut self.server;

@@ -1,8 +1,7 @@
 //! What event loops say to each other: an allocation that goes with its client to another loop, and its sockets with it.
 
-use super::{EventLoop, RELAYS, WATCHED};
+use super::{EventLoop, watch_relay};
 use crate::control::{Control, ControlSender};
-use nix::sys::epoll::EpollEvent;
 use std::net::UdpSocket;
 use turn_relay_proto::{Now, RelayId, ShardMessage};
 
@@ -38,10 +37,8 @@ impl EventLoop {
     ) {
         let relays = self.server.handle_shard_message(now, message);
         for (relay, socket) in relays.into_iter().zip(sockets) {
-            let event = EpollEvent::new(WATCHED, RELAYS + relay.slot() as u64);
-            if let Err(error) = self.epoll.add(&socket, event) {
-                tracing::warn!(%error, "cannot watch the socket of a relayed address");
-            }
+            // If it cannot be, it can still be sent from.
+            let _ = watch_relay(&self.epoll, relay, &socket);
             self.relays.take_over(relay, socket);
             if let Some(path) = self.server.path_of(relay) {
                 self.streams.handle_moved(now.instant, path);
