@@ -45,7 +45,6 @@ pub(crate) async fn run(args: &Args, confinement: &Confinement) -> anyhow::Resul
     let signals = Signals::new()?;
     let predecessor = Predecessor::of_this_process()?;
     let mut settings = Settings::load(args)?;
-    let written = reload::written(args)?;
     raise_descriptor_limit();
     let io = choose_io(settings.io)?;
     let readiness = Readiness::new();
@@ -54,10 +53,10 @@ pub(crate) async fn run(args: &Args, confinement: &Confinement) -> anyhow::Resul
     let certificate = certificate.transpose()?;
     for address in &settings.relay_addresses {
         // Those of listeners are relay addresses, too, where none are named.
-        let listened = settings.listen.addresses();
-        let field = match listened.map(|at| at.0.ip()).find(|ip| *ip == address.bind) {
-            Some(_) => "listen",
-            None => "relay-addresses",
+        let mut listened = settings.listen.addresses();
+        let field = match listened.any(|at| at.0.ip() == address.bind) {
+            true => "listen",
+            false => "relay-addresses",
         };
         wait_for_address(field, address.bind).await?;
     }
@@ -72,8 +71,9 @@ pub(crate) async fn run(args: &Args, confinement: &Confinement) -> anyhow::Resul
     let per_thread = listener::bind(udp, settings.threads, io, "udp", &mut inherited)?;
     let streams = stream_setups(&settings, certificate.as_ref(), &mut inherited)?;
     drop(inherited);
-    let listening = announce(&settings, &per_thread[0], &streams[0], io);
-    let mut own: Vec<SocketAddr> = listening.into_iter().map(|address| address.0).collect();
+    let listeners = listeners(&settings, &per_thread[0], &streams[0]);
+    announce(&settings, &listeners, io);
+    let mut own: Vec<SocketAddr> = listeners.iter().map(|(_, _, address)| *address).collect();
 
     let registry = service_kit::shared_registry("turn_relay");
     let admin = match settings.admin {
@@ -99,14 +99,14 @@ pub(crate) async fn run(args: &Args, confinement: &Confinement) -> anyhow::Resul
     )?);
     let reloads = Arc::new(ReloadStats::new(Clock.unix_time()));
     let usage_stats = Arc::new(UsageStats::default());
+    let published = vec_of(settings.threads);
     let metrics = Metrics {
         usage: usage_stats.clone(),
-        shards: Vec::new(),
+        shards: published.clone(),
         certificate: certificate.clone(),
         reloads: reloads.clone(),
         hook: Arc::default(),
     };
-    let listeners = listeners(&settings, &per_thread[0], &streams[0]);
     let per_thread = per_thread.into_iter().zip(streams).collect();
     let mut frame = frame(&settings, own, metrics.hook.clone(), io)?;
     let mut nonce_start = Clock.now();
@@ -114,11 +114,6 @@ pub(crate) async fn run(args: &Args, confinement: &Confinement) -> anyhow::Resul
         frame.nonce_key = legacy.nonce_key;
         nonce_start = legacy.nonce_start;
     }
-    let published = vec_of(settings.threads);
-    let metrics = Metrics {
-        shards: published.clone(),
-        ..metrics
-    };
     let usage = settings.usage_records.as_ref();
     let usage = usage.map(|to| UsageWriter::start(to, usage_stats.clone()));
     let usage = usage.transpose()?;
@@ -170,7 +165,6 @@ pub(crate) async fn run(args: &Args, confinement: &Confinement) -> anyhow::Resul
         args,
         frame,
         settings,
-        written,
         loops,
         certificate,
         stats: reloads,
@@ -404,19 +398,9 @@ fn stream_setups(
     Ok(setups)
 }
 
-/// Says what is served and where; the addresses listened on.
-fn announce(
-    settings: &Settings,
-    udp: &[Listener],
-    streams: &StreamSetup,
-    io: Io,
-) -> Vec<model::ServerAddr> {
-    let udp = udp.iter().map(|listener| ("udp", listener.address));
-    let dtls = streams.dtls.listeners.iter().map(|l| ("dtls", l.address));
-    let streams = streams.listeners.iter();
-    let streams = streams.map(|l| (l.kind.label(), l.address));
-    let listen: Vec<_> = udp.chain(streams).chain(dtls).collect();
-    for (transport, address) in &listen {
+/// Says what is served and where.
+fn announce(settings: &Settings, listeners: &[(&str, SocketAddr, SocketAddr)], io: Io) {
+    for (transport, _, address) in listeners {
         tracing::info!(address = %format_args!("{transport}://{address}"), "listening");
     }
     let addresses = settings.relay_addresses.iter();
@@ -433,7 +417,6 @@ fn announce(
     if settings.allow_peers.is_empty() {
         tracing::warn!("no peer may be reached: name networks in allow-peers");
     }
-    listen.into_iter().map(|(_, address)| address).collect()
 }
 
 /// The highest rung of the ladder that works here, or the one that is forced.

@@ -21,7 +21,7 @@ use ipnet::{IpNet, Ipv6Net};
 pub(crate) use listen::Listen;
 pub(crate) use parse::realm;
 pub(crate) use printed::default_file;
-use service_kit::{ConfigError, Secret, load_config, parse_config, read_secret_of_field};
+use service_kit::{ConfigError, Secret, parse_config, read_config, read_secret_of_field};
 use std::net::{IpAddr, SocketAddr};
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::ops::RangeInclusive;
@@ -42,6 +42,8 @@ const USAGE_SECONDS: u32 = 60;
 /// All that the service has to know, checked.
 #[derive(Debug)]
 pub(crate) struct Settings {
+    /// The config file as it is written; empty if there is none.
+    pub(crate) written: toml::Table,
     pub(crate) listen: Listen,
     /// If a listener needs them.
     pub(crate) certificate: Option<CertificateFiles>,
@@ -88,19 +90,20 @@ impl Settings {
     /// # Errors
     /// One line: which field or flag, its value, what is wrong, and what to do.
     pub(crate) fn load(args: &Args) -> Result<Self, ConfigError> {
-        let file = match &args.common.config {
-            Some(path) => load_config(path)?,
-            None => File::default(),
-        };
-        Self::of(args, file)
+        match &args.common.config {
+            Some(path) => Self::of(args, path, &read_config(path)?),
+            None => Self::of(args, Path::new("-"), ""),
+        }
     }
 
     /// From a config file's text and no flags.
     pub(crate) fn read(text: &str) -> Result<Self, ConfigError> {
-        Self::of(&Args::default(), parse_config(Path::new("-"), text)?)
+        Self::of(&Args::default(), Path::new("-"), text)
     }
 
-    fn of(args: &Args, file: File) -> Result<Self, ConfigError> {
+    fn of(args: &Args, path: &Path, text: &str) -> Result<Self, ConfigError> {
+        let file: File = parse_config(path, text)?;
+        let written = parse_config(path, text)?;
         let listen = over(("--listen", &args.listen), ("listen", file.listen.clone()));
         let relay = over(
             ("--relay-address", &args.relay_address),
@@ -191,16 +194,17 @@ impl Settings {
                 Vec::new(),
             )
         };
-        // Last: what is added to the addresses listened on is not for relayed addresses.
-        let usage_seconds = file.usage_seconds.map_or(USAGE_SECONDS, NonZeroU32::get);
+        let usage_period = seconds(file.usage_seconds, USAGE_SECONDS);
         let extensions = Extensions {
             usage: file.usage_file.is_some(),
             alternates: listen::alternates(&alternates)?,
             // A shared socket cannot go to another event loop.
             mobility: file.mobility.unwrap_or(true) && (!is_shared || threads == 1),
+            // Last: what is added to the addresses listened on is not for relayed addresses.
             discovery: listen::discovery(&alternate_addresses, &mut listen)?,
         };
         Ok(Self {
+            written,
             relay_addresses,
             relay_networks,
             proxies: parse::each(&proxies, parse::network)?.into(),
@@ -224,7 +228,7 @@ impl Settings {
             confinement: file.confinement.unwrap_or(true),
             usage_records: file.usage_file.map(|file_path| UsageSettings {
                 file: file_path,
-                period: Duration::from_secs(usage_seconds.into()),
+                period: usage_period,
             }),
             drain: Duration::from_secs(
                 args.drain_seconds
@@ -316,6 +320,16 @@ fn threads(configured: Option<NonZeroUsize>) -> u16 {
         .map_or(1, NonZeroUsize::get);
     // More would be a mistake.
     threads.min(256) as u16
+}
+
+/// One event loop's part of a bound.
+fn share(all: Option<NonZeroUsize>, default: usize, threads: u16) -> usize {
+    let all = all.map_or(default, NonZeroUsize::get);
+    all.div_ceil(usize::from(threads))
+}
+
+fn seconds(configured: Option<NonZeroU32>, default: u32) -> Duration {
+    Duration::from_secs(configured.map_or(default, NonZeroU32::get).into())
 }
 
 /// Whether two addresses are of one family.

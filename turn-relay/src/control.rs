@@ -86,6 +86,24 @@ impl ControlSender {
     }
 }
 
+/// Asks every event loop, and waits for their answers. One that is gone has none: it ends the process.
+pub(crate) async fn ask_all<A>(
+    loops: &[ControlSender],
+    question: impl Fn(oneshot::Sender<A>) -> Control,
+) -> Vec<A> {
+    let ask = |event_loop: &ControlSender| {
+        let (done, answer) = oneshot::channel();
+        event_loop.send(question(done));
+        answer
+    };
+    let waiting: Vec<_> = loops.iter().map(ask).collect();
+    let mut answers = Vec::new();
+    for answer in waiting {
+        answers.extend(answer.await.ok());
+    }
+    answers
+}
+
 impl ControlReceiver {
     /// To be watched for: readable when there is something to be received.
     pub(crate) fn wake(&self) -> &EventFd {

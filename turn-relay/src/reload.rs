@@ -8,7 +8,7 @@ mod report;
 use crate::certificate::{Certificate, NewCertificate};
 use crate::cli::Args;
 use crate::config::{Settings, revocations};
-use crate::control::{Control, ControlSender};
+use crate::control::{Control, ControlSender, ask_all};
 use crate::hook::Desk;
 use crate::stamp::Stamp;
 use crate::usage::Reopen;
@@ -16,14 +16,13 @@ use ipnet::IpNet;
 use net::Clock;
 pub(crate) use report::ReloadStats;
 use report::Report;
-use service_kit::{ConfigError, load_config};
+use service_kit::ConfigError;
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::oneshot;
 use turn_relay_proto::{Limits, PeerPolicy, PeerRules, Replaced, ServerConfig, Shared};
 
 /// How often the file of revoked names is looked at.
@@ -95,8 +94,6 @@ pub(crate) struct Reloader<'a> {
     pub(crate) frame: Frame,
     /// What runs now.
     pub(crate) settings: Settings,
-    /// The same, as the config file says it.
-    pub(crate) written: toml::Table,
     pub(crate) loops: Vec<ControlSender>,
     pub(crate) certificate: Option<Arc<Certificate>>,
     pub(crate) stats: Arc<ReloadStats>,
@@ -113,21 +110,9 @@ pub(crate) fn hangup() -> io::Result<Signal> {
     signal(SignalKind::hangup())
 }
 
-/// The config file as it is written; nothing if there is none.
-///
-/// # Errors
-/// When it cannot be read.
-pub(crate) fn written(args: &Args) -> Result<toml::Table, ConfigError> {
-    match &args.common.config {
-        Some(path) => load_config(path),
-        None => Ok(toml::Table::new()),
-    }
-}
-
 /// All that a reload needs, read and checked.
 struct Prepared {
     settings: Settings,
-    written: toml::Table,
     certificate: Option<NewCertificate>,
 }
 
@@ -175,7 +160,6 @@ impl Reloader<'_> {
     }
 
     fn prepare(&self) -> Result<Prepared, ConfigError> {
-        let written = written(self.args)?;
         let settings = Settings::load(self.args)?;
         let (realm, before) = (
             settings.credentials.realm(),
@@ -197,7 +181,6 @@ impl Reloader<'_> {
         };
         Ok(Prepared {
             settings,
-            written,
             certificate,
         })
     }
@@ -205,7 +188,7 @@ impl Reloader<'_> {
     async fn apply(&mut self, prepared: Prepared) {
         let mut report = Report::default();
         let mut settings = prepared.settings;
-        self.written = report.compare_files(&self.written, &prepared.written);
+        settings.written = report.compare_files(&self.settings.written, &settings.written);
         report.compare_settings(&self.settings, &settings);
         if let (Some(certificate), Some(new)) = (&self.certificate, prepared.certificate) {
             report.certificate = certificate.replace(new);
@@ -243,25 +226,17 @@ impl Reloader<'_> {
     /// Tells every event loop the settings, and waits until all have taken them.
     async fn tell_all(&self) -> Replaced {
         let config = self.frame.server_config(&self.settings);
-        let mut waiting = Vec::new();
-        for event_loop in &self.loops {
-            let (done, taken) = oneshot::channel();
-            event_loop.send(Control::Configure {
-                server: Box::new(config.clone()),
-                streams: self.settings.stream_limits,
-                done,
-            });
-            waiting.push(taken);
-        }
+        let configure = |done| Control::Configure {
+            server: Box::new(config.clone()),
+            streams: self.settings.stream_limits,
+            done,
+        };
         let mut all = Replaced::default();
-        for taken in waiting {
-            // An event loop that is gone ends the process.
-            if let Ok(replaced) = taken.await {
-                all.revoked.extend(replaced.revoked);
-                all.permissions += replaced.permissions;
-                all.channels += replaced.channels;
-                all.peer_connections += replaced.peer_connections;
-            }
+        for replaced in ask_all(&self.loops, configure).await {
+            all.revoked.extend(replaced.revoked);
+            all.permissions += replaced.permissions;
+            all.channels += replaced.channels;
+            all.peer_connections += replaced.peer_connections;
         }
         all
     }

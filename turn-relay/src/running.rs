@@ -4,7 +4,7 @@
 //! end comes with the last allocation, after `drain-seconds`, or with a second SIGTERM. SIGUSR2 starts a successor
 //! ([`crate::handover`]).
 
-use crate::control::{Control, ControlSender};
+use crate::control::{Control, ControlSender, ask_all};
 use crate::handover::Estate;
 use crate::metrics::Published;
 use crate::notify;
@@ -16,7 +16,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 
 /// How often is looked whether a drain is over.
 const LOOK: Duration = Duration::from_millis(50);
@@ -126,16 +126,7 @@ impl Running {
 
     /// All event loops tell what users did, and then it is written.
     async fn end_period(&self) {
-        let mut waiting = Vec::new();
-        for event_loop in &self.loops {
-            let (done, told) = oneshot::channel();
-            event_loop.send(Control::TellUsage { done });
-            waiting.push(told);
-        }
-        for told in waiting {
-            // An event loop that is gone ends the process.
-            let _ = told.await;
-        }
+        ask_all(&self.loops, |done| Control::TellUsage { done }).await;
         if let Some((usage, _)) = &self.usage {
             usage.period();
         }

@@ -13,7 +13,7 @@ const MAX_CONFIG_BYTES: u64 = 1024 * 1024;
 /// One line naming file, line and field: the file cannot be read, is no TOML, has an unknown key (the nearest known one
 /// is suggested), lacks a required one, or has a value of the wrong type.
 pub fn load_config<T: DeserializeOwned>(path: &Path) -> Result<T, ConfigError> {
-    let text = read(path)?;
+    let text = read_config(path)?;
     parse_config(path, &text)
 }
 
@@ -25,7 +25,11 @@ pub fn parse_config<T: DeserializeOwned>(path: &Path, text: &str) -> Result<T, C
     toml::from_str(text).map_err(|error| explain(path, text, &error))
 }
 
-fn read(path: &Path) -> Result<String, ConfigError> {
+/// The text of a config file, for [`parse_config`].
+///
+/// # Errors
+/// As [`load_config`], for reading.
+pub fn read_config(path: &Path) -> Result<String, ConfigError> {
     let at =
         |problem: String, remedy: &str| ConfigError::without_field(problem, remedy).at(path, None);
     let metadata = std::fs::metadata(path).map_err(|error| match error.kind() {

@@ -27,7 +27,7 @@ pub mod drain;
 pub use admin::{Admin, SharedRegistry, shared_registry};
 pub use args::{CommonArgs, LogFormat, parse_args};
 pub use capabilities::{Capability, CapabilityError, drop_capabilities};
-pub use config::{load_config, parse_config};
+pub use config::{load_config, parse_config, read_config};
 pub use config_error::ConfigError;
 pub use logging::init_logging;
 pub use loop_thread::on_own_thread;

@@ -1,5 +1,6 @@
 //! The site's own check of users, as it is configured.
 
+use super::{seconds, share};
 use crate::hook::{Hook, HookSetup};
 use serde::Deserialize;
 use service_kit::{ConfigError, read_secret_of_field};
@@ -39,21 +40,14 @@ pub(super) struct HookFile {
 impl HookFile {
     /// The bounds of one event loop of so many.
     pub(super) fn limits(&self, threads: u16) -> LookupLimits {
-        let share = |all: Option<NonZeroUsize>, default: usize| {
-            let all = all.map_or(default, NonZeroUsize::get);
-            all.div_ceil(usize::from(threads))
-        };
         LookupLimits {
-            remembered: share(self.remembered, 16_384),
-            waiting: share(self.waiting, 1_024),
+            remembered: share(self.remembered, 16_384, threads),
+            waiting: share(self.waiting, 1_024, threads),
         }
     }
 
     /// Whom to ask, with the files read.
     pub(super) fn load(&self, realm: &str) -> Result<Arc<Hook>, ConfigError> {
-        let seconds = |seconds: Option<NonZeroU32>, default: u32| {
-            Duration::from_secs(seconds.map_or(default, NonZeroU32::get).into())
-        };
         let milliseconds = self.timeout_milliseconds.map_or(2_000, NonZeroU32::get);
         let secret = self.secret_file.as_deref();
         let secret = secret.map(|path| read_secret_of_field("hook.secret-file", path));

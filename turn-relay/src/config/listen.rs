@@ -1,14 +1,13 @@
 //! Where clients are listened for, and what that needs.
 
-use super::{File, Values, parse};
+use super::{File, Values, parse, seconds, share};
 use crate::certificate::CertificateFiles;
 use crate::cli::Args;
 use crate::stream::{StreamKind, StreamLimits};
 use model::ServerAddr;
 use service_kit::ConfigError;
 use std::net::SocketAddr;
-use std::num::{NonZeroU32, NonZeroUsize};
-use std::time::Duration;
+use std::num::NonZeroUsize;
 use turn_relay_proto::{Alternate, AlternateTransport, Limits, NatDiscovery};
 
 /// All addresses, by transport.
@@ -217,18 +216,11 @@ pub(super) fn mind_limits(file: &File) -> Limits {
 
 /// The bounds of one event loop of so many.
 pub(super) fn limits(file: &File, threads: u16) -> StreamLimits {
-    let share = |all: Option<NonZeroUsize>, default: usize| {
-        let all = all.map_or(default, NonZeroUsize::get);
-        all.div_ceil(usize::from(threads))
-    };
-    let seconds = |seconds: Option<NonZeroU32>, default: u32| {
-        Duration::from_secs(seconds.map_or(default, NonZeroU32::get).into())
-    };
     let prefix = file.connections_without_allocation_per_prefix;
     StreamLimits {
-        connections: share(file.connections, 65_536),
-        strangers: share(file.connections_without_allocation, 8_192),
-        strangers_of_prefix: share(prefix, 1_024),
+        connections: share(file.connections, 65_536, threads),
+        strangers: share(file.connections_without_allocation, 8_192, threads),
+        strangers_of_prefix: share(prefix, 1_024, threads),
         handshake: seconds(file.handshake_seconds, 10),
         stranger: seconds(file.without_allocation_seconds, 30),
         buffer: file
