@@ -27,6 +27,7 @@ mod outgoing;
 mod proxies;
 mod proxy_header;
 mod queue;
+mod room;
 mod splice;
 mod splices;
 mod stats;

@@ -72,7 +72,7 @@ impl EventLoop {
             for path in messages.paths() {
                 let has_allocation = self.server.has_allocation(path);
                 self.streams
-                    .handle_messages(now.instant, path, has_allocation);
+                    .handle_allocation(now.instant, path, has_allocation);
             }
         }
         self.streams.dtls_mut().give_back(messages);

@@ -41,7 +41,7 @@ impl EventLoop {
             let _ = watch_relay(&self.epoll, relay, &socket);
             self.relays.take_over(relay, socket);
             if let Some(path) = self.server.path_of(relay) {
-                self.streams.handle_moved(now.instant, path);
+                self.streams.handle_allocation(now.instant, path, true);
             }
         }
     }

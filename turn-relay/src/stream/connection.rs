@@ -3,6 +3,7 @@
 use super::outgoing::Frame;
 use super::proxy_header::ProxyHeader;
 use super::queue::Queue;
+use super::room::Guest;
 use super::tls::{Ended, Session, TlsError};
 use super::{CloseReason, StreamKind};
 use std::fmt;
@@ -154,11 +155,6 @@ impl Connection {
     pub(super) fn plain_parts(&self) -> Option<(&[u8], &[u8])> {
         let plain = self.session.is_none() && self.proxy.is_none();
         plain.then(|| (&self.tail[..], self.queue.as_slice()))
-    }
-
-    /// Whether frames can come and go.
-    pub(super) fn is_established(&self) -> bool {
-        self.proxy.is_none() && self.session.as_ref().is_none_or(|s| s.is_established())
     }
 
     /// The longest frame that it may send.
@@ -448,6 +444,28 @@ impl Connection {
     /// Whether nothing waits to be sent.
     pub(super) fn is_idle(&self) -> bool {
         self.queue.is_empty() && self.session.as_ref().is_none_or(|s| s.wire.is_empty())
+    }
+}
+
+impl Guest for Connection {
+    fn kind(&self) -> StreamKind {
+        self.kind
+    }
+
+    fn path(&self) -> FiveTuple {
+        self.path
+    }
+
+    fn is_established(&self) -> bool {
+        self.proxy.is_none() && self.session.as_ref().is_none_or(|s| s.is_established())
+    }
+
+    fn stranger_since(&self) -> Option<Instant> {
+        self.stranger_since
+    }
+
+    fn set_stranger_since(&mut self, since: Option<Instant>) {
+        self.stranger_since = since;
     }
 }
 

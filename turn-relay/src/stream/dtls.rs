@@ -7,10 +7,10 @@
 mod hello;
 mod session;
 
-use super::admission::{Admission, Over};
 use super::outgoing::Frame;
+use super::room::{Guest, Room};
 use super::stats::DtlsDropReason;
-use super::{CloseReason, RefuseReason, StreamKind, StreamLimits, StreamStats};
+use super::{CloseReason, StreamKind, StreamLimits, StreamStats};
 use crate::certificate::Certificate;
 use crate::listener::Listener;
 use hello::{Cookies, Hello, WRONG_VERSION};
@@ -51,7 +51,7 @@ impl DtlsSetup {
 }
 
 #[derive(Debug)]
-struct Connection {
+pub(super) struct Connection {
     path: FiveTuple,
     session: Session,
     /// Of the hello that it began with.
@@ -107,15 +107,8 @@ pub(crate) struct DtlsSessions {
     cookies: Cookies,
     /// The time of cookies is counted from here.
     start: Instant,
-    limits: StreamLimits,
     by_addresses: HashMap<(ClientAddr, ServerAddr), u32>,
-    slots: Vec<Option<Box<Connection>>>,
-    free: Vec<u32>,
-    /// As of [`Streams`](super::Streams): free at the end of the turn.
-    ended: Vec<u32>,
-    closing: Vec<(u32, CloseReason)>,
-    live: usize,
-    admission: Admission,
+    pub(super) room: Room<Connection>,
     timers: BTreeSet<(Instant, u32)>,
     messages: Messages,
     /// Datagrams that leave at the end of the turn.
@@ -130,14 +123,8 @@ impl DtlsSessions {
             cookies: Cookies::new(&setup.cookie_key),
             setup,
             start: now,
-            limits,
             by_addresses: HashMap::new(),
-            slots: Vec::new(),
-            free: Vec::new(),
-            ended: Vec::new(),
-            closing: Vec::new(),
-            live: 0,
-            admission: Admission::new(limits),
+            room: Room::new(limits),
             timers: BTreeSet::new(),
             messages: Messages::default(),
             outgoing: Vec::new(),
@@ -148,11 +135,6 @@ impl DtlsSessions {
 
     pub(crate) fn listeners(&self) -> &[Listener] {
         &self.setup.listeners
-    }
-
-    pub(super) fn set_limits(&mut self, limits: StreamLimits) {
-        self.limits = limits;
-        self.admission.set_limits(limits);
     }
 
     /// What arrived since it was asked for the last time; to be given back.
@@ -185,14 +167,17 @@ impl DtlsSessions {
     ) -> bool {
         let found = self.by_addresses.get(&(client, server)).copied();
         if let Some(hello) = Hello::decode(datagram) {
-            let is_its_own =
-                |slot| at(&self.slots, slot).is_some_and(|c| c.random == *hello.random);
+            let is_its_own = |slot| {
+                self.room
+                    .get(slot)
+                    .is_some_and(|c| c.random == *hello.random)
+            };
             if !found.is_some_and(is_its_own) {
                 return self.greet(now, (client, server), &hello, found, stats);
             }
         }
         let Some((slot, connection)) =
-            found.and_then(|slot| Some((slot, at_mut(&mut self.slots, slot)?)))
+            found.and_then(|slot| Some((slot, self.room.get_mut(slot)?)))
         else {
             stats.dtls_dropped[DtlsDropReason::NoSession as usize] += 1;
             return false;
@@ -204,6 +189,7 @@ impl DtlsSessions {
                 .session
                 .handle_datagram(datagram, now, &mut self.scratch, |event| said.on(&event));
         let Said { events, closed, .. } = said;
+        let is_established = connection.session.is_established;
         if result.is_err() || (was_established && events == 0) {
             stats.dtls_dropped[DtlsDropReason::BadRecord as usize] += 1;
         }
@@ -211,14 +197,14 @@ impl DtlsSessions {
             tracing::debug!(client = %client, %error, "DTLS: a datagram is dropped");
             // Only within the session is it certain whose alert it is.
             if was_established && session::is_alert(&error) {
-                self.closing.push((slot, CloseReason::BadTls));
+                self.room.close(slot, CloseReason::BadTls);
             }
         }
-        if !was_established && connection.session.is_established {
+        if !was_established && is_established {
             stats.of_mut(StreamKind::Dtls).handshakes += 1;
         }
         if closed {
-            self.closing.push((slot, CloseReason::Client));
+            self.room.close(slot, CloseReason::Client);
         }
         self.set_timer(now, slot);
         !was_established
@@ -252,11 +238,12 @@ impl DtlsSessions {
             return false;
         }
         // The client has begun anew (RFC 6347 section 4.2.8): it has shown that it is there.
-        if let Some(connection) = found.and_then(|slot| at_mut(&mut self.slots, slot)) {
+        if let Some(slot) = found
+            && let Some(connection) = self.room.get_mut(slot)
+        {
             connection.is_replaced = true;
             self.by_addresses.remove(&(client, server));
-            self.closing
-                .extend(found.map(|slot| (slot, CloseReason::Client)));
+            self.room.close(slot, CloseReason::Client);
         }
         self.admit(now, (client, server), hello, stats);
         true
@@ -269,14 +256,7 @@ impl DtlsSessions {
         hello: &Hello<'_>,
         stats: &mut StreamStats,
     ) {
-        let refused = if self.live >= self.limits.connections {
-            Some(RefuseReason::Connections)
-        } else if !self.admission.has_room_for(client.0.ip()) {
-            Some(RefuseReason::Prefix)
-        } else {
-            None
-        };
-        if let Some(reason) = refused {
+        if let Some(reason) = self.room.refusal(Some(client.0.ip())) {
             stats.of_mut(StreamKind::Dtls).refused[reason as usize] += 1;
             return;
         }
@@ -284,8 +264,7 @@ impl DtlsSessions {
         let (Some(certificate), Some(config)) = (certificate, self.setup.config.clone()) else {
             return;
         };
-        let slot = self.free.last().copied();
-        let slot = slot.unwrap_or(self.slots.len() as u32);
+        let slot = self.room.slots().next();
         let path = FiveTuple {
             client,
             server,
@@ -312,41 +291,22 @@ impl DtlsSessions {
                 return;
             }
         };
-        if self.admission.is_full() {
-            let slots = &self.slots;
-            let oldest = self
-                .admission
-                .oldest(|slot, since| is_stranger(slots, slot, since));
-            self.closing
-                .extend(oldest.map(|slot| (slot, CloseReason::Evicted)));
-        }
-        if self.free.pop().is_none() {
-            self.slots.push(None);
-        }
-        self.slots[slot as usize] = Some(Box::new(Connection {
+        let connection = Connection {
             path,
             session,
             random: *hello.random,
             stranger_since: Some(now),
             timer: None,
             is_replaced: false,
-        }));
+        };
+        self.room.admit(now, connection, stats);
         self.by_addresses.insert((client, server), slot);
-        self.live += 1;
-        self.admission.add(slot, client.0.ip(), true, now);
-        let slots = &self.slots;
-        self.admission
-            .tidy(|slot, since, over| is_waited_for(slots, slot, since, over));
-        let stats = stats.of_mut(StreamKind::Dtls);
-        stats.accepted += 1;
-        stats.connections += 1;
-        stats.strangers += 1;
         self.set_timer(now, slot);
     }
 
     /// One message for the client; whether it could be encrypted.
     pub(super) fn answer(&mut self, id: u32, bytes: &[u8]) -> bool {
-        let Some(connection) = at_mut(&mut self.slots, id & !DTLS) else {
+        let Some(connection) = self.room.get_mut(id & !DTLS) else {
             return false;
         };
         let mut said = Said::of(connection.path, &mut self.messages, &mut self.outgoing);
@@ -378,7 +338,7 @@ impl DtlsSessions {
     }
 
     fn set_timer(&mut self, now: Instant, slot: u32) {
-        let Some(connection) = at_mut(&mut self.slots, slot) else {
+        let Some(connection) = self.room.get_mut(slot) else {
             return;
         };
         let wanted = connection.session.timeout;
@@ -400,7 +360,7 @@ impl DtlsSessions {
             && due <= now
         {
             self.timers.pop_first();
-            let Some(connection) = at_mut(&mut self.slots, slot) else {
+            let Some(connection) = self.room.get_mut(slot) else {
                 continue;
             };
             connection.timer = None;
@@ -412,121 +372,77 @@ impl DtlsSessions {
                     true => CloseReason::Broken,
                     false => CloseReason::HandshakeTimeout,
                 };
-                self.closing.push((slot, reason));
+                self.room.close(slot, reason);
                 continue;
             }
             self.set_timer(now, slot);
         }
-        let slots = &self.slots;
-        let is_one = |slot, since, over| is_waited_for(slots, slot, since, over);
-        while let Some((slot, over)) = self.admission.poll_over(now, is_one) {
-            let reason = match over {
-                Over::Handshake => CloseReason::HandshakeTimeout,
-                Over::Stranger => CloseReason::Stranger,
-            };
-            self.closing.push((slot, reason));
-        }
+        self.room.handle_timeout(now);
     }
 
     /// When [`DtlsSessions::handle_timeout`] is due.
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
         let timer = self.timers.first().map(|(at, _)| *at);
-        [timer, self.admission.poll_timeout()]
+        [timer, self.room.poll_timeout()]
             .into_iter()
             .flatten()
             .min()
     }
 
     pub(super) fn poll_closed(&mut self, stats: &mut StreamStats) -> Option<FiveTuple> {
-        while let Some((slot, reason)) = self.closing.pop() {
-            let Some(mut connection) = self.slots.get_mut(slot as usize).and_then(Option::take)
-            else {
-                continue;
-            };
-            self.say_goodbye(&mut connection);
-            let path = connection.path;
-            self.ended.push(slot);
-            self.live -= 1;
-            if let Some(timer) = connection.timer {
-                self.timers.remove(&(timer, slot));
-            }
-            if !connection.is_replaced {
-                self.by_addresses.remove(&(path.client, path.server));
-            }
-            let stats = stats.of_mut(StreamKind::Dtls);
-            stats.connections -= 1;
-            stats.closed[reason as usize] += 1;
-            if connection.stranger_since.is_some() {
-                stats.strangers -= 1;
-                self.admission.remove(path.client.0.ip());
-            }
-            return Some(path);
+        let (slot, mut connection) = self.room.poll_closed(stats)?;
+        connection.say_goodbye(&mut self.messages, &mut self.outgoing, &mut self.scratch);
+        let path = connection.path;
+        if let Some(timer) = connection.timer {
+            self.timers.remove(&(timer, slot));
         }
-        None
-    }
-
-    fn say_goodbye(&mut self, connection: &mut Connection) {
-        if connection.session.is_established && !connection.is_replaced {
-            let mut said = Said::of(connection.path, &mut self.messages, &mut self.outgoing);
-            let session = &mut connection.session;
-            session.close(&mut self.scratch, |event| said.on(&event));
+        if !connection.is_replaced {
+            self.by_addresses.remove(&(path.client, path.server));
         }
+        Some(path)
     }
 
     /// The process ends: all clients are told.
     pub(crate) fn say_goodbye_to_all(&mut self) {
-        let mut slots = std::mem::take(&mut self.slots);
-        for connection in slots.iter_mut().flatten() {
-            self.say_goodbye(connection);
+        for connection in self.room.iter_mut() {
+            connection.say_goodbye(&mut self.messages, &mut self.outgoing, &mut self.scratch);
         }
-        self.slots = slots;
     }
+}
 
-    pub(super) fn set_stranger(
+impl Connection {
+    fn say_goodbye(
         &mut self,
-        now: Instant,
-        id: u32,
-        is_stranger: bool,
-        stats: &mut StreamStats,
+        messages: &mut Messages,
+        outgoing: &mut Vec<(FiveTuple, Vec<u8>)>,
+        scratch: &mut Vec<u8>,
     ) {
-        let slot = id & !DTLS;
-        let Some(connection) = at_mut(&mut self.slots, slot) else {
-            return;
-        };
-        if connection.stranger_since.is_some() == is_stranger {
-            return;
-        }
-        let source = connection.path.client.0.ip();
-        let stats = stats.of_mut(StreamKind::Dtls);
-        if is_stranger {
-            connection.stranger_since = Some(now);
-            stats.strangers += 1;
-            self.admission.add(slot, source, false, now);
-        } else {
-            connection.stranger_since = None;
-            stats.strangers -= 1;
-            self.admission.remove(source);
+        if self.session.is_established && !self.is_replaced {
+            let mut said = Said::of(self.path, messages, outgoing);
+            self.session.close(scratch, |event| said.on(&event));
         }
     }
+}
 
-    /// Asks for each session that had an allocation whether it still has one.
-    pub(super) fn review(
-        &mut self,
-        now: Instant,
-        has_allocation: &mut impl FnMut(FiveTuple) -> bool,
-        stats: &mut StreamStats,
-    ) {
-        for slot in 0..self.slots.len() as u32 {
-            let over = at(&self.slots, slot)
-                .is_some_and(|c| c.stranger_since.is_none() && !has_allocation(c.path));
-            if over {
-                self.set_stranger(now, DTLS | slot, true, stats);
-            }
-        }
+impl Guest for Connection {
+    fn kind(&self) -> StreamKind {
+        StreamKind::Dtls
     }
 
-    pub(super) fn end_turn(&mut self) {
-        self.free.append(&mut self.ended);
+    fn path(&self) -> FiveTuple {
+        self.path
+    }
+
+    fn is_established(&self) -> bool {
+        self.session.is_established
+    }
+
+    fn stranger_since(&self) -> Option<Instant> {
+        self.stranger_since
+    }
+
+    fn set_stranger_since(&mut self, since: Option<Instant>) {
+        self.stranger_since = since;
     }
 }
 
@@ -562,21 +478,4 @@ impl<'s> Said<'s> {
             Event::Closed => self.closed = true,
         }
     }
-}
-
-fn at(slots: &[Option<Box<Connection>>], slot: u32) -> Option<&Connection> {
-    slots.get(slot as usize)?.as_deref()
-}
-
-fn at_mut(slots: &mut [Option<Box<Connection>>], slot: u32) -> Option<&mut Connection> {
-    slots.get_mut(slot as usize)?.as_deref_mut()
-}
-
-fn is_stranger(slots: &[Option<Box<Connection>>], slot: u32, since: Instant) -> bool {
-    at(slots, slot).is_some_and(|connection| connection.stranger_since == Some(since))
-}
-
-fn is_waited_for(slots: &[Option<Box<Connection>>], slot: u32, since: Instant, over: Over) -> bool {
-    let is_late = |c: &Connection| over == Over::Stranger || !c.session.is_established;
-    is_stranger(slots, slot, since) && at(slots, slot).is_some_and(is_late)
 }

@@ -6,7 +6,7 @@ use super::queue::Queue;
 use super::streams::Streams;
 use super::{StreamKind, StreamListener};
 use crate::handover::ConnectionState;
-use anyhow::{Context, ensure};
+use anyhow::ensure;
 use model::{ClientAddr, ServerAddr};
 use nix::sys::epoll::Epoll;
 use std::net::TcpStream;
@@ -25,8 +25,7 @@ impl Streams {
 
     /// What can be handed over, the oldest stranger first.
     pub(crate) fn export(&self, now: Instant) -> Vec<(ConnectionState, &TcpStream)> {
-        let each = self.slots.iter().zip(0..).filter_map(|(connection, slot)| {
-            let connection = connection.as_deref()?;
+        let each = self.room.slots().iter().filter_map(|(slot, connection)| {
             let (received, unsent) = connection.plain_parts()?;
             let since = connection.stranger_since;
             let state = ConnectionState {
@@ -59,13 +58,6 @@ impl Streams {
         let slot = state.slot;
         ensure!(slot < MAX_SLOT, "connection {slot} is none");
         ensure!(state.received.len() <= MAX_FRAME, "no frame is as long");
-        while self.slots.len() <= slot as usize {
-            self.free.push(self.slots.len() as u32);
-            self.slots.push(None);
-        }
-        let free = self.free.iter().position(|free| *free == slot);
-        self.free
-            .swap_remove(free.context("two connections are one")?);
         let path = FiveTuple {
             client: ClientAddr(state.client.parse()?),
             server: ServerAddr(state.server.parse()?),
@@ -80,24 +72,14 @@ impl Streams {
         let socket = TcpStream::from(socket);
         let connection = Connection::restored(socket, path, state.received, unsent, since);
         self.watch_new(slot, &connection, epoll)?;
-        let stats = self.stats.of_mut(StreamKind::Tcp);
-        stats.connections += 1;
-        if let Some(since) = since {
-            stats.strangers += 1;
-            let source = path.client.0.ip();
-            self.admission.add(slot, source, false, since);
-        }
-        self.slots[slot as usize] = Some(Box::new(connection));
-        self.live += 1;
+        let was_free = self.room.adopt(slot, connection, &mut self.stats);
+        ensure!(was_free, "two connections are one");
         Ok(())
     }
 
     /// Whether a five-tuple is that of a connection.
     pub(crate) fn serves(&self, connection: ConnectionId, path: FiveTuple) -> bool {
-        let found = self
-            .slots
-            .get(connection.0 as usize)
-            .and_then(Option::as_deref);
+        let found = self.room.get(connection.0);
         found.is_some_and(|connection| connection.path == path)
     }
 }

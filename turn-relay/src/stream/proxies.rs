@@ -1,7 +1,6 @@
 //! Connections of load balancers, until it is known whose they are.
 
 use super::proxy_header::{Announced, NoHeader};
-use super::streams::connection_at;
 use super::{CloseReason, Streams};
 use model::ClientAddr;
 use std::io::ErrorKind;
@@ -14,7 +13,7 @@ impl Streams {
 
     /// Goes on with the header of a load balancer. Its connection is the announced client's from here on.
     pub(super) fn receive_header(&mut self, slot: u32) {
-        let Some(connection) = connection_at(&mut self.slots, slot) else {
+        let Some(connection) = self.room.get_mut(slot) else {
             return;
         };
         let Some(header) = &mut connection.proxy else {
@@ -30,11 +29,8 @@ impl Streams {
                 connection.proxy = None;
                 let proxy = std::mem::replace(&mut connection.path.client, ClientAddr(client));
                 let is_stranger = connection.stranger_since.is_some();
-                let fits = self.admission.has_room_for(client.ip());
-                if is_stranger {
-                    self.admission.announce(proxy.0.ip(), client.ip());
-                }
-                if fits {
+                let (seemed, source) = (proxy.0.ip(), client.ip());
+                if self.room.announce(seemed, source, is_stranger) {
                     return;
                 }
                 CloseReason::Prefix
@@ -43,6 +39,6 @@ impl Streams {
             Err(error) if error.kind() == ErrorKind::UnexpectedEof => CloseReason::Client,
             Err(_) => CloseReason::Broken,
         };
-        self.closing.push((slot, reason));
+        self.room.close(slot, reason);
     }
 }

@@ -1,8 +1,9 @@
 //! All joined connections of one event loop.
 
 use super::connection::Scratch;
+use super::room::Slots;
 use super::splice::{Carried, Splice};
-use super::{CloseReason, StreamBuffer, StreamKind, Streams};
+use super::{CloseReason, StreamBuffer, Streams};
 use crate::tcp_relay::joined;
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
 use std::net::{Shutdown, TcpStream};
@@ -17,10 +18,7 @@ const WATCHED: EpollFlags = EpollFlags::EPOLLIN
 /// See the module.
 #[derive(Debug, Default)]
 pub(super) struct Splices {
-    slots: Vec<Option<Box<Splice>>>,
-    free: Vec<u32>,
-    /// Slots that become free at the end of the turn: events of this turn may still name them.
-    done: Vec<u32>,
+    slots: Slots<Splice>,
     /// Those with more to carry, without another event.
     again: Vec<u32>,
     /// Connections with peers that have ended.
@@ -30,7 +28,7 @@ pub(super) struct Splices {
 
 impl Splices {
     pub(super) fn end_turn(&mut self) {
-        self.free.append(&mut self.done);
+        self.slots.end_turn();
     }
 }
 
@@ -44,14 +42,13 @@ impl Streams {
         id: PeerConnectionId,
         epoll: &Epoll,
     ) {
-        let Some(mut client) = self.detach(connection.0) else {
+        let Some(mut client) = self.room.detach(connection.0, &mut self.stats) else {
             self.splices.ended.push(id);
             return;
         };
         let kind = client.kind;
         client.stranger_since = None;
-        let index = self.splices.free.pop();
-        let index = index.unwrap_or(self.splices.slots.len() as u32);
+        let index = self.splices.slots.next();
         let watched = peer.and_then(|peer| {
             let mut event = EpollEvent::new(WATCHED, joined(index, false));
             epoll.modify(&client.socket, &mut event).ok()?;
@@ -60,18 +57,14 @@ impl Streams {
                 .ok()?;
             Some(peer)
         });
-        if self.splices.slots.len() <= index as usize {
-            self.splices.slots.push(None);
-        }
         let Some(peer) = watched else {
             // It ended between its answer and now; both are closed.
-            self.splices.done.push(index);
             self.splices.ended.push(id);
-            self.on_joined_closed(kind, CloseReason::Peer);
+            self.room
+                .on_closed(kind, CloseReason::Peer, &mut self.stats);
             return;
         };
-        let splice = Splice::new(client, peer, id);
-        self.splices.slots[index as usize] = Some(Box::new(splice));
+        self.splices.slots.insert(Splice::new(*client, peer, id));
         self.joined = Some((connection, index));
         self.stats.of_mut(kind).joined += 1;
     }
@@ -92,7 +85,7 @@ impl Streams {
     }
 
     fn splice(&mut self, index: u32) -> Option<&mut Splice> {
-        self.splices.slots.get_mut(index as usize)?.as_deref_mut()
+        self.splices.slots.get_mut(index)
     }
 
     /// Something can be carried between two joined connections.
@@ -114,10 +107,7 @@ impl Streams {
 
     fn carry(&mut self, index: u32, buffer: &mut StreamBuffer) {
         let Self { splices, stats, .. } = self;
-        let Some(slot) = splices.slots.get_mut(index as usize) else {
-            return;
-        };
-        let Some(splice) = slot else {
+        let Some(splice) = splices.slots.get_mut(index) else {
             return;
         };
         let mut carried = Carried::default();
@@ -132,10 +122,9 @@ impl Streams {
             Err(reason) => {
                 let _ = splice.peer.shutdown(Shutdown::Both);
                 splices.ended.push(splice.connection);
-                *slot = None;
-                splices.done.push(index);
+                splices.slots.take(index);
                 stats.joined -= 1;
-                self.on_joined_closed(kind, reason);
+                self.room.on_closed(kind, reason, &mut self.stats);
             }
         }
     }
@@ -155,12 +144,5 @@ impl Streams {
     /// The next connection with a peer that is over.
     pub(crate) fn poll_joined_ended(&mut self) -> Option<PeerConnectionId> {
         self.splices.ended.pop()
-    }
-
-    fn on_joined_closed(&mut self, kind: StreamKind, reason: CloseReason) {
-        self.live -= 1;
-        let stats = self.stats.of_mut(kind);
-        stats.connections -= 1;
-        stats.closed[reason as usize] += 1;
     }
 }

@@ -3,11 +3,11 @@
 mod datagrams;
 mod strangers;
 
-use super::admission::{Admission, Over};
 use super::connection::{Connection, Scratch};
 use super::dtls::{DTLS, DtlsSessions, DtlsSetup};
 use super::outgoing::{StreamOut, StreamPlan};
 use super::proxy_header::ProxyHeader;
+use super::room::{Guest, Room};
 use super::splices::Splices;
 use super::tls::Session;
 use super::{CloseReason, RefuseReason, StreamBuffer, StreamLimits, StreamListener, StreamStats};
@@ -47,17 +47,9 @@ pub(crate) enum StreamEvent {
 pub(crate) struct Streams {
     pub(super) listeners: Vec<StreamListener>,
     tls: Option<Arc<ServerConfig>>,
-    limits: StreamLimits,
     pub(super) proxies: Arc<[IpNet]>,
-    pub(super) slots: Vec<Option<Box<Connection>>>,
-    pub(super) free: Vec<u32>,
-    /// Slots that become free at the end of the turn: events of this turn may still name them.
-    ended: Vec<u32>,
-    /// What is to be closed, at the end of the turn.
-    pub(super) closing: Vec<(u32, CloseReason)>,
+    pub(super) room: Room<Connection>,
     dirty: Vec<u32>,
-    pub(super) live: usize,
-    pub(super) admission: Admission,
     paused_until: Option<Instant>,
     pub(super) stats: StreamStats,
     scratch: Scratch,
@@ -107,15 +99,9 @@ impl Streams {
         Ok(Self {
             listeners,
             tls,
-            limits,
             proxies,
-            slots: Vec::new(),
-            free: Vec::new(),
-            ended: Vec::new(),
-            closing: Vec::new(),
+            room: Room::new(limits),
             dirty: Vec::new(),
-            live: 0,
-            admission: Admission::new(limits),
             paused_until: None,
             stats: StreamStats::default(),
             scratch: Scratch::default(),
@@ -140,9 +126,8 @@ impl Streams {
 
     /// From now on; no connection is closed for it that is beyond a bound already.
     pub(crate) fn set_limits(&mut self, limits: StreamLimits) {
-        self.limits = limits;
-        self.admission.set_limits(limits);
-        self.dtls.set_limits(limits);
+        self.room.set_limits(limits);
+        self.dtls.room.set_limits(limits);
     }
 
     pub(crate) fn stats(&self) -> &StreamStats {
@@ -194,49 +179,24 @@ impl Streams {
         epoll: &Epoll,
     ) {
         let (kind, address) = (self.listeners[index].kind, self.listeners[index].address);
-        if self.live >= self.limits.connections {
-            return self.refuse(kind, RefuseReason::Connections);
-        }
-        let is_proxy = self.is_proxy(source);
         // Of a load balancer's clients each is looked at when it is known.
-        if !is_proxy && !self.admission.has_room_for(source.ip()) {
-            return self.refuse(kind, RefuseReason::Prefix);
+        let whose = (!self.is_proxy(source)).then(|| source.ip());
+        if let Some(reason) = self.room.refusal(whose) {
+            return self.refuse(kind, reason);
         }
-        let slot = self.free.last().copied();
-        let slot = slot.unwrap_or(self.slots.len() as u32);
+        let slot = self.room.slots().next();
         let opened = self.open(slot, index, socket, source, address, now);
-        let connection = match opened.and_then(|connection| {
+        let watched = opened.and_then(|connection| {
             self.watch_new(slot, &connection, epoll)?;
             Ok(connection)
-        }) {
-            Ok(connection) => connection,
+        });
+        match watched {
+            Ok(connection) => self.room.admit(now, connection, &mut self.stats),
             Err(error) => {
                 tracing::debug!(%error, "cannot serve a connection");
-                return self.refuse(kind, RefuseReason::System);
+                self.refuse(kind, RefuseReason::System);
             }
-        };
-        if self.admission.is_full() {
-            let slots = &self.slots;
-            let oldest = self
-                .admission
-                .oldest(|slot, since| is_stranger(slots, slot, since));
-            self.closing
-                .extend(oldest.map(|slot| (slot, CloseReason::Evicted)));
         }
-        let handshaking = !connection.is_established();
-        if self.free.pop().is_none() {
-            self.slots.push(None);
-        }
-        self.slots[slot as usize] = Some(Box::new(connection));
-        self.live += 1;
-        self.admission.add(slot, source.ip(), handshaking, now);
-        let slots = &self.slots;
-        self.admission
-            .tidy(|slot, since, over| is_waited_for(slots, slot, since, over));
-        let stats = self.stats.of_mut(kind);
-        stats.accepted += 1;
-        stats.connections += 1;
-        stats.strangers += 1;
     }
 
     fn open(
@@ -276,13 +236,9 @@ impl Streams {
         Ok(connection)
     }
 
-    fn get_mut(&mut self, slot: u32) -> Option<&mut Connection> {
-        connection_at(&mut self.slots, slot)
-    }
-
     /// Whether a connection is there and still has its TLS handshake to do, which costs more than anything else.
     pub(crate) fn is_handshaking(&self, slot: u32) -> bool {
-        let connection = self.slots.get(slot as usize).and_then(Option::as_deref);
+        let connection = self.room.get(slot);
         connection.is_some_and(|connection| !connection.is_established())
     }
 
@@ -292,12 +248,12 @@ impl Streams {
         slot: u32,
         buffer: &'b mut StreamBuffer,
     ) -> Option<(FiveTuple, Frames<'b>)> {
-        if connection_at(&mut self.slots, slot)?.proxy.is_some() {
+        if self.room.get_mut(slot)?.proxy.is_some() {
             // What is behind it is reported again.
             self.receive_header(slot);
             return None;
         }
-        let connection = connection_at(&mut self.slots, slot)?;
+        let connection = self.room.get_mut(slot)?;
         let was_established = connection.is_established();
         let received = connection.receive(buffer);
         let (path, kind) = (connection.path, connection.kind);
@@ -307,7 +263,7 @@ impl Streams {
         }
         self.mark_dirty(slot);
         if let Err(reason) = received {
-            self.closing.push((slot, reason));
+            self.room.close(slot, reason);
             return None;
         }
         Some((path, Frames::new(buffer.bytes(), limit)))
@@ -323,17 +279,17 @@ impl Streams {
         to_peer: Traffic,
         has_allocation: bool,
     ) {
-        let Some(connection) = connection_at(&mut self.slots, slot) else {
+        let Some(connection) = self.room.get_mut(slot) else {
             return;
         };
-        let kind = connection.kind;
+        let (kind, path) = (connection.kind, connection.path);
         connection.keep(frames.rest());
         add(&mut self.stats.of_mut(kind).to_peer, to_peer);
         if let Some(error) = frames.error() {
-            tracing::debug!(client = %connection.path.client, %error, "a stream without frames");
-            self.closing.push((slot, CloseReason::BadFrame));
+            tracing::debug!(client = %path.client, %error, "a stream without frames");
+            self.room.close(slot, CloseReason::BadFrame);
         }
-        self.set_stranger(now, slot, !has_allocation);
+        self.handle_allocation(now, path, has_allocation);
     }
 
     /// Puts an answer behind what waits for the client; whether there was room. It is sent at the end of the turn.
@@ -341,8 +297,8 @@ impl Streams {
         if connection.0 & DTLS != 0 {
             return self.dtls.answer(connection.0, bytes);
         }
-        let limit = self.limits.buffer;
-        let Some(to) = self.get_mut(connection.0) else {
+        let limit = self.room.limits().buffer;
+        let Some(to) = self.room.get_mut(connection.0) else {
             return false;
         };
         match to.answer(bytes, limit) {
@@ -351,14 +307,14 @@ impl Streams {
                 true
             }
             Err(reason) => {
-                self.closing.push((connection.0, reason));
+                self.room.close(connection.0, reason);
                 false
             }
         }
     }
 
     fn mark_dirty(&mut self, slot: u32) {
-        if let Some(connection) = self.get_mut(slot)
+        if let Some(connection) = self.room.get_mut(slot)
             && !connection.is_dirty
             && !connection.is_idle()
         {
@@ -386,8 +342,8 @@ impl Streams {
                 add(&mut all_dropped, self.send_datagrams(slot, frames, all));
                 continue;
             }
-            let limit = self.limits.buffer;
-            let Some(to) = connection_at(&mut self.slots, slot) else {
+            let limit = self.room.limits().buffer;
+            let Some(to) = self.room.get_mut(slot) else {
                 add(&mut all_dropped, all);
                 continue;
             };
@@ -402,7 +358,7 @@ impl Streams {
                 Err(reason) => {
                     add(&mut stats.dropped, all);
                     add(&mut all_dropped, all);
-                    self.closing.push((slot, reason));
+                    self.room.close(slot, reason);
                 }
             }
             self.watch(slot, epoll);
@@ -413,12 +369,12 @@ impl Streams {
 
     /// Sends what waits on a connection, because there is room again.
     pub(crate) fn flush(&mut self, slot: u32, epoll: &Epoll) {
-        let Some(connection) = connection_at(&mut self.slots, slot) else {
+        let Some(connection) = self.room.get_mut(slot) else {
             return;
         };
         connection.is_dirty = false;
         if let Err(reason) = connection.flush(&mut self.scratch) {
-            self.closing.push((slot, reason));
+            self.room.close(slot, reason);
         }
         self.watch(slot, epoll);
     }
@@ -438,7 +394,7 @@ impl Streams {
 
     /// Has the kernel tell when there is room, while something waits for it.
     fn watch(&mut self, slot: u32, epoll: &Epoll) {
-        let Some(connection) = self.get_mut(slot) else {
+        let Some(connection) = self.room.get_mut(slot) else {
             return;
         };
         let wanted = !connection.is_idle();
@@ -450,7 +406,7 @@ impl Streams {
         flags.set(EpollFlags::EPOLLOUT, wanted);
         let mut event = EpollEvent::new(flags, CONNECTIONS + u64::from(slot));
         if epoll.modify(&connection.socket, &mut event).is_err() {
-            self.closing.push((slot, CloseReason::Broken));
+            self.room.close(slot, CloseReason::Broken);
         }
     }
 
@@ -461,22 +417,14 @@ impl Streams {
             self.watch_listeners(EpollFlags::EPOLLIN, epoll);
         }
         self.dtls.handle_timeout(now);
-        let slots = &self.slots;
-        let is_one = |slot, since, over| is_waited_for(slots, slot, since, over);
-        while let Some((slot, over)) = self.admission.poll_over(now, is_one) {
-            let reason = match over {
-                Over::Handshake => CloseReason::HandshakeTimeout,
-                Over::Stranger => CloseReason::Stranger,
-            };
-            self.closing.push((slot, reason));
-        }
+        self.room.handle_timeout(now);
     }
 
     /// When [`Streams::handle_timeout`] is due.
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
         let next = [
             self.paused_until,
-            self.admission.poll_timeout(),
+            self.room.poll_timeout(),
             self.dtls.poll_timeout(),
         ];
         next.into_iter().flatten().min()
@@ -491,61 +439,18 @@ impl Streams {
 
     /// Closes the next connection that is to be closed: its five-tuple is over.
     pub(crate) fn poll_closed(&mut self) -> Option<FiveTuple> {
-        while let Some((slot, reason)) = self.closing.pop() {
-            // It may be there more than once.
-            let Some(connection) = self.slots.get_mut(slot as usize).and_then(Option::take) else {
-                continue;
-            };
-            self.ended.push(slot);
-            self.live -= 1;
-            let stats = self.stats.of_mut(connection.kind);
-            stats.connections -= 1;
-            stats.closed[reason as usize] += 1;
-            if connection.stranger_since.is_some() {
-                stats.strangers -= 1;
-                self.admission.remove(connection.path.client.0.ip());
-            }
-            return Some(connection.path);
+        match self.room.poll_closed(&mut self.stats) {
+            Some((_, connection)) => Some(connection.path),
+            None => self.dtls.poll_closed(&mut self.stats),
         }
-        self.dtls.poll_closed(&mut self.stats)
-    }
-
-    /// Takes a connection out, which goes on counting as one.
-    pub(super) fn detach(&mut self, slot: u32) -> Option<Connection> {
-        let connection = *self.slots.get_mut(slot as usize)?.take()?;
-        self.ended.push(slot);
-        if connection.stranger_since.is_some() {
-            self.stats.of_mut(connection.kind).strangers -= 1;
-            self.admission.remove(connection.path.client.0.ip());
-        }
-        Some(connection)
     }
 
     /// The turn is over: what ended in it may be used again.
     pub(crate) fn end_turn(&mut self) {
         self.splices.end_turn();
-        self.dtls.end_turn();
-        self.free.append(&mut self.ended);
+        self.dtls.room.end_turn();
+        self.room.end_turn();
     }
-}
-
-/// Of the slots alone, so that the counters can be written meanwhile.
-pub(super) fn connection_at(
-    slots: &mut [Option<Box<Connection>>],
-    slot: u32,
-) -> Option<&mut Connection> {
-    slots.get_mut(slot as usize)?.as_deref_mut()
-}
-
-fn is_stranger(slots: &[Option<Box<Connection>>], slot: u32, since: Instant) -> bool {
-    let connection = slots.get(slot as usize).and_then(Option::as_deref);
-    connection.is_some_and(|connection| connection.stranger_since == Some(since))
-}
-
-fn is_waited_for(slots: &[Option<Box<Connection>>], slot: u32, since: Instant, over: Over) -> bool {
-    let connection = slots.get(slot as usize).and_then(Option::as_deref);
-    let is_late = |connection: &Connection| over == Over::Stranger || !connection.is_established();
-    is_stranger(slots, slot, since) && connection.is_some_and(is_late)
 }
 
 /// Scope and flow label are left out, as over UDP: they are not part of a transport address.

@@ -6,7 +6,7 @@ use crate::stream::dtls::DtlsSessions;
 use crate::stream::outgoing::Frame;
 use model::{ClientAddr, ServerAddr};
 use std::time::Instant;
-use turn_relay_proto::{FiveTuple, Traffic};
+use turn_relay_proto::Traffic;
 
 impl Streams {
     pub(crate) fn dtls(&self) -> &DtlsSessions {
@@ -26,13 +26,6 @@ impl Streams {
     ) -> bool {
         let stats = &mut self.stats;
         self.dtls.handle_datagram(now, addresses, datagram, stats)
-    }
-
-    /// After messages of a session are handled: whether it has an allocation now.
-    pub(crate) fn handle_messages(&mut self, now: Instant, path: FiveTuple, has_allocation: bool) {
-        if let Some(connection) = path.transport.connection() {
-            self.set_stranger(now, connection.0, !has_allocation);
-        }
     }
 
     /// What messages of clients of DTLS brought to peers.

@@ -1,38 +1,27 @@
 //! Which connections have no allocation, and so have not long to live.
 
-use super::{DTLS, Streams, connection_at};
+use super::{DTLS, Streams};
 use std::time::Instant;
 use turn_relay_proto::FiveTuple;
 
 impl Streams {
-    /// An allocation came to this five-tuple without anything being received on it.
-    pub(crate) fn handle_moved(&mut self, now: Instant, path: FiveTuple) {
-        if let Some(connection) = path.transport.connection() {
-            self.set_stranger(now, connection.0, false);
-        }
-    }
-
-    pub(super) fn set_stranger(&mut self, now: Instant, slot: u32, is_stranger: bool) {
-        if slot & DTLS != 0 {
-            let stats = &mut self.stats;
-            return self.dtls.set_stranger(now, slot, is_stranger, stats);
-        }
-        let Some(connection) = connection_at(&mut self.slots, slot) else {
+    /// Whether a five-tuple has an allocation now, where something was received or an allocation came.
+    pub(crate) fn handle_allocation(
+        &mut self,
+        now: Instant,
+        path: FiveTuple,
+        has_allocation: bool,
+    ) {
+        let Some(id) = path.transport.connection() else {
             return;
         };
-        if connection.stranger_since.is_some() == is_stranger {
-            return;
-        }
-        let source = connection.path.client.0.ip();
-        let stats = self.stats.of_mut(connection.kind);
-        if is_stranger {
-            connection.stranger_since = Some(now);
-            stats.strangers += 1;
-            self.admission.add(slot, source, false, now);
-        } else {
-            connection.stranger_since = None;
-            stats.strangers -= 1;
-            self.admission.remove(source);
+        let (is_stranger, stats) = (!has_allocation, &mut self.stats);
+        match id.0 & DTLS {
+            0 => self.room.set_stranger(now, id.0, is_stranger, stats),
+            _ => self
+                .dtls
+                .room
+                .set_stranger(now, id.0 & !DTLS, is_stranger, stats),
         }
     }
 
@@ -42,14 +31,8 @@ impl Streams {
         now: Instant,
         mut has_allocation: impl FnMut(FiveTuple) -> bool,
     ) {
-        self.dtls.review(now, &mut has_allocation, &mut self.stats);
-        for slot in 0..self.slots.len() {
-            let over = self.slots[slot]
-                .as_deref()
-                .is_some_and(|c| c.stranger_since.is_none() && !has_allocation(c.path));
-            if over {
-                self.set_stranger(now, slot as u32, true);
-            }
-        }
+        let stats = &mut self.stats;
+        self.dtls.room.review(now, &mut has_allocation, stats);
+        self.room.review(now, &mut has_allocation, stats);
     }
 }
