@@ -4,9 +4,12 @@
 #![allow(clippy::unwrap_used)]
 
 mod common;
+#[path = "common/random.rs"]
+mod random;
 
 use common::{Client, Service, channel_data, until};
 use nix::sys::socket::{ControlMessage, MsgFlags, SockaddrStorage, sendmsg};
+use random::Random;
 use std::collections::BTreeMap;
 use std::io::IoSlice;
 use std::net::{SocketAddr, UdpSocket};
@@ -19,26 +22,6 @@ use turn_types::attribute::{Data, XorPeerAddress};
 const CLIENTS: usize = 6;
 const PEERS: usize = 4;
 const ROUNDS: usize = 60;
-
-/// xorshift: the same numbers for every relay.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
-    }
-
-    fn below(&mut self, bound: usize) -> usize {
-        (self.next() % bound as u64) as usize
-    }
-
-    fn bytes(&mut self, len: usize) -> Vec<u8> {
-        (0..len).map(|_| self.next() as u8).collect()
-    }
-}
 
 /// Who sends to whom, in terms that are the same in every world.
 #[derive(Clone, Debug)]

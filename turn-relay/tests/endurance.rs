@@ -6,8 +6,11 @@
 #![allow(clippy::unwrap_used)]
 
 mod common;
+#[path = "common/random.rs"]
+mod random;
 
 use common::{Service, signed, verified};
+use random::Random;
 use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::time::Duration;
@@ -61,46 +64,34 @@ fn sockets(service: &Service) -> usize {
         .count()
 }
 
-/// xorshift64: the same bytes in each run.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
+/// Anything; most of it with the head of a STUN message or of ChannelData, so that it gets further.
+fn datagram<'b>(random: &mut Random, buffer: &'b mut [u8; 608]) -> &'b [u8] {
+    let length = (random.next() % 600) as usize;
+    for chunk in buffer.chunks_exact_mut(8) {
+        chunk.copy_from_slice(&random.next().to_be_bytes());
     }
-
-    /// Anything; most of it with the head of a STUN message or of ChannelData, so that it gets further.
-    fn datagram<'b>(&mut self, buffer: &'b mut [u8; 608]) -> &'b [u8] {
-        let length = (self.next() % 600) as usize;
-        for chunk in buffer.chunks_exact_mut(8) {
-            chunk.copy_from_slice(&self.next().to_be_bytes());
-        }
-        let shape = self.next() % 4;
-        if shape > 0 && length >= 24 {
-            let length = length / 4 * 4;
-            let methods = [
-                0x0001u16, 0x0003, 0x0004, 0x0006, 0x0008, 0x0009, 0x0016, 0x4000,
+    let shape = random.next() % 4;
+    if shape > 0 && length >= 24 {
+        let length = length / 4 * 4;
+        let methods = [
+            0x0001u16, 0x0003, 0x0004, 0x0006, 0x0008, 0x0009, 0x0016, 0x4000,
+        ];
+        let method = methods[random.next() as usize % methods.len()];
+        buffer[..2].copy_from_slice(&method.to_be_bytes());
+        buffer[2..4].copy_from_slice(&((length - 20) as u16).to_be_bytes());
+        buffer[4..8].copy_from_slice(&[0x21, 0x12, 0xA4, 0x42]);
+        if shape == 3 {
+            // One attribute, of some type that exists.
+            let kind = [
+                0x0006u16, 0x0008, 0x0009, 0x0014, 0x0015, 0x0019, 0x8022, 0x0020,
             ];
-            let method = methods[self.next() as usize % methods.len()];
-            buffer[..2].copy_from_slice(&method.to_be_bytes());
-            buffer[2..4].copy_from_slice(&((length - 20) as u16).to_be_bytes());
-            buffer[4..8].copy_from_slice(&[0x21, 0x12, 0xA4, 0x42]);
-            if shape == 3 {
-                // One attribute, of some type that exists.
-                let kind = [
-                    0x0006u16, 0x0008, 0x0009, 0x0014, 0x0015, 0x0019, 0x8022, 0x0020,
-                ];
-                let kind = kind[self.next() as usize % kind.len()];
-                buffer[20..22].copy_from_slice(&kind.to_be_bytes());
-                buffer[22..24].copy_from_slice(&((length - 24) as u16).to_be_bytes());
-            }
-            return &buffer[..length];
+            let kind = kind[random.next() as usize % kind.len()];
+            buffer[20..22].copy_from_slice(&kind.to_be_bytes());
+            buffer[22..24].copy_from_slice(&((length - 24) as u16).to_be_bytes());
         }
-        &buffer[..length]
+        return &buffer[..length];
     }
+    &buffer[..length]
 }
 
 #[test]
@@ -128,7 +119,7 @@ fn random_datagrams_leave_the_memory_as_it_was() {
             for n in 0..EACH {
                 let source = &sources[((turn + n) % 64) as usize];
                 source
-                    .send_to(random.datagram(&mut buffer), server)
+                    .send_to(datagram(&mut random, &mut buffer), server)
                     .unwrap();
                 // Its answers, so that they do not pile up in the kernel.
                 while source.recv(&mut [0; 1]).is_ok() {}

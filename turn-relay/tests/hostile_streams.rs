@@ -13,21 +13,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-use stream::{Certificate, StreamClient, tcp, tls};
-
-const LISTEN: [&str; 4] = [
-    "--listen",
-    "tcp://127.0.0.1:0",
-    "--allow-peer",
-    "127.0.0.0/8",
-];
-
-fn start(config: &str, more: &[&str]) -> Service {
-    let file = tempfile::NamedTempFile::new().unwrap();
-    std::fs::write(file.path(), config).unwrap();
-    let path = file.path().to_str().unwrap().to_owned();
-    Service::start(&[&LISTEN[..], &["--config", &path], more].concat())
-}
+use stream::{Certificate, StreamClient, start, start_tls, tcp, tls};
 
 /// Whether the other side has ended the connection.
 fn is_closed(stream: &mut impl Read) -> bool {
@@ -139,11 +125,8 @@ fn a_reset_in_the_middle_of_a_frame_ends_the_allocation() {
 #[test]
 fn whoever_stays_a_stranger_is_closed_and_whoever_has_an_allocation_stays() {
     let certificate = Certificate::new();
-    let flags = certificate.flags();
-    let mut more: Vec<_> = flags.iter().map(String::as_str).collect();
-    more.extend(["--listen", "tls://127.0.0.1:0"]);
     let config = "handshake-seconds = 1\nwithout-allocation-seconds = 2\n";
-    let service = start(config, &more);
+    let service = start_tls(&certificate, config);
     let (over_tcp, over_tls) = (service.listening("tcp")[0], service.listening("tls")[0]);
     let mut client = StreamClient::new(tcp(over_tcp));
     client.allocate().unwrap();
@@ -245,11 +228,8 @@ fn strangers_of_one_prefix_have_a_share_and_beyond_all_the_oldest_goes() {
 #[test]
 fn a_slow_reader_loses_whole_frames_and_holds_up_nobody() {
     let certificate = Certificate::new();
-    let flags = certificate.flags();
-    let mut more: Vec<_> = flags.iter().map(String::as_str).collect();
-    more.extend(["--listen", "tls://127.0.0.1:0"]);
     let config = "threads = 1\nconnection-buffer-bytes = 65536\n";
-    let service = start(config, &more);
+    let service = start_tls(&certificate, config);
     let slow = StreamClient::new(tcp(service.listening("tcp")[0]));
     reads_again(&service, slow, "tcp");
     let session = tls(service.listening("tls")[0], &certificate.der, &TLS13, &[]).unwrap();
@@ -339,10 +319,7 @@ fn whoever_reads_no_answers_is_closed() {
 #[test]
 fn tls_that_is_none_ends_its_connection_only() {
     let certificate = Certificate::new();
-    let flags = certificate.flags();
-    let mut more: Vec<_> = flags.iter().map(String::as_str).collect();
-    more.extend(["--listen", "tls://127.0.0.1:0"]);
-    let service = start("", &more);
+    let service = start_tls(&certificate, "");
     let address = service.listening("tls")[0];
     let stun = [&[0, 1, 0, 0, 0x21, 0x12, 0xA4, 0x42][..], &[1; 12]].concat();
     let garbage: [&[u8]; 4] = [

@@ -10,34 +10,27 @@ use common::{Client, DEADLINE, Service, channel_data, until};
 use rustls::version::{TLS12, TLS13};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, UdpSocket};
-use stream::{Certificate, StreamClient, padded, tcp, tls};
+use stream::{Certificate, LISTEN, StreamClient, TlsStream, padded, start, start_tls, tcp, tls};
 use turn_types::AddressFamily;
-
-const LISTEN: [&str; 4] = [
-    "--listen",
-    "tcp://127.0.0.1:0",
-    "--allow-peer",
-    "127.0.0.0/8",
-];
-
-fn start_tls(certificate: &Certificate, more: &[&str]) -> Service {
-    let flags = certificate.flags();
-    let mut args = vec![
-        "--listen",
-        "tls://127.0.0.1:0",
-        "--allow-peer",
-        "127.0.0.0/8",
-    ];
-    args.extend(flags.iter().map(String::as_str));
-    args.extend(more);
-    Service::start(&args)
-}
 
 fn peer() -> (UdpSocket, SocketAddr) {
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
     socket.set_read_timeout(Some(DEADLINE)).unwrap();
     let address = socket.local_addr().unwrap();
     (socket, address)
+}
+
+/// A client over TLS, its relayed address, and the peer of its channel 0x4000.
+fn with_channel(
+    service: &Service,
+    certificate: &Certificate,
+) -> (StreamClient<TlsStream>, SocketAddr, UdpSocket) {
+    let session = tls(service.listening("tls")[0], &certificate.der, &TLS13, &[]).unwrap();
+    let mut client = StreamClient::new(session);
+    let relayed = client.allocate().unwrap();
+    let (peer, address) = peer();
+    client.bind(0x4000, address).unwrap();
+    (client, relayed, peer)
 }
 
 fn receive(socket: &UdpSocket) -> (Vec<u8>, SocketAddr) {
@@ -138,7 +131,7 @@ fn frames_of_any_sizes_arrive_whole_and_in_order_over_tcp() {
 #[test]
 fn frames_of_any_sizes_arrive_whole_and_in_order_over_tls() {
     let certificate = Certificate::new();
-    let service = start_tls(&certificate, &[]);
+    let service = start_tls(&certificate, "");
     let address = service.listening("tls")[0];
     for (round, version) in [&TLS13, &TLS12].into_iter().enumerate() {
         let session = tls(address, &certificate.der, version, &["stun.turn"]).unwrap();
@@ -168,12 +161,8 @@ fn records(stream: &mut impl Read, count: usize) -> Vec<usize> {
 #[test]
 fn few_frames_have_a_record_each_however_they_came() {
     let certificate = Certificate::new();
-    let service = start_tls(&certificate, &[]);
-    let session = tls(service.listening("tls")[0], &certificate.der, &TLS13, &[]).unwrap();
-    let mut client = StreamClient::new(session);
-    let relayed = client.allocate().unwrap();
-    let (peer, address) = peer();
-    client.bind(0x4000, address).unwrap();
+    let service = start_tls(&certificate, "");
+    let (mut client, relayed, peer) = with_channel(&service, &certificate);
     // Of one length, which the kernel may join, then of many.
     let sizes = [vec![1_000; 16], (100..116).collect()].concat();
     for sizes in sizes.chunks(16) {
@@ -192,7 +181,7 @@ fn few_frames_have_a_record_each_however_they_came() {
 #[test]
 fn application_protocols_are_those_of_rfc_7443() {
     let certificate = Certificate::new();
-    let service = start_tls(&certificate, &[]);
+    let service = start_tls(&certificate, "");
     let address = service.listening("tls")[0];
     let session = |alpn: &[&str]| tls(address, &certificate.der, &TLS13, alpn);
     let discovery = session(&["http/1.1", "stun.nat-discovery"]).unwrap();
@@ -214,12 +203,8 @@ fn application_protocols_are_those_of_rfc_7443() {
 #[test]
 fn keys_that_the_client_renews_are_renewed() {
     let certificate = Certificate::new();
-    let service = start_tls(&certificate, &[]);
-    let session = tls(service.listening("tls")[0], &certificate.der, &TLS13, &[]).unwrap();
-    let mut client = StreamClient::new(session);
-    let relayed = client.allocate().unwrap();
-    let (peer, address) = peer();
-    client.bind(0x4000, address).unwrap();
+    let service = start_tls(&certificate, "");
+    let (mut client, relayed, peer) = with_channel(&service, &certificate);
     for round in 0..5 {
         // It asks for the server's new keys, too.
         client.stream.conn.refresh_traffic_keys().unwrap();
@@ -315,11 +300,8 @@ fn both_ends_on_one_relay_over_tcp() {
 
 #[test]
 fn quotas_count_connections_like_datagrams() {
-    let mut file = tempfile::NamedTempFile::new().unwrap();
-    writeln!(file, "allocations-per-user = 2").unwrap();
-    let config = ["--config", file.path().to_str().unwrap()];
     let both = ["--listen", "udp://127.0.0.1:0"];
-    let service = Service::start(&[&LISTEN[..], &both, &config].concat());
+    let service = start("allocations-per-user = 2", &both);
     let datagrams = Client::connect(service.listen[0]);
     datagrams.allocate(AddressFamily::IPV4).unwrap();
     let address = service.listening("tcp")[0];
@@ -349,7 +331,7 @@ fn a_wildcard_listener_is_the_address_that_was_connected_to() {
 #[test]
 fn a_new_certificate_is_shown_to_new_connections_and_nobody_is_dropped() {
     let mut certificate = Certificate::new();
-    let service = start_tls(&certificate, &[]);
+    let service = start_tls(&certificate, "");
     let address = service.listening("tls")[0];
     let old = certificate.der.clone();
     let session = tls(address, &old, &TLS13, &[]).unwrap();

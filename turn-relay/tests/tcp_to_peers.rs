@@ -11,31 +11,10 @@ use rustls::version::{TLS12, TLS13};
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
-use stream::{Certificate, StreamClient, tcp, tls};
+use stream::{Certificate, LISTEN, StreamClient, start, start_tls, tcp, tls};
 use stun_types::message::{Message, MessageWriteExt};
 use turn_types::attribute::{ConnectionId, RequestedTransport, XorPeerAddress, XorRelayedAddress};
 use turn_types::message::{ALLOCATE, CONNECT, CONNECTION_ATTEMPT, CONNECTION_BIND};
-
-const LISTEN: [&str; 4] = [
-    "--listen",
-    "tcp://127.0.0.1:0",
-    "--allow-peer",
-    "127.0.0.0/8",
-];
-
-fn start(config: &str, more: &[&str]) -> Service {
-    let file = tempfile::NamedTempFile::new().unwrap();
-    std::fs::write(file.path(), config).unwrap();
-    let path = file.path().to_str().unwrap().to_owned();
-    Service::start(&[&LISTEN[..], &["--config", &path], more].concat())
-}
-
-fn start_tls(certificate: &Certificate) -> Service {
-    let flags = certificate.flags();
-    let mut more: Vec<_> = flags.iter().map(String::as_str).collect();
-    more.extend(["--listen", "tls://127.0.0.1:0"]);
-    start("", &more)
-}
 
 fn allocate<S: Read + Write>(client: &mut StreamClient<S>) -> SocketAddr {
     let answer = client.request(ALLOCATE, |writer| {
@@ -167,7 +146,7 @@ fn a_hundred_megabytes_cross_both_ways_at_once_and_each_direction_ends_by_itself
 fn over_tls_it_is_the_same() {
     const SIZE: usize = 5 << 20;
     let certificate = Certificate::new();
-    let service = start_tls(&certificate);
+    let service = start_tls(&certificate, "");
     let server = service.listening("tls")[0];
     for version in [&TLS13, &TLS12] {
         let session = || tls(server, &certificate.der, version, &[]).unwrap();

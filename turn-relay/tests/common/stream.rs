@@ -2,7 +2,7 @@
 
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
 
-use crate::common::{DEADLINE, signed, verified};
+use crate::common::{DEADLINE, Service, signed, verified};
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{
     ClientConfig, ClientConnection, RootCertStore, StreamOwned, SupportedProtocolVersion,
@@ -18,6 +18,30 @@ use turn_types::attribute::{
     XorRelayedAddress,
 };
 use turn_types::message::{ALLOCATE, CHANNEL_BIND, CREATE_PERMISSION, REFRESH};
+
+/// Over TCP, to peers on loopback.
+pub const LISTEN: [&str; 4] = [
+    "--listen",
+    "tcp://127.0.0.1:0",
+    "--allow-peer",
+    "127.0.0.0/8",
+];
+
+/// A relay that listens as [`LISTEN`] says, with a config file and more flags.
+pub fn start(config: &str, more: &[&str]) -> Service {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), config).unwrap();
+    let path = file.path().to_str().unwrap().to_owned();
+    Service::start(&[&LISTEN[..], &["--config", &path], more].concat())
+}
+
+/// The same, over TLS, too.
+pub fn start_tls(certificate: &Certificate, config: &str) -> Service {
+    let flags = certificate.flags();
+    let mut more: Vec<_> = flags.iter().map(String::as_str).collect();
+    more.extend(["--listen", "tls://127.0.0.1:0"]);
+    start(config, &more)
+}
 
 pub type TlsStream = StreamOwned<ClientConnection, TcpStream>;
 
