@@ -153,6 +153,7 @@ async fn tunnel(
         device_ipv6: device_addresses.ipv6,
         idle_timeout: config.link.idle_timeout,
         answer_timeout: ANSWER_TIMEOUT,
+        standby: config.link.standby,
         link: link::LinkConfig {
             carrier: config.link.carrier,
             ..link::LinkConfig::default()

@@ -67,6 +67,8 @@ pub struct LinkConfig {
     pub idle_timeout: Duration,
     /// See [`LinkFile::carrier`](crate::config_file::LinkFile::carrier).
     pub carrier: Carrier,
+    /// See [`LinkFile::standby`](crate::config_file::LinkFile::standby).
+    pub standby: bool,
 }
 
 impl Config {
@@ -106,6 +108,7 @@ impl Config {
                         remedy,
                     )
                 })?,
+                standby: file.link.standby,
             },
         })
     }

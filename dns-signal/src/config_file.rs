@@ -75,6 +75,9 @@ pub struct LinkFile {
     /// channel; `datagram`, the same but a lane that fell silent is not given up; `data-channel`, never the lane.
     /// Default `auto`.
     pub carrier: String,
+    /// Whether a second link, to another activator of the network, is kept open beside one that is used: it takes over at
+    /// once when the first falls silent. Without it, one is opened then. Default `false`.
+    pub standby: bool,
 }
 
 impl Default for TunnelFile {
@@ -92,6 +95,7 @@ impl Default for LinkFile {
         Self {
             idle_timeout: "60s".into(),
             carrier: "auto".into(),
+            standby: false,
         }
     }
 }

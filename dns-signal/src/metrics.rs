@@ -43,6 +43,11 @@ impl Collector for LinkMetrics {
                 agent.links_failed,
             ),
             (
+                "links_replaced",
+                "Links whose place one to another activator took",
+                agent.links_replaced,
+            ),
+            (
                 "waiting_frames_dropped",
                 "Frames that waited too long",
                 agent.dropped_waiting,

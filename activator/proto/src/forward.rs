@@ -18,6 +18,7 @@ pub mod nat;
 
 use std::{net::IpAddr, sync::Arc, time::Instant};
 
+use model::NodeId;
 use wire::{
     frame::{Frame, HEADER_LEN, Header},
     ip::{
@@ -182,18 +183,19 @@ impl Forwarder {
         self.stats.dropped(reason);
     }
 
-    /// Binds virtual IPs of a link to a service.
+    /// Binds virtual IPs of a link of this node to a service.
     ///
     /// # Errors
     /// When a bound is reached.
     pub fn bind(
         &mut self,
         link: LinkKey,
+        node: &NodeId,
         export: &Arc<Export>,
         virtual_ips: VirtualIps,
         now: Instant,
     ) -> Result<(), BindError> {
-        self.nat.bind(link, export, virtual_ips, now)
+        self.nat.bind(link, node, export, virtual_ips, now)
     }
 
     /// Forgets a link.

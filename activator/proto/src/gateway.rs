@@ -6,11 +6,11 @@
 use std::{collections::VecDeque, time::Instant};
 
 use identity::Serial;
-use model::{NetworkName, NodeId, RelayName};
+use model::{NetworkName, NodeId, RelayName, RelayedAddr};
 use protocol::document;
 
 use crate::{
-    answer::{self, MAX_BINDINGS},
+    answer::{self, MAX_BINDINGS, MAX_FOOTHOLDS},
     forward::Forwarder,
     input::Input,
     links::{LinkKey, LinkLimits, LinkRecord, Links},
@@ -84,45 +84,34 @@ impl Gateway {
                 if self.closing {
                     return;
                 }
-                if self
-                    .reservations
-                    .handle_relays(relays.iter(), now, &mut self.outputs)
-                {
-                    self.on_footholds_changed();
-                }
-                let gone =
-                    |link: &LinkRecord| !link.relays.iter().any(|relay| relays.contains_key(relay));
-                for link in self.links.select(gone) {
-                    let reason = "its relay is no longer part of the mesh".to_owned();
-                    self.outputs
-                        .push_back(Output::CloseUnlessDirect { link, reason });
+                let lost =
+                    self.reservations
+                        .handle_relays(relays.iter(), now, &mut self.outputs);
+                for (relay, relayed) in lost {
+                    self.on_foothold_lost(&relay, &relayed);
                 }
                 self.close_where("the node's certificate is revoked", |link| {
                     revoked.contains(&link.serial)
                 });
             }
             Input::Access { relay, access } => {
-                if !self.closing
-                    && self
-                        .reservations
-                        .handle_access(&relay, access, now, &mut self.outputs)
-                {
-                    self.on_foothold_lost(&relay, "the relay moved to another address");
+                if !self.closing {
+                    let moved =
+                        self.reservations
+                            .handle_access(&relay, access, now, &mut self.outputs);
+                    self.on_foothold_lost(&relay, &moved);
                 }
             }
             Input::NotStarted { relay } => self.reservations.handle_not_started(&relay, now),
             Input::Allocated { relay, relayed } => {
-                if self.reservations.handle_allocated(&relay, relayed) {
+                if self.reservations.handle_allocated(&relay, relayed.clone()) {
                     self.on_footholds_changed();
+                    self.on_foothold_gained(&relay, &relayed);
                 }
             }
-            Input::AllocationLost { relay, reason } => {
-                if self.reservations.handle_lost(&relay) {
-                    self.on_foothold_lost(
-                        &relay,
-                        &format!("the allocation on relay `{relay}` was lost: {reason}"),
-                    );
-                }
+            Input::AllocationLost { relay } => {
+                let relayed = self.reservations.handle_lost(&relay);
+                self.on_foothold_lost(&relay, &relayed);
             }
             Input::CredentialRefused { relay } => {
                 if !self.closing {
@@ -298,7 +287,7 @@ impl Gateway {
             let outcome = answer::resolve_binding(node, binding, &self.exports).and_then(
                 |(export, virtual_ips)| {
                     self.forwarder
-                        .bind(link, export, virtual_ips, now)
+                        .bind(link, node, export, virtual_ips, now)
                         .map_err(|error| error.to_string())
                 },
             );
@@ -324,13 +313,43 @@ impl Gateway {
         }
     }
 
-    fn on_foothold_lost(&mut self, relay: &RelayName, reason: &str) {
+    /// Links lose a way, and look for another by themselves.
+    fn on_foothold_lost(&mut self, relay: &RelayName, relayed: &[RelayedAddr]) {
+        if relayed.is_empty() {
+            return;
+        }
         self.on_footholds_changed();
         for link in self.links.select(|link| link.relays.contains(relay)) {
-            self.outputs.push_back(Output::CloseUnlessDirect {
+            self.links.remove_relay(link, relay);
+            self.outputs.push_back(Output::Retire {
                 link,
-                reason: reason.to_owned(),
+                relay: relay.clone(),
+                relayed: relayed.to_vec(),
             });
+        }
+    }
+
+    /// Links of nodes beside this relay get a further way, if they have not as many as they may have.
+    fn on_foothold_gained(&mut self, relay: &RelayName, relayed: &[RelayedAddr]) {
+        let Some(network) = self.reservations.network_of(relay).cloned() else {
+            return;
+        };
+        let lacks = |link: &LinkRecord| {
+            link.node.network == network
+                && link.relays.len() < MAX_FOOTHOLDS
+                && !link.relays.contains(relay)
+        };
+        for link in self.links.select(lacks) {
+            self.links.add_relay(link, relay);
+            if let Some(record) = self.links.get(link) {
+                self.outputs.push_back(Output::Extend {
+                    link,
+                    to: record.node.clone(),
+                    offered_as: record.offered_as,
+                    relay: relay.clone(),
+                    relayed: relayed.to_vec(),
+                });
+            }
         }
     }
 

@@ -41,8 +41,6 @@ pub enum Input<'a> {
     AllocationLost {
         /// The relay.
         relay: RelayName,
-        /// Why, for the log.
-        reason: String,
     },
     /// The relay refused the credential.
     CredentialRefused {

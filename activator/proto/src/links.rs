@@ -92,6 +92,22 @@ impl Links {
         self.by_offer.get(&(node.clone(), offered_as)).copied()
     }
 
+    /// The link may use this relay's allocation, too.
+    pub fn add_relay(&mut self, key: LinkKey, relay: &RelayName) {
+        if let Some(record) = self.by_key.get_mut(&key)
+            && !record.relays.contains(relay)
+        {
+            record.relays.push(relay.clone());
+        }
+    }
+
+    /// The link uses this relay's allocation no longer.
+    pub fn remove_relay(&mut self, key: LinkKey, relay: &RelayName) {
+        if let Some(record) = self.by_key.get_mut(&key) {
+            record.relays.retain(|used| used != relay);
+        }
+    }
+
     /// How many links the node has.
     #[must_use]
     pub fn count_of(&self, node: &NodeId) -> usize {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use model::{NodeId, RelayName, RelayUri};
+use model::{NodeId, RelayName, RelayUri, RelayedAddr};
 use protocol::document;
 
 use crate::{answer::RefuseReason, links::LinkKey, reservation::RelayAccess};
@@ -90,11 +90,26 @@ pub enum Output {
         /// For the log of both sides.
         reason: String,
     },
-    /// One of the link's allocations is gone: close the link as above unless its path is direct.
-    CloseUnlessDirect {
+    /// One of the link's allocations is gone: it goes on without, or ends when it finds no other path.
+    Retire {
         /// The link.
         link: LinkKey,
-        /// For the log of both sides.
-        reason: String,
+        /// Where the allocation was.
+        relay: RelayName,
+        /// What it had.
+        relayed: Vec<RelayedAddr>,
+    },
+    /// An allocation is there that the link can use: let its peer through, and tell it of the candidate.
+    Extend {
+        /// The link.
+        link: LinkKey,
+        /// The offerer, and its name for the link.
+        to: NodeId,
+        /// See `to`.
+        offered_as: u64,
+        /// Where the allocation is.
+        relay: RelayName,
+        /// What it has.
+        relayed: Vec<RelayedAddr>,
     },
 }

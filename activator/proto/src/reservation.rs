@@ -89,6 +89,9 @@ pub struct ReservationStatus<'a> {
     pub relayed: &'a [RelayedAddr],
 }
 
+/// A relay, and the relayed addresses that are held there.
+pub type Foothold = (RelayName, Vec<RelayedAddr>);
+
 /// All reservations, by relay.
 #[derive(Debug)]
 pub struct Reservations {
@@ -107,13 +110,13 @@ impl Reservations {
         }
     }
 
-    /// The relays in the directory's view are now these. Returns whether footholds went away.
+    /// The relays in the directory's view are now these. Returns the footholds that went away.
     pub fn handle_relays<'a>(
         &mut self,
         relays: impl Iterator<Item = (&'a RelayName, &'a directory::Relay)>,
         now: Instant,
         outputs: &mut VecDeque<Output>,
-    ) -> bool {
+    ) -> Vec<Foothold> {
         let mut wanted: BTreeMap<RelayName, (NetworkName, RelayUri)> = BTreeMap::new();
         for (name, relay) in relays {
             if wanted.len() == MAX_RESERVATIONS {
@@ -134,13 +137,15 @@ impl Reservations {
             }
         }
 
-        let mut lost = false;
+        let mut lost = Vec::new();
         self.by_relay.retain(|name, held| {
             let keep = wanted
                 .get(name)
                 .is_some_and(|(network, uri)| *network == held.network && *uri == held.uri);
             if !keep {
-                lost |= !held.relayed.is_empty();
+                if !held.relayed.is_empty() {
+                    lost.push((name.clone(), std::mem::take(&mut held.relayed)));
+                }
                 if held.server.is_some() {
                     outputs.push_back(Output::Release {
                         relay: name.clone(),
@@ -169,17 +174,17 @@ impl Reservations {
         lost
     }
 
-    /// A credential came, or could not be had. Returns whether footholds went away.
+    /// A credential came, or could not be had. Returns the relayed addresses that went away.
     pub fn handle_access(
         &mut self,
         relay: &RelayName,
         access: Result<RelayAccess, String>,
         now: Instant,
         outputs: &mut VecDeque<Output>,
-    ) -> bool {
+    ) -> Vec<RelayedAddr> {
         let wait = self.backoff(relay);
         let Some(held) = self.by_relay.get_mut(relay) else {
-            return false; // no longer wanted
+            return Vec::new(); // no longer wanted
         };
         let access = match access {
             Ok(access) => access,
@@ -191,7 +196,7 @@ impl Reservations {
                     reason,
                     retry_in: wait,
                 });
-                return false;
+                return Vec::new();
             }
         };
         held.failures = 0;
@@ -202,7 +207,7 @@ impl Reservations {
                 relay: relay.clone(),
                 access,
             });
-            return false;
+            return Vec::new();
         }
         // The first one, or the relay's name now leads to another address.
         let moved = held.server.replace(access.server).is_some();
@@ -215,7 +220,11 @@ impl Reservations {
             relay: relay.clone(),
             access,
         });
-        moved && !std::mem::take(&mut held.relayed).is_empty()
+        if moved {
+            std::mem::take(&mut held.relayed)
+        } else {
+            Vec::new()
+        }
     }
 
     /// There could be no allocation for a reason of this host's: from the beginning, later.
@@ -265,11 +274,17 @@ impl Reservations {
         })
     }
 
-    /// The allocation is gone, until [`Self::handle_allocated`]. Returns whether that is news.
-    pub fn handle_lost(&mut self, relay: &RelayName) -> bool {
-        self.by_relay
-            .get_mut(relay)
-            .is_some_and(|held| !std::mem::take(&mut held.relayed).is_empty())
+    /// The allocation is gone, until [`Self::handle_allocated`]. Returns the relayed addresses it had.
+    pub fn handle_lost(&mut self, relay: &RelayName) -> Vec<RelayedAddr> {
+        let held = self.by_relay.get_mut(relay);
+        held.map(|held| std::mem::take(&mut held.relayed))
+            .unwrap_or_default()
+    }
+
+    /// The network in which a relay stands on which an allocation is wanted.
+    #[must_use]
+    pub fn network_of(&self, relay: &RelayName) -> Option<&NetworkName> {
+        self.by_relay.get(relay).map(|held| &held.network)
     }
 
     /// Asks for the credentials that are due.

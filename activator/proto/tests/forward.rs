@@ -524,3 +524,25 @@ fn two_hundred_links_come_and_go_and_the_tables_are_empty_again() {
         (0, 0)
     );
 }
+
+#[test]
+fn a_second_link_of_a_sidecar_shares_its_addresses_and_answers_follow_it() {
+    let mut world = World::new().with_footholds();
+    let links = [1, 2].map(|number| open(&mut world, number));
+    let forwarder = &mut world.gateway.forwarder;
+    let address = client(forwarder, links[0], SIDECAR, ORDERS, 8080);
+    let answer = tcp((REAL, 8080), (&address, 4000), ACK, &[]);
+    let goes_to = |forwarder: &mut _| to_link(forwarder, &answer).map(|(link, _)| link);
+    assert_eq!(goes_to(forwarder), Ok(links[0]), "the other is not used yet");
+    assert_eq!(client(forwarder, links[1], SIDECAR, ORDERS, 8080), address);
+    assert_eq!(goes_to(forwarder), Ok(links[1]));
+    world.input(Input::LinkClosed { link: links[1] });
+    let forwarder = &mut world.gateway.forwarder;
+    assert_eq!(goes_to(forwarder), Ok(links[0]));
+    assert_eq!(forwarder.nat().clients(), 2);
+    world.input(Input::LinkClosed { link: links[0] });
+    assert_eq!(world.gateway.forwarder.nat().clients(), 0);
+    let link = open(&mut world, 3);
+    let again = client(&mut world.gateway.forwarder, link, SIDECAR, ORDERS, 8080);
+    assert_eq!(again, address, "who comes back is known to the kernel as before");
+}

@@ -75,7 +75,6 @@ fn a_relay_that_restarts_is_registered_again_with_its_new_address() {
     let mut world = World::new().with_footholds();
     let lost = Input::AllocationLost {
         relay: relay("west-relay"),
-        reason: "437".to_owned(),
     };
     let outputs = world.input(lost);
     assert_eq!(
@@ -93,29 +92,51 @@ fn a_relay_that_restarts_is_registered_again_with_its_new_address() {
 }
 
 #[test]
-fn links_end_with_the_foothold_they_stand_on_and_others_stay() {
+fn links_lose_a_way_with_the_foothold_they_stand_on_and_gain_the_next() {
     let mut world = World::new().with_footholds();
     world.offer("west/workload/app", orders(1));
     world.offer("east/workload/app", orders(1));
     let lost = Input::AllocationLost {
         relay: relay("west-relay"),
-        reason: "silence".to_owned(),
     };
-    let closed: Vec<u64> = world
+    let retired: Vec<(u64, String)> = world
         .input(lost)
         .iter()
         .filter_map(|output| match output {
-            Output::CloseUnlessDirect { link, reason } => {
-                assert!(
-                    reason.contains("west-relay") && reason.contains("silence"),
-                    "{reason}"
-                );
-                Some(link.0)
-            }
+            Output::Retire { link, relayed, .. } => Some((link.0, relayed[0].to_string())),
             _ => None,
         })
         .collect();
-    assert_eq!(closed, [1]);
+    assert_eq!(retired, [(1, "10.0.0.2:50000".to_owned())]);
+    let outputs = world.allocated("west-relay", "10.0.0.2:50777");
+    let extended: Vec<(u64, u64, String)> = outputs
+        .iter()
+        .filter_map(|output| match output {
+            Output::Extend {
+                link,
+                offered_as,
+                relayed,
+                ..
+            } => Some((link.0, *offered_as, relayed[0].to_string())),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(extended, [(1, 1, "10.0.0.2:50777".to_owned())]);
+}
+
+#[test]
+fn a_second_relay_extends_links_and_a_third_does_not() {
+    let mut world = World::new().with_footholds();
+    world.offer("west/workload/app", orders(1));
+    for (name, more) in [("west-second", 1), ("west-third", 0)] {
+        world.add_relay(name, "west");
+        world.view();
+        let outputs = world.allocate(name, "10.0.0.4:50000");
+        let extended = outputs
+            .iter()
+            .filter(|output| matches!(output, Output::Extend { .. }));
+        assert_eq!(extended.count(), more, "{name}");
+    }
 }
 
 #[test]

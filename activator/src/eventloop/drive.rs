@@ -7,7 +7,7 @@ use activator_proto::{
     forward::{FromLink, fit_mss},
     stats::DropReason,
 };
-use link::{CloseReason, LinkEvent, Path, Step};
+use link::{CloseReason, LinkEvent, Step};
 use protocol::document::{BindingResult, Bound, Bye, Control, Refusal, control, document::Body};
 
 use super::EventLoop;
@@ -108,15 +108,18 @@ impl EventLoop {
                 }
             }
             Output::Close { link, reason } => self.close_link(link, &reason, now),
-            Output::CloseUnlessDirect { link, reason } => {
-                let direct = self
-                    .links
-                    .get(link)
-                    .is_some_and(|active| active.link.path() == Some(Path::Direct));
-                if !direct {
-                    self.close_link(link, &reason, now);
-                }
-            }
+            Output::Retire {
+                link,
+                relay,
+                relayed,
+            } => self.retire(link, &relay, &relayed, now),
+            Output::Extend {
+                link,
+                to,
+                offered_as,
+                relay,
+                relayed,
+            } => self.extend(link, (&to, offered_as), &relay, &relayed, now),
         }
     }
 
@@ -153,7 +156,7 @@ impl EventLoop {
                 };
                 tracing::warn!(%relay, %reason, "{what}");
                 self.gateway
-                    .handle_input(Input::AllocationLost { relay, reason }, now);
+                    .handle_input(Input::AllocationLost { relay }, now);
             }
             AllocationEvent::NeedCredential { relay } => {
                 tracing::debug!(%relay, "the relay wants another credential");
@@ -231,6 +234,9 @@ impl EventLoop {
                 }
                 LinkEvent::Path(path) => {
                     tracing::debug!(link = %key, %path, "path");
+                }
+                LinkEvent::Silent => {
+                    tracing::debug!(link = %key, "nothing answers on any path");
                 }
                 LinkEvent::Carrier(carrier) => {
                     tracing::debug!(link = %key, %carrier, "carrier");

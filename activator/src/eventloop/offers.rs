@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use activator_proto::{Input, LinkKey};
 use link::{CandidateKind, Link, LinkError, LinkRole, LocalCandidate};
-use model::{NodeId, RelayName};
+use model::{NodeId, RelayName, RelayedAddr};
 use protocol::document::{Answer, BindingResult, Candidates, Offer, Refusal, document::Body};
 
 use super::EventLoop;
@@ -79,12 +79,7 @@ impl EventLoop {
         let mut link = Link::new(LinkRole::Answerer, certificate, &self.link_config, now)?;
         for relay in relays {
             for relayed in self.allocations.relayed(relay) {
-                let candidate = LocalCandidate {
-                    kind: CandidateKind::Relayed,
-                    address: relayed.0,
-                    base: relayed.0,
-                };
-                link.add_local_candidate(candidate, now)?;
+                link.add_local_candidate(relayed_candidate(*relayed), now)?;
             }
         }
         for &address in self.hosts.iter().take(MAX_HOST_CANDIDATES) {
@@ -104,6 +99,55 @@ impl EventLoop {
             .ok_or(LinkError::BadDescription("there is none"))?;
         link.set_remote_description(description, now)?;
         Ok(ActiveLink::new(link, key, to.clone(), offer.link, now))
+    }
+
+    /// An allocation that a link could use is gone.
+    pub(super) fn retire(
+        &mut self,
+        key: LinkKey,
+        relay: &RelayName,
+        relayed: &[RelayedAddr],
+        now: Instant,
+    ) {
+        let Some(active) = self.links.touch(key) else {
+            return;
+        };
+        for address in relayed {
+            active.link.retire_address(address.0, now);
+        }
+        for (_, peer) in active.permitted.extract_if(.., |(of, _)| of == relay) {
+            self.allocations.release(relay, peer);
+        }
+    }
+
+    /// An allocation is there that a link can use. The other end hears of it through discovery, or, when that is away,
+    /// by the checks that come from there.
+    pub(super) fn extend(
+        &mut self,
+        key: LinkKey,
+        (to, offered_as): (&NodeId, u64),
+        relay: &RelayName,
+        relayed: &[RelayedAddr],
+        now: Instant,
+    ) {
+        let Some(active) = self.links.touch(key) else {
+            return;
+        };
+        for remote in active.link.remote_candidates() {
+            if self.allocations.permit(relay, *remote, now) {
+                active.permitted.push((relay.clone(), *remote));
+            }
+        }
+        let mut candidates = Vec::new();
+        for candidate in relayed.iter().map(|relayed| relayed_candidate(*relayed)) {
+            if active.link.add_local_candidate(candidate, now).is_ok() {
+                candidates.push(candidate.to_wire());
+            }
+        }
+        tracing::debug!(link = %key, %relay, "another allocation for the link");
+        let link = offered_as;
+        let body = Body::Candidates(Candidates { link, candidates });
+        self.signaling.post(to, body);
     }
 
     pub(super) fn on_candidates(&mut self, from: &NodeId, trickled: &Candidates, now: Instant) {
@@ -138,5 +182,13 @@ impl EventLoop {
                 }
             }
         }
+    }
+}
+
+const fn relayed_candidate(relayed: RelayedAddr) -> LocalCandidate {
+    LocalCandidate {
+        kind: CandidateKind::Relayed,
+        address: relayed.0,
+        base: relayed.0,
     }
 }

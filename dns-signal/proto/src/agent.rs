@@ -15,6 +15,8 @@ use protocol::document::document::Body;
 use protocol::document::{Bind, Control};
 
 mod drain;
+mod failover;
+mod health;
 mod opening;
 mod output;
 mod peers;
@@ -29,6 +31,7 @@ pub use route::Destination;
 pub use session::TimedStep;
 pub use stats::AgentStats;
 
+use health::Health;
 use peers::holds;
 use route::Routes;
 use session::{BindingState, Session};
@@ -47,6 +50,8 @@ pub struct AgentConfig {
     pub idle_timeout: Duration,
     /// How long an answer to an offer is waited for.
     pub answer_timeout: Duration,
+    /// Whether a second link is kept open to another activator of a network whose first link is used.
+    pub standby: bool,
     /// Settings of each link.
     pub link: LinkConfig,
 }
@@ -57,6 +62,8 @@ const MAX_LINKS: usize = 1_024;
 const MIN_BACKOFF: Duration = Duration::from_millis(250);
 /// See `MIN_BACKOFF`.
 const MAX_BACKOFF: Duration = Duration::from_secs(2);
+/// Why a link is closed that was not used.
+const IDLE: &str = "idle";
 /// A refused or unanswered binding is asked for again after this.
 const BIND_RETRY: Duration = Duration::from_secs(3);
 
@@ -64,6 +71,8 @@ const BIND_RETRY: Duration = Duration::from_secs(3);
 #[derive(Debug, Default)]
 struct Remote {
     link: Option<u64>,
+    /// To another activator: takes over when `link` is silent or over.
+    next: Option<u64>,
     waiting: Waiting,
     failures: u32,
     retry_at: Option<Instant>,
@@ -80,6 +89,7 @@ pub struct Agent {
     routes: Routes,
     remotes: HashMap<NetworkName, Remote>,
     links: LinkTable<Session>,
+    health: Health,
     next_link: u64,
     outputs: VecDeque<AgentOutput>,
     /// Links that got datagrams since the end of the last batch.
@@ -104,6 +114,7 @@ impl Agent {
             routes: Routes::default(),
             remotes: HashMap::new(),
             links: LinkTable::new(MAX_LINKS),
+            health: Health::default(),
             next_link: seed,
             outputs: VecDeque::new(),
             touched: Vec::new(),
@@ -111,25 +122,30 @@ impl Agent {
         }
     }
 
-    /// The directory's view changed. Links of an activator that started anew, or over a relayed address it no
-    /// longer holds, are over; those of one that is merely absent live on.
+    /// The directory's view changed. Links of an activator that started anew are over; those of one that is merely
+    /// absent live on. A link over a relayed address that its activator no longer holds looks for another way.
     pub fn handle_peers(&mut self, peers: Peers, now: Instant) {
         self.peers = peers;
-        let mut stale = Vec::new();
-        for (key, session) in self.links.iter() {
+        self.health.retain(|node| self.peers.get(node).is_some());
+        let (mut stale, mut moved) = (Vec::new(), Vec::new());
+        for (key, session) in self.links.iter_mut() {
             let Some(said) = self.peers.get(&session.node) else {
                 continue;
             };
-            let moved = session
+            let relayed = session
                 .link
                 .pair()
                 .filter(|_| session.link.path() == Some(link::Path::RelayUdp))
-                .is_some_and(|(_, relayed)| !holds(said, relayed));
+                .map(|(_, relayed)| relayed);
             if said.instance != session.instance {
                 stale.push((key, "the activator started anew"));
-            } else if moved {
-                stale.push((key, "the activator's relayed address changed"));
+            } else if let Some(relayed) = relayed.filter(|relayed| !holds(said, *relayed)) {
+                session.link.retire_address(relayed, now);
+                moved.push(key);
             }
+        }
+        for key in moved {
+            self.drain(key, now);
         }
         for (key, why) in stale {
             self.close_link(key, why, now);
@@ -137,6 +153,7 @@ impl Agent {
         let networks: Vec<NetworkName> = self.remotes.keys().cloned().collect();
         for network in networks {
             self.retry(&network, now);
+            self.keep_standby(&network, now);
         }
     }
 
@@ -316,6 +333,7 @@ impl Agent {
             {
                 due.push((key, Some("no answer to the offer in time")));
             } else if session.link.is_open()
+                && !session.standby
                 && now.saturating_duration_since(idle_since) >= self.config.idle_timeout
             {
                 due.push((key, None));
@@ -330,7 +348,7 @@ impl Agent {
         }
         for (key, failure) in due {
             match failure {
-                None => self.close_link(key, "idle", now),
+                None => self.close_link(key, IDLE, now),
                 Some("") => self.drain(key, now),
                 Some(why) => self.fail(key, why, now),
             }
@@ -351,9 +369,7 @@ impl Agent {
     pub fn poll_timeout(&mut self) -> Option<Instant> {
         let idle_timeout = self.config.idle_timeout;
         let links = self.links.iter_mut().filter_map(|(_, session)| {
-            let idle = session
-                .link
-                .is_open()
+            let idle = (session.link.is_open() && !session.standby)
                 .then(|| session.link.last_traffic() + idle_timeout);
             [session.answer_deadline, idle, session.link.poll_timeout()]
                 .into_iter()

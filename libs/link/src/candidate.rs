@@ -31,7 +31,9 @@ pub struct LocalCandidate {
 }
 
 impl LocalCandidate {
-    pub(crate) fn to_wire(self) -> WireCandidate {
+    /// As the peer is told of it.
+    #[must_use]
+    pub fn to_wire(self) -> WireCandidate {
         let kind = match self.kind {
             CandidateKind::Host => Kind::Host,
             CandidateKind::ServerReflexive => Kind::ServerReflexive,

@@ -25,7 +25,8 @@ pub struct LinkConfig {
     pub send_limit: usize,
     /// Without a path for this long, the link ends.
     pub check_timeout: Duration,
-    /// What is sent and not answered for this long (or six round trips), checks included, was sent on a dead path.
+    /// What is sent and not answered for this long (or twelve round trips), on no path, ends the link. A path that does
+    /// not answer while another does is left long before.
     pub silence_timeout: Duration,
     /// How often the offerer checks a path that is not used: a NAT keeps a mapping for two minutes
     /// ([RFC 4787 §4.3](https://www.rfc-editor.org/rfc/rfc4787#section-4.3)), the hastiest for half a one. The
@@ -47,7 +48,7 @@ impl Default for LinkConfig {
             receive_window: 8 << 20,
             send_limit: 4 << 20,
             check_timeout: Duration::from_secs(6),
-            silence_timeout: Duration::from_secs(2),
+            silence_timeout: Duration::from_secs(4),
             keepalive: Duration::from_secs(30),
             open_timeout: Duration::from_secs(8),
             carrier: Carrier::Auto,

@@ -2,9 +2,9 @@
 //!
 //! Checks go out on all pairs at once (a burst of [`BURST`], then one each [`PACE`]) and, from the controlling end,
 //! nominate: the first answered check selects its pair, one round trip after the descriptions are known. A pair that
-//! needs no relay takes over from one that does. What was selected is watched ([`liveness`]): what is sent and not
-//! answered leads to a check within moments, and to another pair or the end of the link soon after; a link that is
-//! not used costs one check in [`LinkConfig::keepalive`].
+//! needs no relay takes over from one that does, and of two relays the clearly quicker one. What was selected is watched
+//! ([`liveness`]): what is sent and not answered leads to a check within moments, and soon after to another pair
+//! ([`choice`]); a link that is not used costs one check in [`LinkConfig::keepalive`].
 //!
 //! Done: RFC 8445 as a full agent, peer-reflexive candidates, triggered checks, role conflicts, consent by checks and
 //! by authentic traffic ([RFC 7675](https://www.rfc-editor.org/rfc/rfc7675)). Not done: restarts, several components,
@@ -20,6 +20,7 @@ use bytes::BytesMut;
 use protocol::document::{Candidate as WireCandidate, SessionDescription};
 use stun_types::message::TransactionId;
 
+mod choice;
 mod liveness;
 mod message;
 mod pair;
@@ -33,7 +34,7 @@ use crate::output::{LinkError, Path, Transmit};
 use liveness::Liveness;
 use message::{Check, Credentials, Incoming};
 pub(crate) use pair::candidate_priority;
-use pair::{Base, Pair, PairState, Remote};
+use pair::{Base, Pair, Remote};
 
 /// Checks that may go out at once, and how often one more after that.
 /// [RFC 8445 §14.2](https://www.rfc-editor.org/rfc/rfc8445#section-14.2)
@@ -56,6 +57,8 @@ pub(crate) enum IceEvent {
         remote: SocketAddr,
         path: Path,
     },
+    /// Nothing answers, on no pair; it is looked for one that does.
+    Silent,
     Failed,
 }
 
@@ -74,6 +77,9 @@ pub(crate) struct Ice {
     pairs: Vec<Pair>,
     selected: Option<(SocketAddr, SocketAddr)>,
     liveness: Liveness,
+    /// Used: when the pairs that are not are looked after.
+    upkeep_at: Option<Instant>,
+    /// Without a pair: until when one is looked for.
     give_up_at: Option<Instant>,
     check_timeout: Duration,
     /// Checks that may be sent now, and since when that is counted.
@@ -107,6 +113,7 @@ impl Ice {
             pairs: Vec::new(),
             selected: None,
             liveness: Liveness::new(config, now),
+            upkeep_at: None,
             give_up_at: None,
             check_timeout: config.check_timeout,
             budget: (BURST, now),
@@ -211,6 +218,8 @@ impl Ice {
         }
         if self.selected == Some((local, remote)) {
             self.liveness.on_heard(now);
+        } else {
+            self.follow((local, remote), now);
         }
     }
 
@@ -218,6 +227,7 @@ impl Ice {
     pub(crate) fn sent(&mut self, now: Instant) {
         if self.selected.is_some() {
             self.liveness.on_sent(now);
+            self.upkeep_at.get_or_insert(now + choice::UPKEEP);
         }
     }
 
@@ -226,14 +236,19 @@ impl Ice {
             return;
         }
         self.watch_selected(now);
+        self.look_after_others(now);
         for at in 0..self.pairs.len() {
+            let selected = self.selected == Some(self.pairs[at].path());
             if self.pairs[at].check_due(now).is_some_and(|due| due <= now)
-                && !self.pairs[at].give_up()
+                && (selected || !self.pairs[at].give_up(now))
             {
                 if !self.spend(now) {
                     break;
                 }
                 self.check(at, now);
+                if selected {
+                    self.on_check_repeated(at, now);
+                }
             }
         }
         if self.selected.is_none() && self.give_up_at.is_some_and(|at| at <= now) {
@@ -253,7 +268,7 @@ impl Ice {
             Some(pair) => Some(self.liveness.due(pair, self.controlling)),
             None => self.give_up_at,
         };
-        [checks, watch].into_iter().flatten().min()
+        [checks, watch, self.upkeep_at].into_iter().flatten().min()
     }
 
     pub(crate) fn poll_transmit(&mut self) -> Option<Transmit> {
@@ -288,7 +303,7 @@ impl Ice {
         self.learn(Remote {
             address: remote,
             priority: check.priority,
-            relayed: false,
+            relayed: pair::is_relayed(check.priority),
         });
         let (started, controlled) = (self.remote.is_some(), !self.controlling);
         let Some(at) = self.position(path) else {
@@ -352,69 +367,6 @@ impl Ice {
         self.controlling = !self.controlling;
         for pair in &mut self.pairs {
             pair.restart_check();
-        }
-    }
-
-    /// Selects a pair that is valid and nominated if none is, or if it does without the relay that the selected needs.
-    fn consider(&mut self, at: usize, now: Instant) {
-        let pair = &self.pairs[at];
-        let better = match self.selected.and_then(|selected| self.pair(selected)) {
-            Some(selected) => {
-                selected.state == PairState::Failed || (selected.relayed && !pair.relayed)
-            }
-            None => true,
-        };
-        if pair.nominated && better && !self.over {
-            self.select(at, now);
-        }
-    }
-
-    fn select(&mut self, at: usize, now: Instant) {
-        let pair = &self.pairs[at];
-        let path = if pair.relayed {
-            Path::RelayUdp
-        } else {
-            Path::Direct
-        };
-        self.selected = Some((pair.base, pair.remote));
-        self.liveness.on_heard(now);
-        self.events.push_back(IceEvent::Selected {
-            local: pair.base,
-            remote: pair.remote,
-            path,
-        });
-    }
-
-    /// Looks after the selected pair: a check when it is needed, another pair when there is no answer.
-    fn watch_selected(&mut self, now: Instant) {
-        let Some(at) = self.selected.and_then(|selected| self.position(selected)) else {
-            return;
-        };
-        match self
-            .liveness
-            .verdict(&self.pairs[at], self.controlling, now)
-        {
-            liveness::Verdict::Fine => {}
-            liveness::Verdict::Check => {
-                self.liveness.on_sent(now);
-                self.check(at, now);
-            }
-            liveness::Verdict::Dead => {
-                self.pairs[at].fail();
-                // It was good once; whether it still is shows within the same time.
-                match self
-                    .pairs
-                    .iter()
-                    .position(|pair| pair.is_valid() && pair.nominated)
-                {
-                    Some(other) => {
-                        self.select(other, now);
-                        self.liveness.on_sent(now);
-                        self.check(other, now);
-                    }
-                    None => self.fail(),
-                }
-            }
         }
     }
 

@@ -89,7 +89,8 @@ impl Link {
         self.ice.ufrag()
     }
 
-    /// Adds an address this end can be reached at; before the description is taken, or it will not be in it.
+    /// Adds an address this end can be reached at. One that comes after the description was taken has to be told to
+    /// the peer by [`LocalCandidate::to_wire`], or is learned from the checks that go out from it.
     ///
     /// # Errors
     /// When the address is not usable as a candidate.
@@ -158,6 +159,13 @@ impl Link {
         self.ice.add_remote(candidate)?;
         self.drive(now);
         Ok(())
+    }
+
+    /// An address of either end is no more: a relayed one whose allocation is gone, for example. The link goes on over
+    /// another, or ends when none is found within [`LinkConfig::silence_timeout`].
+    pub fn retire_address(&mut self, address: SocketAddr, now: Instant) {
+        self.ice.retire(address, now);
+        self.drive(now);
     }
 
     /// The remote candidates' addresses known so far (a standing allocation must permit each).
@@ -281,6 +289,12 @@ impl Link {
         self.closed
     }
 
+    /// Whether what is sent is not answered, on no path: see [`LinkEvent::Silent`].
+    #[must_use]
+    pub fn is_silent(&self) -> bool {
+        self.path.is_some() && self.ice.is_silent()
+    }
+
     /// How packets travel, once a pair is nominated.
     #[must_use]
     pub const fn path(&self) -> Option<Path> {
@@ -367,6 +381,7 @@ impl Link {
                 } => {
                     self.on_selected((local, remote), path, now);
                 }
+                IceEvent::Silent => self.events.push_back(LinkEvent::Silent),
                 IceEvent::Failed => self.on_closed(CloseReason::IceTimeout),
             }
         }

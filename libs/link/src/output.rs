@@ -47,6 +47,9 @@ pub enum LinkEvent {
     Step(Step),
     /// Packets travel this way from now on.
     Path(Path),
+    /// What is sent is not answered, on no path. Said once; the link looks for a path, and ends when it finds none
+    /// within [`crate::LinkConfig::silence_timeout`].
+    Silent,
     /// Frames sent from now on travel by this carrier: `Datagram` once the lane is confirmed, `DataChannel` when
     /// it turned out to be dead.
     Carrier(Carrier),

@@ -74,6 +74,8 @@ struct Grant {
 struct Liveness {
     quiet_since: Instant,
     probes: u32,
+    /// Something was sent to a peer since: an answer may be expected.
+    used: bool,
 }
 
 /// A standing allocation on one relay. See the crate's documentation.
@@ -119,6 +121,7 @@ impl Allocation {
             liveness: Liveness {
                 quiet_since: now,
                 probes: 0,
+                used: false,
             },
             random: Random::new(config.seed),
             transmits: VecDeque::new(),

@@ -63,7 +63,8 @@ pub enum Event {
 /// Why there is no allocation.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum LostReason {
-    /// Nothing came from the relay for 4 seconds, though it was asked.
+    /// Nothing came from the relay for 4 seconds, though it was asked; for 1.2 seconds when something was sent through
+    /// it.
     #[error("the relay is silent")]
     Silent,
     /// The relay does not know the allocation: it was restarted, or a NAT changed our address (437).

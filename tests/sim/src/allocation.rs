@@ -32,7 +32,7 @@ pub(crate) struct Standing {
 #[derive(Debug)]
 pub(crate) enum Said {
     Allocated(Vec<RelayedAddr>),
-    Lost(String),
+    Lost,
     NeedCredential,
 }
 
@@ -125,7 +125,7 @@ impl Standing {
                         self.mind.release_peer(PeerAddr(peer));
                     }
                     self.wants_new_port = reason.needs_new_port();
-                    return Some(Said::Lost(reason.to_string()));
+                    return Some(Said::Lost);
                 }
                 Event::NeedCredential => return Some(Said::NeedCredential),
                 Event::PeerReady(_) => {}

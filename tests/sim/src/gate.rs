@@ -252,7 +252,7 @@ impl Gate {
                     let relay = self.allocations[at].name.clone();
                     let input = match said {
                         Said::Allocated(relayed) => Input::Allocated { relay, relayed },
-                        Said::Lost(reason) => Input::AllocationLost { relay, reason },
+                        Said::Lost => Input::AllocationLost { relay },
                         Said::NeedCredential => Input::CredentialRefused { relay },
                     };
                     self.gateway.handle_input(input, now);
@@ -329,12 +329,18 @@ impl Gate {
                 }
             }
             Output::Close { link, reason } => self.close_link(link, &reason, now),
-            Output::CloseUnlessDirect { link, reason } => {
-                let path = self.links.get(link.0).and_then(|active| active.link.path());
-                if path != Some(Path::Direct) {
-                    self.close_link(link, &reason, now);
-                }
-            }
+            Output::Retire {
+                link,
+                relay,
+                relayed,
+            } => self.retire(link, &relay, &relayed, now),
+            Output::Extend {
+                link,
+                to,
+                offered_as,
+                relay,
+                relayed,
+            } => self.extend(link, (&to, offered_as), &relay, &relayed, now),
         }
     }
 

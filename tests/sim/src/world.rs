@@ -292,6 +292,7 @@ fn agent(idle_timeout: Duration, port: u16, seed: u64) -> Agent {
         device_ipv6: ipv6.parse().expect("IPv6"),
         idle_timeout,
         answer_timeout: Duration::from_secs(3),
+        standby: false,
         link: LinkConfig::default(),
     };
     let certificate = DtlsCertificate::generate().expect("a certificate");

@@ -2,6 +2,9 @@
 //!
 //! Each binding of a link gets a client of its own, so a packet's way back needs nothing but its destination: two
 //! services on one address, or a ping and its answer, cannot be confused, and no flow is remembered.
+//!
+//! The client belongs to the sidecar rather than to the link: a second link of the same sidecar shares it, so that flows
+//! go on when one link follows another. Answers go where the sidecar sent last.
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
@@ -9,6 +12,7 @@ use std::{
     time::Instant,
 };
 
+use model::NodeId;
 use rustc_hash::FxHashMap;
 
 use crate::{
@@ -29,7 +33,11 @@ struct Way<A> {
 /// One service, as one link sees it.
 #[derive(Debug)]
 struct Slot {
+    /// Where answers go: by which the sidecar sent last.
     link: LinkKey,
+    /// All links that are bound to it.
+    links: Vec<LinkKey>,
+    owner: u64,
     export: Arc<Export>,
     ipv4: Option<Way<Ipv4Addr>>,
     ipv6: Option<Way<Ipv6Addr>>,
@@ -82,8 +90,8 @@ pub enum BindError {
 #[derive(Debug)]
 pub struct NatTable {
     pool: ClientPool,
-    /// Indexed by client.
-    slots: Vec<Option<Slot>>,
+    slots: FxHashMap<Client, Slot>,
+    owners: FxHashMap<u64, Client>,
     links: FxHashMap<LinkKey, LinkNat>,
 }
 
@@ -93,25 +101,31 @@ impl NatTable {
     pub fn new(pool: ClientPool) -> Self {
         Self {
             pool,
-            slots: Vec::new(),
+            slots: FxHashMap::default(),
+            owners: FxHashMap::default(),
             links: FxHashMap::default(),
         }
     }
 
-    /// Binds virtual IPs of a link to a service. A virtual IP that the link used for another service moves.
+    /// Binds virtual IPs of a link of this node to a service. A virtual IP that the link used for another service moves.
     ///
     /// # Errors
     /// When a bound is reached.
     pub fn bind(
         &mut self,
         link: LinkKey,
+        node: &NodeId,
         export: &Arc<Export>,
         virtual_ips: VirtualIps,
         now: Instant,
     ) -> Result<(), BindError> {
-        let choose = usize::try_from(link.0).unwrap_or_default();
+        let owner = owner(node, export, virtual_ips);
+        // The same for every link of the node: its flows know one service address.
+        let choose = usize::try_from(owner >> 32).unwrap_or_default();
         let slot = Slot {
             link,
+            links: vec![link],
+            owner,
             export: export.clone(),
             ipv4: virtual_ips.ipv4.and_then(|virtual_ip| {
                 let real = *export.ipv4.get(choose % export.ipv4.len().max(1))?;
@@ -132,36 +146,54 @@ impl NatTable {
         if held.bindings.len() + 2 > MAX_BINDINGS * 2 {
             return Err(BindError::TooMany);
         }
-        let client = self.pool.assign(now).ok_or(BindError::PoolExhausted)?;
+        let client = match self.owners.get(&owner) {
+            Some(client) => *client,
+            None => self
+                .pool
+                .assign(owner, now)
+                .ok_or(BindError::PoolExhausted)?,
+        };
         for address in slot.virtual_ips().into_iter().flatten() {
             held.bindings.insert(address, client);
         }
-        if self.slots.len() <= client.index() {
-            self.slots.resize_with(client.index() + 1, || None);
+        self.owners.insert(owner, client);
+        match self.slots.get_mut(&client) {
+            Some(shared) => shared.links.push(link),
+            None => drop(self.slots.insert(client, slot)),
         }
-        self.slots[client.index()] = Some(slot);
         Ok(())
     }
 
-    /// Forgets a link and releases its clients.
+    /// Forgets a link, and the clients that no other link has.
     pub fn remove(&mut self, link: LinkKey, now: Instant) {
         let Some(held) = self.links.remove(&link) else {
             return;
         };
         for client in held.bindings.into_values() {
-            if self
-                .slots
-                .get_mut(client.index())
-                .and_then(Option::take)
-                .is_some()
-            {
-                self.pool.release(client, now);
-            }
+            self.leave(link, client, now);
         }
         // Give memory back once the last link is gone.
         if self.links.is_empty() {
-            self.slots = Vec::new();
+            self.slots.shrink_to_fit();
+            self.owners.shrink_to_fit();
             self.links.shrink_to_fit();
+        }
+    }
+
+    /// The link has nothing to do with the client any more.
+    fn leave(&mut self, link: LinkKey, client: Client, now: Instant) {
+        let Some(slot) = self.slots.get_mut(&client) else {
+            return;
+        };
+        slot.links.retain(|other| *other != link);
+        match slot.links.last() {
+            Some(other) if slot.link == link => slot.link = *other,
+            Some(_) => {}
+            None => {
+                self.owners.remove(&slot.owner);
+                self.slots.remove(&client);
+                self.pool.release(client, now);
+            }
         }
     }
 
@@ -183,8 +215,9 @@ impl NatTable {
             .bindings
             .get(&destination)
             .ok_or(DropReason::UnknownVirtualIp)?;
-        let slot = self.slots.get(client.index()).and_then(Option::as_ref);
+        let slot = self.slots.get_mut(&client);
         let slot = slot.ok_or(DropReason::UnknownVirtualIp)?;
+        slot.link = link;
         let (real, address) = match (source, destination) {
             (IpAddr::V4(source), IpAddr::V4(_)) => {
                 if *held.sidecar_ipv4.get_or_insert(source) != source {
@@ -218,8 +251,7 @@ impl NatTable {
             .pool
             .client_of(client_address)
             .ok_or(DropReason::UnknownClient)?;
-        let slot = self.slots.get(client.index()).and_then(Option::as_ref);
-        let slot = slot.ok_or(DropReason::UnknownClient)?;
+        let slot = self.slots.get(&client).ok_or(DropReason::UnknownClient)?;
         let held = self
             .links
             .get(&slot.link)
@@ -268,7 +300,7 @@ impl NatTable {
         };
         slot.virtual_ips().into_iter().flatten().all(|address| {
             let client = held.bindings.get(&address);
-            let there = client.and_then(|client| self.slots.get(client.index())?.as_ref());
+            let there = client.and_then(|client| self.slots.get(client));
             there.is_some_and(|there| {
                 Arc::ptr_eq(&there.export, &slot.export)
                     && there.virtual_ips() == slot.virtual_ips()
@@ -285,15 +317,19 @@ impl NatTable {
             return;
         };
         held.bindings.retain(|_, other| *other != client);
-        if self
-            .slots
-            .get_mut(client.index())
-            .and_then(Option::take)
-            .is_some()
-        {
-            self.pool.release(client, now);
-        }
+        self.leave(link, client, now);
     }
+}
+
+/// Stands for one service as one sidecar sees it, on every activator alike, so it never changes: FNV-1a, 64 bits.
+fn owner(node: &NodeId, export: &Export, virtual_ips: VirtualIps) -> u64 {
+    let named = format!(
+        "{node} {} {:?} {:?}",
+        export.name, virtual_ips.ipv4, virtual_ips.ipv6
+    );
+    named.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    })
 }
 
 impl Slot {

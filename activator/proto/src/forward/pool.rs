@@ -2,14 +2,17 @@
 //!
 //! A client is a number; its addresses are that number added to each pool's base, so a packet's way back is found
 //! by a subtraction.
+//!
+//! The number is sought from a hash of whom it is for, so that the same sidecar gets the same one again, on another link,
+//! after a restart, and on any activator with the same pools, unless two hashes meet: flows that the kernel tracks live on.
 
 use std::{
-    collections::VecDeque,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     time::{Duration, Instant},
 };
 
 use ipnet::{Ipv4Net, Ipv6Net};
+use rustc_hash::FxHashMap;
 
 /// Clients at most, however large the pools: bounds the memory of the table.
 pub const MAX_CLIENTS: u32 = 65_536;
@@ -20,17 +23,9 @@ const RESERVED: u32 = 2;
 /// A released address rests, so that a late reply to its last holder does not reach the next one.
 pub const REST: Duration = Duration::from_secs(30);
 
-/// A client: index of its addresses in both pools.
+/// A client: index of its addresses in both pools, less than [`MAX_CLIENTS`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Client(u32);
-
-impl Client {
-    /// Position in a table of clients, less than [`MAX_CLIENTS`].
-    #[must_use]
-    pub const fn index(self) -> usize {
-        self.0 as usize
-    }
-}
 
 /// Both pools.
 #[derive(Debug)]
@@ -38,10 +33,15 @@ pub struct ClientPool {
     ipv4: Ipv4Net,
     ipv6: Ipv6Net,
     capacity: u32,
-    /// Clients below this have been handed out at least once.
-    fresh: u32,
-    /// Released, oldest first.
-    resting: VecDeque<(Client, Instant)>,
+    /// Whom each was given to last.
+    holders: FxHashMap<u32, Holder>,
+    assigned: usize,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Holder {
+    owner: u64,
+    released: Option<Instant>,
 }
 
 /// Why a pool cannot be used.
@@ -69,8 +69,8 @@ impl ClientPool {
             ipv4: ipv4.trunc(),
             ipv6: ipv6.trunc(),
             capacity: u32::try_from(room).unwrap_or(MAX_CLIENTS).min(MAX_CLIENTS),
-            fresh: 0,
-            resting: VecDeque::new(),
+            holders: FxHashMap::default(),
+            assigned: 0,
         })
     }
 
@@ -91,26 +91,53 @@ impl ClientPool {
         (self.ipv4, self.ipv6)
     }
 
-    /// Takes a client out: one that has rested, else one never used, else the one that rests longest.
-    pub fn assign(&mut self, now: Instant) -> Option<Client> {
-        let rested = |(_, since): &(Client, Instant)| now.saturating_duration_since(*since) >= REST;
-        if self.resting.front().is_some_and(rested) || self.fresh == self.capacity {
-            return self.resting.pop_front().map(|(client, _)| client);
+    /// Takes a client out for whom this hash stands, who has none yet: the one it had, else the next one that was never
+    /// used or has rested, else the one that rests longest.
+    pub fn assign(&mut self, owner: u64, now: Instant) -> Option<Client> {
+        let capacity = u64::from(self.capacity.max(1));
+        let from = owner % capacity;
+        let mut resting: Option<(Instant, u32)> = None;
+        let mut found = None;
+        for step in 0..capacity {
+            let index = ((from + step) % capacity) as u32;
+            match self.holders.get(&index) {
+                None => found = Some(index),
+                Some(Holder { released: None, .. }) => continue,
+                Some(Holder {
+                    owner: last,
+                    released: Some(since),
+                }) => {
+                    if *last == owner || now.saturating_duration_since(*since) >= REST {
+                        found = Some(index);
+                    } else if resting.is_none_or(|(longest, _)| *since < longest) {
+                        resting = Some((*since, index));
+                    }
+                }
+            }
+            if found.is_some() {
+                break;
+            }
         }
-        let client = Client(self.fresh);
-        self.fresh += 1;
-        Some(client)
+        let index = found.or(resting.map(|(_, index)| index))?;
+        let released = None;
+        self.holders.insert(index, Holder { owner, released });
+        self.assigned += 1;
+        Some(Client(index))
     }
 
     /// Puts a client back.
     pub fn release(&mut self, client: Client, now: Instant) {
-        self.resting.push_back((client, now));
+        if let Some(holder) = self.holders.get_mut(&client.0)
+            && holder.released.replace(now).is_none()
+        {
+            self.assigned -= 1;
+        }
     }
 
     /// How many are out.
     #[must_use]
-    pub fn assigned(&self) -> usize {
-        self.fresh as usize - self.resting.len()
+    pub const fn assigned(&self) -> usize {
+        self.assigned
     }
 
     /// The client's IPv4 address.
@@ -151,8 +178,8 @@ mod tests {
     fn addresses_lead_back_to_their_client() {
         let mut pool = pool("100.89.0.0/16", "fd89:7475:726e::/64");
         let now = Instant::now();
-        for _ in 0..1000 {
-            let client = pool.assign(now).unwrap();
+        for owner in 0..1000 {
+            let client = pool.assign(owner * 7_919, now).unwrap();
             assert_eq!(pool.client_of(pool.ipv4_of(client).into()), Some(client));
             assert_eq!(pool.client_of(pool.ipv6_of(client).into()), Some(client));
         }
@@ -173,7 +200,7 @@ mod tests {
         let mut pool = pool("192.0.2.8/29", "2001:db8::/64");
         let now = Instant::now();
         let mut all: Vec<Ipv4Addr> = Vec::new();
-        while let Some(client) = pool.assign(now) {
+        while let Some(client) = pool.assign(0, now) {
             all.push(pool.ipv4_of(client));
         }
         let expected: Vec<Ipv4Addr> = (10..=14)
@@ -191,17 +218,31 @@ mod tests {
     fn a_released_address_rests_unless_nothing_else_is_left() {
         let mut pool = pool("192.0.2.8/29", "2001:db8::/64");
         let now = Instant::now();
-        let first = pool.assign(now).unwrap();
+        let first = pool.assign(5, now).unwrap();
         pool.release(first, now);
-        let second = pool.assign(now).unwrap();
-        assert_ne!(first, second);
-        assert_eq!(pool.assign(now + REST), Some(first));
-        for _ in 0..3 {
-            pool.assign(now).unwrap();
+        let second = pool.assign(10, now).unwrap();
+        assert_ne!(first, second, "both hashes begin there");
+        assert_eq!(pool.assign(15, now + REST), Some(first));
+        for owner in 0..3 {
+            pool.assign(owner, now).unwrap();
         }
-        assert_eq!(pool.assign(now), None);
+        assert_eq!(pool.assign(20, now), None);
         pool.release(second, now);
-        assert_eq!(pool.assign(now), Some(second));
+        assert_eq!(pool.assign(20, now), Some(second));
+    }
+
+    #[test]
+    fn who_comes_back_gets_the_same_address_also_elsewhere() {
+        let now = Instant::now();
+        let [mut here, mut there] =
+            [0, 1].map(|_| pool("100.89.0.0/16", "fd89:7475:726e::/64"));
+        for owner in 0..50 {
+            there.assign(owner * 31, now).unwrap();
+        }
+        let client = here.assign(123_456_789, now).unwrap();
+        here.release(client, now);
+        assert_eq!(here.assign(123_456_789, now), Some(client));
+        assert_eq!(there.assign(123_456_789, now), Some(client));
     }
 
     #[test]

@@ -23,6 +23,7 @@ impl Agent {
         let mut closed = None;
         let mut refused = Vec::new();
         let mut flush = false;
+        let (mut opened, mut silent) = (false, false);
         let mut learned = Vec::new();
         while let Some(event) = session.link.poll_event() {
             match event {
@@ -30,7 +31,7 @@ impl Agent {
                     session.record_step(step, now);
                     if step == link::Step::Open {
                         session.opened = true;
-                        flush = true;
+                        (flush, opened) = (true, true);
                         self.stats.links_opened += 1;
                         self.outputs
                             .push_back(AgentOutput::Notice(LinkNotice::Opened {
@@ -41,6 +42,7 @@ impl Agent {
                             }));
                     }
                 }
+                LinkEvent::Silent => silent = true,
                 LinkEvent::Path(_) | LinkEvent::Carrier(_) => {}
                 LinkEvent::Frame(frame) => {
                     session.record("first_byte", now);
@@ -70,8 +72,15 @@ impl Agent {
         }
         self.notice_refusals(key, refused);
         if let Some(reason) = closed {
-            self.on_closed(key, &reason, now);
-        } else if flush {
+            return self.on_closed(key, &reason, now);
+        }
+        if opened {
+            self.on_opened(key, now);
+        }
+        if silent {
+            self.on_silent(key, now);
+        }
+        if flush {
             self.flush_waiting(key, now);
         }
     }
@@ -168,8 +177,19 @@ impl Agent {
         let Some(remote) = self.remotes.get_mut(&network) else {
             return;
         };
+        if remote.next == Some(key) {
+            remote.next = None;
+            self.health.on_failed(&session.node, now);
+            // The next of them, if the link that it should have replaced is still silent.
+            return self.replace_if_silent(&network, now);
+        }
         if remote.link == Some(key) {
             remote.link = None;
+        } else if session.opened {
+            return;
+        }
+        if remote.link.is_none() && self.take_over(&network, reason, now) {
+            return;
         }
         if session.opened {
             self.retry(&network, now);

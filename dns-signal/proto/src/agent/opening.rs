@@ -27,13 +27,19 @@ impl Agent {
             return;
         }
         let avoid = remote.last_failed.as_ref();
-        let Some((node, registration)) = self.peers.choose(network, &self.config.network, avoid)
-        else {
+        let rank = |node: &NodeId| Some((Some(node) == avoid, self.health.rank(node, now)));
+        let chosen = self.peers.choose(network, &self.config.network, rank);
+        let Some((node, registration)) = chosen else {
             let why = "no activator of that network is registered".to_owned();
             return self.on_open_failed(network, None, why, now);
         };
         let (node, instance) = (node.clone(), registration.instance);
-        match self.make_offer(&node, instance, destination, since, now) {
+        // What waits already is asked for in the same breath.
+        let mut destinations = vec![destination.clone()];
+        if let Some(remote) = self.remotes.get(network) {
+            destinations.extend(remote.waiting.iter().map(|it| it.destination.clone()));
+        }
+        match self.make_offer(&node, instance, &destinations, since, now) {
             Ok(key) => {
                 if let Some(remote) = self.remotes.get_mut(network) {
                     remote.link = Some(key);
@@ -48,7 +54,7 @@ impl Agent {
         &mut self,
         node: &NodeId,
         instance: u64,
-        destination: &Arc<Destination>,
+        destinations: &[Arc<Destination>],
         since: Instant,
         now: Instant,
     ) -> Result<u64, String> {
@@ -81,13 +87,10 @@ impl Agent {
             since,
             now + config.answer_timeout,
         );
-        let mut bindings = vec![session.bind(destination, now)];
-        if let Some(remote) = self.remotes.get(&destination.network) {
-            // What waits already is asked for in the same breath.
-            for waiting in remote.waiting.iter() {
-                if session.binding(&waiting.destination.service).is_none() {
-                    bindings.push(session.bind(&waiting.destination, now));
-                }
+        let mut bindings = Vec::new();
+        for destination in destinations {
+            if session.binding(&destination.service).is_none() {
+                bindings.push(session.bind(destination, now));
             }
         }
         session.record("dns_answer", since);

@@ -29,18 +29,23 @@ impl Peers {
         self.registrations.get(node)
     }
 
-    /// The activator to ask for `network` from inside `own`: one with a foothold here, or any when none has one;
-    /// not `avoid` when there is another.
-    pub(crate) fn choose(
+    /// The activator to ask for `network` from inside `own`: one with a foothold here, or any when none has one; of
+    /// these the one of the lowest rank, of those without any none.
+    pub(crate) fn choose<R: Ord>(
         &self,
         network: &NetworkName,
         own: &NetworkName,
-        avoid: Option<&NodeId>,
+        rank: impl Fn(&NodeId) -> Option<R>,
     ) -> Option<(&NodeId, &Registration)> {
         self.registrations
             .iter()
             .filter(|(node, _)| node.network == *network)
-            .min_by_key(|(node, said)| (!has_foothold(said, own), Some(*node) == avoid))
+            .filter_map(|(node, said)| Some((node, said, rank(node)?)))
+            .min_by(|(_, a, first), (_, b, second)| {
+                let ways = has_foothold(b, own).cmp(&has_foothold(a, own));
+                ways.then(first.cmp(second))
+            })
+            .map(|(node, said, _)| (node, said))
     }
 }
 

@@ -47,6 +47,8 @@ pub(crate) struct Session {
     pub(crate) steps: Vec<TimedStep>,
     /// Set before the link is closed for a reason the peer should read.
     pub(crate) opened: bool,
+    /// Kept open beside another link of its network, used or not.
+    pub(crate) standby: bool,
 }
 
 impl Session {
@@ -66,6 +68,7 @@ impl Session {
             bindings: HashMap::new(),
             steps: Vec::new(),
             opened: false,
+            standby: false,
         }
     }
 
@@ -83,6 +86,12 @@ impl Session {
             Step::Open => "open",
         };
         self.record(name, now);
+    }
+
+    /// All that the link was asked to lead to.
+    pub(crate) fn destinations(&self) -> Vec<Arc<Destination>> {
+        let all = self.bindings.values();
+        all.map(|(destination, _)| destination.clone()).collect()
     }
 
     /// What is known of a service on this link.

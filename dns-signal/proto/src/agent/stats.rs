@@ -13,6 +13,8 @@ pub struct AgentStats {
     pub links_closed: u64,
     /// Attempts that led to no open link.
     pub links_failed: u64,
+    /// Links whose place another took: one to another activator.
+    pub links_replaced: u64,
     /// Frames that waited for a link too long, or were too many.
     pub dropped_waiting: u64,
     /// Datagrams for no link.

@@ -93,6 +93,7 @@ impl World {
             device_ipv6: "fd74::1".parse().expect("an address"),
             idle_timeout: 60 * SECOND,
             answer_timeout: 3 * SECOND,
+            standby: false,
             link: LinkConfig::default(),
         };
         let certificate = DtlsCertificate::generate().expect("a certificate");

@@ -11,14 +11,22 @@ use crate::candidate::CandidateKind;
 /// 500 ms; a check is 100 bytes, and a path that loses one should not cost the opening half a second.
 const FIRST_INTERVAL: Duration = Duration::from_millis(100);
 const MAX_INTERVAL: Duration = Duration::from_millis(800);
-/// After about 5 s without an answer a pair is given up.
+/// After about 5 s without an answer a pair is given up; sooner when it was before.
 const MAX_ATTEMPTS: u32 = 9;
+const MAX_ATTEMPTS_AGAIN: u32 = 4;
+/// A pair that failed is tried again after this, while the link is used; each time twice as long.
+const FIRST_RETRY: Duration = Duration::from_secs(2);
+const MAX_RETRY: Duration = Duration::from_secs(60);
+/// Another relay is not worth a change for less than this, and a quarter.
+const CLEARLY: Duration = Duration::from_millis(5);
 
 /// [RFC 8445 §5.1.2.2](https://www.rfc-editor.org/rfc/rfc8445#section-5.1.2.2)
 const HOST: u32 = 126;
 const PEER_REFLEXIVE: u32 = 110;
 const SERVER_REFLEXIVE: u32 = 100;
 const RELAYED: u32 = 0;
+/// What a relayed address is to a peer that was not told of it: by this it knows that there is a relay between.
+const RELAYED_REFLEXIVE: u32 = 1;
 
 /// The priority of a candidate. [RFC 8445 §5.1.2.1]
 ///
@@ -30,6 +38,11 @@ pub(crate) const fn candidate_priority(kind: CandidateKind, address: IpAddr) -> 
         CandidateKind::Relayed => RELAYED,
     };
     priority(preference, address)
+}
+
+/// Whether a peer-reflexive candidate with this priority is an address of a relay.
+pub(super) const fn is_relayed(priority: u32) -> bool {
+    priority >> 24 <= RELAYED_REFLEXIVE
 }
 
 /// IPv4 before IPv6: its headers leave a tunnel 20 bytes more in each packet.
@@ -71,6 +84,11 @@ pub(super) struct Pair {
     /// As the last check found it that was answered at once.
     pub(super) rtt: Option<Duration>,
     check: Option<Transaction>,
+    /// What the last check was and when it went out, if only once: its answer tells the round trip.
+    measured: Option<(TransactionId, Instant)>,
+    /// How often it failed since it was last valid, and when it did.
+    failures: u32,
+    failed: Option<Instant>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,7 +105,6 @@ pub(super) enum PairState {
 #[derive(Clone, Copy, Debug)]
 struct Transaction {
     id: TransactionId,
-    begun: Instant,
     attempts: u32,
     due: Instant,
 }
@@ -105,13 +122,22 @@ impl Pair {
             base: base.address,
             remote: remote.address,
             priority: (g.min(d) << 32) + 2 * g.max(d) + u64::from(g > d),
-            reflexive_priority: priority(PEER_REFLEXIVE, base.address.ip()),
+            reflexive_priority: priority(
+                match base.kind {
+                    CandidateKind::Relayed => RELAYED_REFLEXIVE,
+                    _ => PEER_REFLEXIVE,
+                },
+                base.address.ip(),
+            ),
             relayed: remote.relayed || base.kind == CandidateKind::Relayed,
             state: PairState::Checking,
             nominated: false,
             heard: None,
             rtt: None,
             check: None,
+            measured: None,
+            failures: 0,
+            failed: None,
         }
     }
 
@@ -128,11 +154,11 @@ impl Pair {
     pub(super) fn check_now(&mut self, id: TransactionId, now: Instant) -> TransactionId {
         let check = self.check.get_or_insert(Transaction {
             id,
-            begun: now,
             attempts: 0,
             due: now,
         });
         check.attempts += 1;
+        self.measured = (check.attempts == 1).then_some((check.id, now));
         let wait = FIRST_INTERVAL * 2_u32.pow(check.attempts.min(8) - 1);
         check.due = now + wait.min(MAX_INTERVAL);
         check.id
@@ -148,16 +174,35 @@ impl Pair {
     }
 
     /// Gives a pair up whose checks go unanswered; says whether it just was.
-    pub(super) fn give_up(&mut self) -> bool {
-        let exhausted = self.state == PairState::Checking
-            && self
-                .check
-                .is_some_and(|check| check.attempts >= MAX_ATTEMPTS);
+    pub(super) fn give_up(&mut self, now: Instant) -> bool {
+        let fresh = self.state == PairState::Checking && self.failures == 0;
+        let most = if fresh {
+            MAX_ATTEMPTS
+        } else {
+            MAX_ATTEMPTS_AGAIN
+        };
+        let exhausted = self.attempts() >= most;
         if exhausted {
-            self.state = PairState::Failed;
-            self.check = None;
+            self.fail(now);
         }
         exhausted
+    }
+
+    /// Whether its round trip is clearly shorter.
+    pub(super) fn is_quicker_than(&self, other: &Self) -> bool {
+        match (self.rtt, other.rtt) {
+            (Some(ours), Some(theirs)) => ours + CLEARLY.max(ours / 4) < theirs,
+            _ => false,
+        }
+    }
+
+    /// Failed, and may be tried again when there is a use for it.
+    pub(super) fn may_retry(&self, now: Instant) -> bool {
+        let wait = FIRST_RETRY * 2_u32.pow(self.failures.clamp(1, 8) - 1);
+        self.state == PairState::Failed
+            && self
+                .failed
+                .is_none_or(|failed| now.saturating_duration_since(failed) >= wait.min(MAX_RETRY))
     }
 
     pub(super) const fn path(&self) -> (SocketAddr, SocketAddr) {
@@ -181,20 +226,22 @@ impl Pair {
         }
     }
 
-    /// An answer came in; whether it was to the check under way.
+    /// An answer came in; whether it was to the last check. One that comes after other signs of life still is.
     pub(super) fn on_success(&mut self, id: TransactionId, now: Instant) -> bool {
-        let Some(check) = self.check.filter(|check| check.id == id) else {
+        let measured = self.measured.take_if(|(measured, _)| *measured == id);
+        if measured.is_none() && !self.is_checking(id) {
             return false;
-        };
-        if check.attempts == 1 {
-            self.rtt = Some(now.saturating_duration_since(check.begun));
+        }
+        if let Some((_, begun)) = measured {
+            self.rtt = Some(now.saturating_duration_since(begun));
         }
         self.state = PairState::Valid;
+        self.failures = 0;
         self.on_heard(now);
         true
     }
 
-    /// Starts over with a pair that failed: the peer just sent a check on it.
+    /// Starts over with a pair that failed: the peer just sent a check on it, or it is needed.
     pub(super) fn revive(&mut self) {
         if self.state == PairState::Failed {
             self.state = PairState::Checking;
@@ -202,9 +249,11 @@ impl Pair {
     }
 
     /// Nobody answers any more.
-    pub(super) fn fail(&mut self) {
+    pub(super) fn fail(&mut self, now: Instant) {
         self.state = PairState::Failed;
         self.check = None;
+        self.failures = self.failures.saturating_add(1);
+        self.failed = Some(now);
     }
 
     /// Forgets the check under way: its transaction must not be taken up again.

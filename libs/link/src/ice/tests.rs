@@ -3,6 +3,8 @@
 use super::*;
 use std::collections::BTreeSet;
 
+mod failing;
+
 const ONE_WAY: Duration = Duration::from_millis(10);
 
 type Route = (SocketAddr, SocketAddr);
@@ -16,6 +18,9 @@ struct World {
     selected: [Vec<(SocketAddr, SocketAddr, Path)>; 2],
     promised: [Option<(SocketAddr, SocketAddr, Instant)>; 2],
     failed: [Option<Instant>; 2],
+    silent: [usize; 2],
+    /// An address behind which everything takes four times as long.
+    slow: Option<SocketAddr>,
     sent: usize,
 }
 
@@ -59,6 +64,8 @@ impl World {
             selected: [Vec::new(), Vec::new()],
             promised: [None, None],
             failed: [None, None],
+            silent: [0, 0],
+            slow: None,
             sent: 0,
         }
     }
@@ -92,8 +99,10 @@ impl World {
             while let Some(transmit) = self.ends[side].poll_transmit() {
                 self.sent += 1;
                 if let Some(route) = (self.routes)(transmit.local, transmit.remote) {
-                    let arrives = self.now + ONE_WAY;
+                    let slow = self.slow.is_some_and(|slow| route.0 == slow || route.1 == slow);
+                    let arrives = self.now + if slow { 4 * ONE_WAY } else { ONE_WAY };
                     self.wire.push((arrives, 1 - side, route, transmit.payload));
+                    self.wire.sort_by_key(|sent| sent.0);
                 }
             }
             while let Some(event) = self.ends[side].poll_event() {
@@ -108,6 +117,7 @@ impl World {
                     IceEvent::Promising { local, remote } => {
                         self.promised[side].get_or_insert((local, remote, self.now));
                     }
+                    IceEvent::Silent => self.silent[side] += 1,
                     IceEvent::Failed => self.failed[side] = Some(self.now),
                 }
             }
@@ -210,9 +220,11 @@ fn a_dead_path_is_left_for_another_and_the_last_one_ends_it() {
     assert_eq!(world.last(0).expect("selected").2, Path::Direct);
     for (down, path) in [(HOST, Some(Path::RelayUdp)), (RELAYED, None)] {
         cut.borrow_mut().insert(address(down));
+        // What was on the wire arrives.
+        world.run(2 * ONE_WAY);
         let now = world.now;
         world.ends.iter_mut().for_each(|end| end.sent(now));
-        world.run(Duration::from_secs(3));
+        world.run(Duration::from_secs(5));
         match path {
             Some(path) => {
                 assert_eq!(world.last(0).expect("selected").2, path);

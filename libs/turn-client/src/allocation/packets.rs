@@ -138,6 +138,7 @@ impl Allocation {
     pub(super) fn on_heard(&mut self, now: Instant) {
         self.liveness.quiet_since = now;
         self.liveness.probes = 0;
+        self.liveness.used = false;
     }
 
     /// The number of the channel that is bound for `peer`, for so many datagrams that are about to be sent in
@@ -146,6 +147,7 @@ impl Allocation {
         if !matches!(self.phase, Phase::Active) {
             return None;
         }
+        self.liveness.used = true;
         match self.peers.route(peer) {
             Route::Channel(number) => {
                 self.stats.to_peers += datagrams as u64;
@@ -195,6 +197,7 @@ impl Allocation {
                 return false;
             }
         }
+        self.liveness.used = true;
         self.stats.to_peers += 1;
         true
     }

@@ -11,6 +11,10 @@ use crate::transaction::{Overdue, Request};
 const SILENCE: Duration = Duration::from_secs(2);
 /// Between two questions.
 const PROBE_INTERVAL: Duration = Duration::from_millis(700);
+/// The same when something was sent since it was last heard: whether the relay lives shows within 1.2 s.
+const USED_SILENCE: Duration = Duration::from_millis(300);
+/// See [`USED_SILENCE`].
+const USED_PROBE_INTERVAL: Duration = Duration::from_millis(300);
 /// So many without an answer, and the relay is gone.
 const MAX_PROBES: u32 = 3;
 /// Between two attempts at a relay that does not answer, and up to 500 ms more.
@@ -41,7 +45,16 @@ impl Allocation {
     }
 
     fn probe_due(&self) -> Instant {
-        self.liveness.quiet_since + SILENCE + PROBE_INTERVAL * self.liveness.probes
+        let (silence, interval) = self.pace();
+        self.liveness.quiet_since + silence + interval * self.liveness.probes
+    }
+
+    const fn pace(&self) -> (Duration, Duration) {
+        if self.liveness.used {
+            (USED_SILENCE, USED_PROBE_INTERVAL)
+        } else {
+            (SILENCE, PROBE_INTERVAL)
+        }
     }
 
     /// Does what is due.
@@ -79,7 +92,8 @@ impl Allocation {
             }
             self.liveness.probes += 1;
             // The next one not before the interval is over, also after the process slept through several.
-            let asked = SILENCE + PROBE_INTERVAL * (self.liveness.probes - 1);
+            let (silence, interval) = self.pace();
+            let asked = silence + interval * (self.liveness.probes - 1);
             if let Some(since) = now.checked_sub(asked) {
                 self.liveness.quiet_since = self.liveness.quiet_since.max(since);
             }

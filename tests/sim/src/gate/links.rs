@@ -9,9 +9,9 @@ use link::{
     CandidateKind, CloseReason, Link, LinkConfig, LinkError, LinkEvent, LinkRole, LocalCandidate,
     Step, Transmit,
 };
-use model::{NodeId, RelayName};
+use model::{NodeId, RelayName, RelayedAddr};
 use protocol::document::document::Body;
-use protocol::document::{Answer, BindingResult, Bye, Offer, Refusal, control};
+use protocol::document::{Answer, BindingResult, Bye, Candidates, Offer, Refusal, control};
 
 use super::{Active, Gate, Wish};
 
@@ -95,6 +95,66 @@ impl Gate {
         Ok(link)
     }
 
+    pub(super) fn retire(
+        &mut self,
+        key: LinkKey,
+        relay: &RelayName,
+        relayed: &[RelayedAddr],
+        now: Instant,
+    ) {
+        let Some(active) = self.links.get_mut(key.0) else {
+            return;
+        };
+        for address in relayed {
+            active.link.retire_address(address.0, now);
+        }
+        let released: Vec<(RelayName, SocketAddr)> = active
+            .permitted
+            .extract_if(.., |(of, _)| of == relay)
+            .collect();
+        if let Some(standing) = self.standing(relay) {
+            for (_, peer) in released {
+                standing.release(peer);
+            }
+        }
+    }
+
+    pub(super) fn extend(
+        &mut self,
+        key: LinkKey,
+        (to, offered_as): (&NodeId, u64),
+        relay: &RelayName,
+        relayed: &[RelayedAddr],
+        now: Instant,
+    ) {
+        let Some(active) = self.links.get(key.0) else {
+            return;
+        };
+        let remotes = active.link.remote_candidates().to_vec();
+        let mut permitted = Vec::new();
+        if let Some(standing) = self.standing(relay) {
+            for remote in remotes {
+                if standing.permit(remote, now) {
+                    permitted.push((relay.clone(), remote));
+                }
+            }
+        }
+        let Some(active) = self.links.get_mut(key.0) else {
+            return;
+        };
+        active.permitted.extend(permitted);
+        let mut candidates = Vec::new();
+        for relayed in relayed {
+            let candidate = candidate(CandidateKind::Relayed, relayed.0);
+            if active.link.add_local_candidate(candidate, now).is_ok() {
+                candidates.push(candidate.to_wire());
+            }
+        }
+        let link = offered_as;
+        let body = Body::Candidates(Candidates { link, candidates });
+        self.wishes.push(Wish::Post(to.clone(), body));
+    }
+
     pub(super) fn close_link(&mut self, key: LinkKey, reason: &str, now: Instant) {
         match self.links.get_mut(key.0) {
             Some(active) => active.link.close(reason, now),
@@ -136,7 +196,10 @@ impl Gate {
                     self.gateway
                         .handle_input(Input::LinkOpened { link: key }, now);
                 }
-                LinkEvent::Step(_) | LinkEvent::Path(_) | LinkEvent::Carrier(_) => {}
+                LinkEvent::Step(_)
+                | LinkEvent::Path(_)
+                | LinkEvent::Silent
+                | LinkEvent::Carrier(_) => {}
                 LinkEvent::Closed(reason) => closed = Some(reason),
             }
         }

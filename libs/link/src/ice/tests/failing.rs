@@ -1,0 +1,137 @@
+//! Paths that die, with other paths at hand, or none.
+
+use super::*;
+
+const SECOND: &str = "10.0.0.4:50001";
+
+/// A world with two relays in which addresses can be cut off, both ends sending all the time.
+struct Failing {
+    world: World,
+    dead: std::rc::Rc<std::cell::RefCell<BTreeSet<SocketAddr>>>,
+}
+
+impl Failing {
+    fn new(answerer: &[LocalCandidate]) -> Self {
+        let dead = std::rc::Rc::new(std::cell::RefCell::new(BTreeSet::new()));
+        let cut = dead.clone();
+        let routes = move |from: SocketAddr, to: SocketAddr| {
+            let cut = cut.borrow();
+            (!cut.contains(&from) && !cut.contains(&to)).then_some((from, to))
+        };
+        let world = World::connected(&offerer(), answerer, routes);
+        Self { world, dead }
+    }
+
+    /// Both ends send every 20 ms for this long, and hear what gets through.
+    fn talk(&mut self, length: Duration) {
+        let end = self.world.now + length;
+        while self.world.now < end {
+            let now = self.world.now;
+            for side in [0, 1] {
+                self.world.ends[side].sent(now);
+                let Some((local, remote, _)) = self.world.last(side) else {
+                    continue;
+                };
+                if let Some((from, to)) = (self.world.routes)(local, remote) {
+                    self.world.ends[1 - side].heard(to, from, now);
+                }
+            }
+            self.world.drain();
+            self.world.run(Duration::from_millis(20));
+        }
+    }
+
+    fn kill(&self, what: &str) {
+        self.dead.borrow_mut().insert(address(what));
+    }
+}
+
+fn two_relays() -> [LocalCandidate; 2] {
+    [RELAYED, SECOND].map(|relayed| candidate(CandidateKind::Relayed, relayed))
+}
+
+#[test]
+fn a_relay_that_dies_under_traffic_is_left_for_the_other_within_600_ms() {
+    let mut failing = Failing::new(&two_relays());
+    failing.talk(Duration::from_secs(12));
+    let (_, used, _) = failing.world.last(0).expect("selected");
+    failing.kill(&used.to_string());
+    failing.talk(Duration::from_millis(600));
+    for side in [0, 1] {
+        let (local, remote, path) = failing.world.last(side).expect("selected");
+        assert_eq!(path, Path::RelayUdp);
+        assert!(local != used && remote != used, "side {side}");
+    }
+    assert_eq!(failing.world.silent, [0, 0], "another was at hand");
+}
+
+#[test]
+fn a_direct_path_that_is_cut_is_left_within_600_ms_and_taken_again_when_it_is_back() {
+    let mut failing = Failing::new(&answerer());
+    failing.talk(Duration::from_secs(12));
+    assert_eq!(failing.world.last(0).expect("selected").2, Path::Direct);
+    failing.kill(HOST);
+    failing.talk(Duration::from_millis(600));
+    for side in [0, 1] {
+        let path = failing.world.last(side).expect("selected").2;
+        assert_eq!(path, Path::RelayUdp, "side {side}");
+    }
+    failing.dead.borrow_mut().clear();
+    failing.talk(Duration::from_secs(6));
+    for side in [0, 1] {
+        let path = failing.world.last(side).expect("selected").2;
+        assert_eq!(path, Path::Direct, "side {side}");
+    }
+}
+
+#[test]
+fn a_link_without_any_path_says_so_and_goes_on_over_a_new_relayed_address() {
+    let relay = [candidate(CandidateKind::Relayed, RELAYED)];
+    let mut failing = Failing::new(&relay);
+    failing.talk(Duration::from_secs(2));
+    failing.kill(RELAYED);
+    failing.talk(Duration::from_millis(700));
+    assert_eq!(failing.world.silent, [1, 1]);
+    // The answerer has another allocation; nobody tells the offerer but its checks.
+    let now = failing.world.now;
+    let answerer = &mut failing.world.ends[1];
+    answerer.retire(address(RELAYED), now);
+    answerer.add_local(candidate(CandidateKind::Relayed, SECOND));
+    failing.talk(Duration::from_millis(500));
+    for side in [0, 1] {
+        let (_, _, path) = failing.world.last(side).expect("selected");
+        assert_eq!(path, Path::RelayUdp, "the offerer knows it for a relay's");
+    }
+    let (ours, theirs) = (address(OFFERER), address(SECOND));
+    assert_eq!(failing.world.last(0).map(|it| it.1), Some(theirs));
+    assert_eq!(failing.world.last(1).map(|it| it.1), Some(ours));
+    assert_eq!(failing.world.failed, [None, None]);
+}
+
+#[test]
+fn pairs_that_are_kept_cost_a_used_link_little_and_an_idle_one_nothing() {
+    let mut failing = Failing::new(&[two_relays()[0], two_relays()[1], answerer()[1]]);
+    failing.talk(Duration::from_secs(10));
+    let before = failing.world.sent;
+    failing.talk(Duration::from_secs(60));
+    let used = failing.world.sent - before;
+    assert!(used <= 60 * 2, "in a minute of use: {used}");
+    failing.world.run(Duration::from_secs(60));
+    let before = failing.world.sent;
+    failing.world.run(Duration::from_secs(600));
+    let idle = failing.world.sent - before;
+    assert!(idle <= 40, "in ten idle minutes: {idle}");
+}
+
+#[test]
+fn the_quicker_of_two_relays_is_used() {
+    let mut failing = Failing::new(&two_relays());
+    failing.talk(Duration::from_secs(1));
+    let (_, first, _) = failing.world.last(0).expect("selected");
+    failing.world.slow = Some(first);
+    failing.talk(Duration::from_secs(20));
+    for side in [0, 1] {
+        let (local, remote, _) = failing.world.last(side).expect("selected");
+        assert!(local != first && remote != first, "side {side}");
+    }
+}
