@@ -84,9 +84,9 @@ impl Gateway {
                 if self.closing {
                     return;
                 }
-                let lost =
-                    self.reservations
-                        .handle_relays(relays.iter(), now, &mut self.outputs);
+                let lost = self
+                    .reservations
+                    .handle_relays(relays.iter(), now, &mut self.outputs);
                 for (relay, relayed) in lost {
                     self.on_foothold_lost(&relay, &relayed);
                 }

@@ -196,16 +196,17 @@ fn links_are_bounded_per_node_and_in_all_and_a_closed_one_makes_room() {
 fn an_exhausted_pool_refuses_and_a_closed_link_makes_room() {
     let exports = vec![export("orders", &["10.0.0.20"], &[8080], &[])];
     let mut world = World::with(exports, LinkLimits::default(), "192.0.2.0/29").with_footholds();
+    let app = |number: u64| format!("west/workload/app-{number}");
     for link in 1..=5 {
         assert!(matches!(
-            world.offer(APP, orders(link))[..],
+            world.offer(&app(link), orders(link))[..],
             [Output::Answer { .. }]
         ));
     }
-    assert!(refusal(&world.offer(APP, orders(6))).contains("no client address left"));
+    assert!(refusal(&world.offer(&app(6), orders(6))).contains("no client address left"));
     world.input(Input::LinkClosed { link: LinkKey(3) });
     assert!(matches!(
-        world.offer(APP, orders(7))[..],
+        world.offer(&app(7), orders(7))[..],
         [Output::Answer { .. }]
     ));
 }

@@ -146,9 +146,12 @@ fn two_services_on_one_address_are_not_confused_not_even_in_answers_to_pings() {
 }
 
 #[test]
-fn two_links_to_one_service_have_different_clients() {
+fn two_sidecars_of_one_service_have_different_clients() {
     let (mut world, first) = bound();
-    let second = open(&mut world, 2);
+    let outputs = world.offer("west/workload/other", orders(2));
+    let [Output::Answer { link: second, .. }] = outputs[..] else {
+        panic!("{outputs:?}")
+    };
     let forwarder = &mut world.gateway.forwarder;
     let a = client(forwarder, first, SIDECAR, ORDERS, 8080);
     let b = client(forwarder, second, SIDECAR, ORDERS, 8080);
@@ -533,7 +536,11 @@ fn a_second_link_of_a_sidecar_shares_its_addresses_and_answers_follow_it() {
     let address = client(forwarder, links[0], SIDECAR, ORDERS, 8080);
     let answer = tcp((REAL, 8080), (&address, 4000), ACK, &[]);
     let goes_to = |forwarder: &mut _| to_link(forwarder, &answer).map(|(link, _)| link);
-    assert_eq!(goes_to(forwarder), Ok(links[0]), "the other is not used yet");
+    assert_eq!(
+        goes_to(forwarder),
+        Ok(links[0]),
+        "the other is not used yet"
+    );
     assert_eq!(client(forwarder, links[1], SIDECAR, ORDERS, 8080), address);
     assert_eq!(goes_to(forwarder), Ok(links[1]));
     world.input(Input::LinkClosed { link: links[1] });
@@ -544,5 +551,8 @@ fn a_second_link_of_a_sidecar_shares_its_addresses_and_answers_follow_it() {
     assert_eq!(world.gateway.forwarder.nat().clients(), 0);
     let link = open(&mut world, 3);
     let again = client(&mut world.gateway.forwarder, link, SIDECAR, ORDERS, 8080);
-    assert_eq!(again, address, "who comes back is known to the kernel as before");
+    assert_eq!(
+        again, address,
+        "who comes back is known to the kernel as before"
+    );
 }

@@ -152,10 +152,45 @@ fn an_activator_that_started_anew_is_met_anew_at_once() {
 }
 
 #[test]
-fn a_relayed_address_that_is_gone_takes_its_links_with_it() {
+fn a_relayed_address_that_is_gone_is_left_and_without_another_its_link_ends() {
     let mut world = open_world();
     world.register(1, "10.0.0.2:50001".parse().expect("an address"));
+    assert_eq!(world.open_links(), 1, "the activator may have another way");
+    world.activator = None;
+    world.advance(5 * SECOND);
     assert_eq!(world.open_links(), 0);
+}
+
+#[test]
+fn an_activator_that_falls_silent_is_replaced_by_another_within_a_second() {
+    let mut world = World::new();
+    world.register_all(&["gate", "other"], 1, support::relayed());
+    world.want("orders", ORDERS);
+    world.settle();
+    assert_eq!(world.node.name.as_str(), "gate");
+    world.activator = None;
+    world.send(ORDERS, b"lost").expect("sent");
+    world.advance(SECOND);
+    assert_eq!((world.offers, world.node.name.as_str()), (2, "other"));
+    assert_eq!(world.agent.stats().links_replaced, 1);
+    world.send(ORDERS, b"hello").expect("sent");
+    world.settle();
+    assert_eq!(world.received.len(), 1);
+    world.advance(5 * SECOND);
+    assert_eq!(world.open_links(), 1, "the silent one ends by itself");
+}
+
+#[test]
+fn an_only_activator_that_falls_silent_is_offered_nothing_until_its_link_is_over() {
+    let mut world = open_world();
+    world.activator = None;
+    world.send(ORDERS, b"lost").expect("sent");
+    world.advance(SECOND);
+    assert_eq!(world.offers, 1);
+    world.advance(5 * SECOND);
+    world.send(ORDERS, b"again").expect("kept");
+    world.settle();
+    assert_eq!((world.offers, world.received.len()), (2, 1));
 }
 
 #[test]

@@ -52,12 +52,29 @@ fn new_links_come_as_soon_as_signaling_is_back() {
 }
 
 #[test]
+fn a_link_finds_its_relay_again_without_signaling() {
+    for seed in 1..=4 {
+        let mut world = World::ready(seed);
+        assert!(world.until_served(&ORDERS, 2 * SECOND).is_some());
+        world.stop_signaling();
+        world.stop_relay();
+        world.start_relay();
+        let served = world.until_served(&ORDERS, 3 * SECOND);
+        assert!(served.is_some(), "seed {seed}: {:?}", world.notices);
+    }
+}
+
+#[test]
 fn a_link_that_ends_while_signaling_is_away_comes_back_with_it() {
     for seed in 1..=4 {
         let mut world = World::ready(seed);
         assert!(world.until_served(&ORDERS, 2 * SECOND).is_some());
         world.stop_signaling();
         world.stop_relay();
+        for _ in 0..10 {
+            world.ping(&ORDERS);
+            world.run(SECOND);
+        }
         world.start_relay();
         for _ in 0..60 {
             world.ping(&ORDERS);

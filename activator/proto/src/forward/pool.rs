@@ -234,8 +234,7 @@ mod tests {
     #[test]
     fn who_comes_back_gets_the_same_address_also_elsewhere() {
         let now = Instant::now();
-        let [mut here, mut there] =
-            [0, 1].map(|_| pool("100.89.0.0/16", "fd89:7475:726e::/64"));
+        let [mut here, mut there] = [0, 1].map(|_| pool("100.89.0.0/16", "fd89:7475:726e::/64"));
         for owner in 0..50 {
             there.assign(owner * 31, now).unwrap();
         }

@@ -118,14 +118,19 @@ impl World {
     }
 
     pub fn register(&mut self, instance: u64, relayed: SocketAddr) {
+        self.register_all(&["gate"], instance, relayed);
+    }
+
+    /// Several activators of one network.
+    pub fn register_all(&mut self, names: &[&str], instance: u64, relayed: SocketAddr) {
         let service = |name: &str| Service {
             name: name.to_owned(),
             ipv4: true,
             ..Service::default()
         };
-        let registration = Registration {
+        let registration = |name: &str| Registration {
             network: "east".to_owned(),
-            node: "gate".to_owned(),
+            node: name.to_owned(),
             instance,
             footholds: vec![Foothold {
                 relay: "west-1".to_owned(),
@@ -134,7 +139,10 @@ impl World {
             }],
             services: vec![service("orders"), service("stock")],
         };
-        let peers = Peers::new([(self.node.clone(), registration)]);
+        let peers = Peers::new(names.iter().map(|name| {
+            let node = format!("east/activator/{name}").parse();
+            (node.expect("an id"), registration(name))
+        }));
         self.agent.handle_peers(peers, self.now);
         self.carry_out();
     }
@@ -222,9 +230,13 @@ impl World {
                 AgentOutput::ToTun(frame) => self.to_tun.push(frame),
                 AgentOutput::Notice(notice) => self.notices.push(notice),
                 AgentOutput::Document {
+                    to,
                     body: Body::Offer(offer),
                     ..
-                } => self.on_offer(offer),
+                } => {
+                    self.node = to;
+                    self.on_offer(offer);
+                }
                 AgentOutput::Document { body, .. } => self.documents.push(body),
             }
         }

@@ -99,7 +99,9 @@ impl World {
             while let Some(transmit) = self.ends[side].poll_transmit() {
                 self.sent += 1;
                 if let Some(route) = (self.routes)(transmit.local, transmit.remote) {
-                    let slow = self.slow.is_some_and(|slow| route.0 == slow || route.1 == slow);
+                    let slow = self
+                        .slow
+                        .is_some_and(|slow| route.0 == slow || route.1 == slow);
                     let arrives = self.now + if slow { 4 * ONE_WAY } else { ONE_WAY };
                     self.wire.push((arrives, 1 - side, route, transmit.payload));
                     self.wire.sort_by_key(|sent| sent.0);
