@@ -103,11 +103,6 @@ impl ActiveLinks {
         Some(mark(&mut self.dirty, self.table.get_mut(key.0)?))
     }
 
-    /// The link, to look at.
-    pub(crate) fn get(&self, key: LinkKey) -> Option<&ActiveLink> {
-        self.table.get(key.0)
-    }
-
     /// The link, while it is being drained.
     pub(crate) fn touch_quietly(&mut self, key: LinkKey) -> Option<&mut ActiveLink> {
         self.table.get_mut(key.0)
