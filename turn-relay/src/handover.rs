@@ -12,6 +12,7 @@
 //! Nothing of it touches a disk, or can be reached by others than the two: there is no path, only inherited descriptors.
 //! TLS sessions cannot move: their connections end, with their allocations, and their clients come again.
 
+pub(crate) mod foreign;
 mod format;
 mod give;
 mod passing;

@@ -222,43 +222,50 @@ impl Hook {
         let body = body
             .await
             .map_err(|_| anyhow::anyhow!("no end to its answer"))?;
-        self.understand(user, &body.to_bytes())
+        understand(user, realm, self.setup.remember, &body.to_bytes())
     }
+}
 
-    fn understand(&self, user: &str, body: &[u8]) -> anyhow::Result<LookedUp> {
-        // Without its text: there may be a password in it.
-        let said: Said = serde_json::from_slice(body)
-            .map_err(|_| anyhow::anyhow!("not the JSON it should be"))?;
-        let keys = match said {
-            Said {
-                password: Some(password),
-                ..
-            } => HashedPassword::new(user, &self.setup.realm, &password),
-            Said {
-                md5: Some(md5),
-                sha256: Some(sha256),
-                ..
-            } => {
-                let keys = read_hex(&md5).zip(read_hex(&sha256));
-                let (md5, sha256) = keys.ok_or_else(|| anyhow::anyhow!("not keys"))?;
-                HashedPassword { md5, sha256 }
-            }
-            _ => anyhow::bail!("neither password nor keys in its answer"),
-        };
-        let identity = said.user.map(String::into_boxed_str);
-        anyhow::ensure!(
-            identity.as_ref().is_none_or(|user| user.len() <= MAX_USER),
-            "too long a user in its answer"
-        );
-        let most = self.setup.remember;
-        Ok(LookedUp::User {
-            keys,
-            identity,
-            remember: said
-                .seconds
-                .map_or(most, |s| Duration::from_secs(s).min(most)),
-        })
-    }
+/// What a site's own check says of a user of this realm: the body of its answer. It is remembered for `most` at most.
+///
+/// # Errors
+/// When it is not the JSON it should be. The error holds nothing of it: there may be a password in it.
+pub fn understand(
+    user: &str,
+    realm: &str,
+    most: Duration,
+    body: &[u8],
+) -> anyhow::Result<LookedUp> {
+    let said: Said =
+        serde_json::from_slice(body).map_err(|_| anyhow::anyhow!("not the JSON it should be"))?;
+    let keys = match said {
+        Said {
+            password: Some(password),
+            ..
+        } => HashedPassword::new(user, realm, &password),
+        Said {
+            md5: Some(md5),
+            sha256: Some(sha256),
+            ..
+        } => {
+            let keys = read_hex(&md5).zip(read_hex(&sha256));
+            let (md5, sha256) = keys.ok_or_else(|| anyhow::anyhow!("not keys"))?;
+            HashedPassword { md5, sha256 }
+        }
+        _ => anyhow::bail!("neither password nor keys in its answer"),
+    };
+    let identity = said.user.map(String::into_boxed_str);
+    anyhow::ensure!(
+        identity.as_ref().is_none_or(|user| user.len() <= MAX_USER),
+        "too long a user in its answer"
+    );
+    Ok(LookedUp::User {
+        keys,
+        identity,
+        remember: said
+            .seconds
+            .map_or(most, |s| Duration::from_secs(s).min(most)),
+    })
 }
 
 fn read_authorities(path: &Path) -> Result<RootCertStore, ConfigError> {

@@ -36,6 +36,8 @@ mod usage;
 mod metrics;
 mod moderation;
 
+pub mod foreign;
+
 use clap::Parser;
 use std::process::ExitCode;
 

@@ -1,7 +1,7 @@
 //! The whole mind of the server, with clients of every kind at once: the bytes say who does what, and when.
 
 mod model;
-mod request;
+pub(crate) mod request;
 mod world;
 
 use arbitrary::{Result, Unstructured};
@@ -9,7 +9,8 @@ use request::{Signature, Writer};
 use std::net::SocketAddr;
 use std::time::Duration;
 use turn_relay_proto::OpenError;
-use world::{CLIENTS, REALM, World};
+use world::{CLIENTS, REALM};
+pub(crate) use world::{SERVER, World, config, server};
 
 /// Peers: allowed, own, denied, and denied ones in other spellings.
 const PEERS: [&str; 14] = [
@@ -34,12 +35,17 @@ const EVENTS: usize = 60;
 pub(crate) fn run(data: &[u8]) {
     let mut world = World::new();
     let mut input = Unstructured::new(data);
-    for _ in 0..EVENTS {
-        if input.is_empty() || step(&mut world, &mut input).is_err() {
+    play(&mut world, &mut input, EVENTS);
+    world.finish();
+}
+
+/// So many events, or as many as the input has.
+pub(crate) fn play(world: &mut World, input: &mut Unstructured<'_>, events: usize) {
+    for _ in 0..events {
+        if input.is_empty() || step(world, input).is_err() {
             break;
         }
     }
-    world.finish();
 }
 
 fn step(world: &mut World, input: &mut Unstructured<'_>) -> Result<()> {

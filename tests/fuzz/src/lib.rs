@@ -6,6 +6,9 @@
 
 mod config;
 mod core;
+mod credentials;
+mod opening;
+mod state;
 mod stream;
 mod stun;
 
@@ -13,10 +16,13 @@ mod stun;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All of them.
-pub const TARGETS: [Target; 4] = [
+pub const TARGETS: [Target; 7] = [
     ("stun", stun::run),
     ("stream", stream::run),
+    ("opening", opening::run),
+    ("credentials", credentials::run),
     ("core", core::run),
+    ("state", state::run),
     ("config", config::run),
 ];
 

@@ -38,3 +38,18 @@ fn core() {
 fn config() {
     replay("config");
 }
+
+#[test]
+fn opening() {
+    replay("opening");
+}
+
+#[test]
+fn credentials() {
+    replay("credentials");
+}
+
+#[test]
+fn state() {
+    replay("state");
+}

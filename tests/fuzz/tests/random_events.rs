@@ -22,4 +22,24 @@ proptest! {
     fn a_stream_is_the_same_however_it_is_cut(data in prop::collection::vec(any::<u8>(), 0..600)) {
         turnpike_fuzz::target("stream").expect("a target")(&data);
     }
+
+    #[test]
+    fn a_successor_goes_on_where_its_predecessor_was(data in prop::collection::vec(any::<u8>(), 0..1_500), kind in 0..4_u8) {
+        turnpike_fuzz::target("state").expect("a target")(&[&[kind << 6 | 0x0F][..], &data].concat());
+    }
+
+    #[test]
+    fn credentials_of_others_are_read_as_a_second_reader_does(data in prop::collection::vec(any::<u8>(), 0..120)) {
+        turnpike_fuzz::target("credentials").expect("a target")(&data);
+    }
+}
+
+proptest! {
+    // Of handshakes there are fewer.
+    #![proptest_config(ProptestConfig { cases: 60, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn whoever_has_shown_no_cookie_gets_little_and_keeps_nothing(data in prop::collection::vec(any::<u8>(), 0..400)) {
+        turnpike_fuzz::target("opening").expect("a target")(&data);
+    }
 }

@@ -94,9 +94,7 @@ impl Predecessor {
         self.0.send(&ready).context("the predecessor is gone")?;
         let (state, sockets) = self.0.receive_state()?;
         let at = Clock.now();
-        let state = State::decode(&state[..]).context("the state cannot be read")?;
-        ensure!(state.version <= VERSION, "the predecessor is newer");
-        Inheritance::read(state, sockets, at)
+        Inheritance::read(read_state(&state)?, sockets, at)
     }
 
     /// Says that this process goes on, so that the predecessor can end.
@@ -154,7 +152,7 @@ impl Inheritance {
             .map(|(_, socket)| socket)
     }
 
-    fn read(state: State, sockets: Vec<OwnedFd>, at: Instant) -> anyhow::Result<Self> {
+    pub(super) fn read(state: State, sockets: Vec<OwnedFd>, at: Instant) -> anyhow::Result<Self> {
         let mut sockets = sockets.into_iter();
         let mut next = || sockets.next().context("a socket is missing");
         let admin = match &state.admin {
@@ -205,6 +203,13 @@ impl Inheritance {
             shards,
         })
     }
+}
+
+/// Of a version that this one knows.
+pub(super) fn read_state(written: &[u8]) -> anyhow::Result<State> {
+    let state = State::decode(written).context("the state cannot be read")?;
+    ensure!(state.version <= VERSION, "the predecessor is newer");
+    Ok(state)
 }
 
 #[cfg(test)]

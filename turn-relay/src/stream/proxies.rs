@@ -1,7 +1,6 @@
 //! Connections of load balancers, until it is known whose they are.
 
-use super::proxy_header::{Announced, NoHeader};
-use super::{CloseReason, Streams};
+use super::{Announced, CloseReason, NoHeader, Streams};
 use model::ClientAddr;
 use std::io::ErrorKind;
 use std::net::SocketAddr;

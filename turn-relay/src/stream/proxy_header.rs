@@ -18,34 +18,32 @@ const FIXED: usize = 16;
 const MAX: usize = FIXED + 1_024;
 
 /// A header that is on its way. Not a byte behind it is read.
-#[derive(Debug)]
-pub(super) struct ProxyHeader {
+#[derive(Debug, Default)]
+pub struct ProxyHeader {
     bytes: Vec<u8>,
 }
 
 /// How far a header is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Announced {
+pub enum Announced {
+    /// More has to come.
     NotYet,
     /// The load balancer itself, for its own purposes.
     Itself,
+    /// Who is at the other end of it.
     Client(SocketAddr),
 }
 
 /// Bytes that are no such header, or one that is too long or names no client over TCP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct NoHeader;
+pub struct NoHeader;
 
 impl ProxyHeader {
-    pub(super) fn new() -> Self {
-        Self { bytes: Vec::new() }
-    }
-
     /// Reads what there is of it.
     ///
     /// # Errors
     /// When the connection has failed; `UnexpectedEof` if it has ended.
-    pub(super) fn read(&mut self, mut from: impl Read) -> io::Result<Result<Announced, NoHeader>> {
+    pub fn read(&mut self, mut from: impl Read) -> io::Result<Result<Announced, NoHeader>> {
         loop {
             let needed = match self.needed() {
                 Ok(needed) => needed,
@@ -140,7 +138,7 @@ mod tests {
                 self.0.read(buffer)
             }
         }
-        let mut reading = ProxyHeader::new();
+        let mut reading = ProxyHeader::default();
         let mut result = Ok(Announced::NotYet);
         for piece in bytes.chunks(piece) {
             result = reading.read(Pieces(piece, false)).unwrap();

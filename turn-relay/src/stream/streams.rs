@@ -6,7 +6,6 @@ mod strangers;
 use super::connection::{Connection, Scratch};
 use super::dtls::{DTLS, DtlsSessions, DtlsSetup};
 use super::outgoing::{StreamOut, StreamPlan};
-use super::proxy_header::ProxyHeader;
 use super::room::{Guest, Room};
 use super::splices::Splices;
 use super::tls::Session;
@@ -232,7 +231,7 @@ impl Streams {
         };
         let mut connection = Connection::new(socket, kind, path, session, now);
         let is_proxy = self.is_proxy(source);
-        connection.proxy = is_proxy.then(|| Box::new(ProxyHeader::new()));
+        connection.proxy = is_proxy.then(|| Box::default());
         Ok(connection)
     }
 

@@ -9,38 +9,38 @@ use stun_types::attribute::Fingerprint;
 
 const COOKIE: [u8; 4] = [0x21, 0x12, 0xA4, 0x42];
 
-pub(super) const BINDING: u16 = 1;
-pub(super) const ALLOCATE: u16 = 3;
-pub(super) const REFRESH: u16 = 4;
-pub(super) const SEND: u16 = 6;
-pub(super) const CREATE_PERMISSION: u16 = 8;
-pub(super) const CHANNEL_BIND: u16 = 9;
-pub(super) const CONNECT: u16 = 10;
+pub(crate) const BINDING: u16 = 1;
+pub(crate) const ALLOCATE: u16 = 3;
+pub(crate) const REFRESH: u16 = 4;
+pub(crate) const SEND: u16 = 6;
+pub(crate) const CREATE_PERMISSION: u16 = 8;
+pub(crate) const CHANNEL_BIND: u16 = 9;
+pub(crate) const CONNECT: u16 = 10;
 
-pub(super) const USERNAME: u16 = 0x06;
-pub(super) const ERROR_CODE: u16 = 0x09;
-pub(super) const CHANNEL_NUMBER: u16 = 0x0C;
-pub(super) const LIFETIME: u16 = 0x0D;
-pub(super) const XOR_PEER_ADDRESS: u16 = 0x12;
-pub(super) const DATA: u16 = 0x13;
-pub(super) const REALM: u16 = 0x14;
-pub(super) const NONCE: u16 = 0x15;
-pub(super) const REQUESTED_ADDRESS_FAMILY: u16 = 0x17;
-pub(super) const EVEN_PORT: u16 = 0x18;
-pub(super) const REQUESTED_TRANSPORT: u16 = 0x19;
-pub(super) const DONT_FRAGMENT: u16 = 0x1A;
-pub(super) const PASSWORD_ALGORITHM: u16 = 0x1D;
-pub(super) const USERHASH: u16 = 0x1E;
-pub(super) const RESERVATION_TOKEN: u16 = 0x22;
-pub(super) const ADDITIONAL_ADDRESS_FAMILY: u16 = 0x8000;
-pub(super) const PASSWORD_ALGORITHMS: u16 = 0x8002;
+pub(crate) const USERNAME: u16 = 0x06;
+pub(crate) const ERROR_CODE: u16 = 0x09;
+pub(crate) const CHANNEL_NUMBER: u16 = 0x0C;
+pub(crate) const LIFETIME: u16 = 0x0D;
+pub(crate) const XOR_PEER_ADDRESS: u16 = 0x12;
+pub(crate) const DATA: u16 = 0x13;
+pub(crate) const REALM: u16 = 0x14;
+pub(crate) const NONCE: u16 = 0x15;
+pub(crate) const REQUESTED_ADDRESS_FAMILY: u16 = 0x17;
+pub(crate) const EVEN_PORT: u16 = 0x18;
+pub(crate) const REQUESTED_TRANSPORT: u16 = 0x19;
+pub(crate) const DONT_FRAGMENT: u16 = 0x1A;
+pub(crate) const PASSWORD_ALGORITHM: u16 = 0x1D;
+pub(crate) const USERHASH: u16 = 0x1E;
+pub(crate) const RESERVATION_TOKEN: u16 = 0x22;
+pub(crate) const ADDITIONAL_ADDRESS_FAMILY: u16 = 0x8000;
+pub(crate) const PASSWORD_ALGORITHMS: u16 = 0x8002;
 const MESSAGE_INTEGRITY: u16 = 0x08;
 const MESSAGE_INTEGRITY_SHA256: u16 = 0x1C;
 const FINGERPRINT: u16 = 0x8028;
 
 /// How a request proves who sent it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Signature {
+pub(crate) enum Signature {
     None,
     Sha1,
     Sha256,
@@ -48,11 +48,11 @@ pub(super) enum Signature {
 
 /// A message being written.
 #[derive(Debug)]
-pub(super) struct Writer(pub(super) Vec<u8>);
+pub(crate) struct Writer(pub(crate) Vec<u8>);
 
 impl Writer {
     /// `class`: 0 for a request, 1 for an indication.
-    pub(super) fn new(method: u16, class: u16, transaction: [u8; 12]) -> Self {
+    pub(crate) fn new(method: u16, class: u16, transaction: [u8; 12]) -> Self {
         let method = method & 0x0FFF;
         let kind = (method & 0x0F) | (method & 0x70) << 1 | (method & 0xF80) << 2;
         let kind = kind | (class & 1) << 4 | (class & 2) << 7;
@@ -63,7 +63,7 @@ impl Writer {
         Self(bytes)
     }
 
-    pub(super) fn add(&mut self, kind: u16, value: &[u8]) {
+    pub(crate) fn add(&mut self, kind: u16, value: &[u8]) {
         self.0.extend(kind.to_be_bytes());
         self.0.extend((value.len() as u16).to_be_bytes());
         self.0.extend(value);
@@ -76,7 +76,7 @@ impl Writer {
         self.0[2..4].copy_from_slice(&length.to_be_bytes());
     }
 
-    pub(super) fn add_address(&mut self, kind: u16, address: SocketAddr) {
+    pub(crate) fn add_address(&mut self, kind: u16, address: SocketAddr) {
         let mut value = vec![0, if address.is_ipv4() { 1 } else { 2 }];
         value.extend((address.port() ^ 0x2112).to_be_bytes());
         match address.ip() {
@@ -91,16 +91,11 @@ impl Writer {
     }
 
     /// MESSAGE-INTEGRITY or MESSAGE-INTEGRITY-SHA256, with the key of a long-term credential.
-    pub(super) fn sign(&mut self, signature: Signature, user: &str, realm: &str, password: &str) {
+    pub(crate) fn sign(&mut self, signature: Signature, user: &str, realm: &str, password: &str) {
         let text = format!("{user}:{realm}:{password}");
         match signature {
             Signature::None => {}
-            Signature::Sha1 => {
-                self.set_length(24);
-                let mut mac = Hmac::<Sha1>::new_from_slice(&Md5::digest(text)).expect("any length");
-                mac.update(&self.0);
-                self.add(MESSAGE_INTEGRITY, &mac.finalize().into_bytes());
-            }
+            Signature::Sha1 => self.sign_with(&Md5::digest(text)),
             Signature::Sha256 => {
                 self.set_length(36);
                 let key = Sha256::digest(text);
@@ -111,7 +106,15 @@ impl Writer {
         }
     }
 
-    pub(super) fn fingerprint(&mut self) {
+    /// MESSAGE-INTEGRITY with a key of its own.
+    pub(crate) fn sign_with(&mut self, key: &[u8]) {
+        self.set_length(24);
+        let mut mac = Hmac::<Sha1>::new_from_slice(key).expect("any length");
+        mac.update(&self.0);
+        self.add(MESSAGE_INTEGRITY, &mac.finalize().into_bytes());
+    }
+
+    pub(crate) fn fingerprint(&mut self) {
         self.set_length(8);
         let value = Fingerprint::compute(&[&self.0]);
         // As on the wire: stun-types gives the CRC, which is sent XORed.
@@ -122,16 +125,16 @@ impl Writer {
 
 /// A message, read without any checks but those of bounds.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Reader<'a>(pub(super) &'a [u8]);
+pub(crate) struct Reader<'a>(pub(crate) &'a [u8]);
 
 impl<'a> Reader<'a> {
-    pub(super) fn method(&self) -> u16 {
+    pub(crate) fn method(&self) -> u16 {
         let kind = self.kind();
         (kind & 0x0F) | (kind & 0xE0) >> 1 | (kind & 0x3E00) >> 2
     }
 
     /// 0 request, 1 indication, 2 success, 3 error.
-    pub(super) fn class(&self) -> u16 {
+    pub(crate) fn class(&self) -> u16 {
         let kind = self.kind();
         (kind >> 4 & 1) | (kind >> 7 & 2)
     }
@@ -140,12 +143,12 @@ impl<'a> Reader<'a> {
         u16::from_be_bytes([self.0[0], self.0[1]])
     }
 
-    pub(super) fn transaction(&self) -> &'a [u8] {
+    pub(crate) fn transaction(&self) -> &'a [u8] {
         &self.0[8..20]
     }
 
     /// Attributes up to the integrity.
-    pub(super) fn attributes(&self) -> Vec<(u16, &'a [u8])> {
+    pub(crate) fn attributes(&self) -> Vec<(u16, &'a [u8])> {
         let (mut rest, mut found) = (&self.0[20..], Vec::new());
         while let [k0, k1, l0, l1, after @ ..] = rest {
             let (kind, length) = (
@@ -164,7 +167,7 @@ impl<'a> Reader<'a> {
         found
     }
 
-    pub(super) fn get(&self, wanted: u16) -> Option<&'a [u8]> {
+    pub(crate) fn get(&self, wanted: u16) -> Option<&'a [u8]> {
         let found = self.attributes();
         found
             .iter()
@@ -172,12 +175,12 @@ impl<'a> Reader<'a> {
             .map(|(_, value)| *value)
     }
 
-    pub(super) fn error_code(&self) -> Option<u16> {
+    pub(crate) fn error_code(&self) -> Option<u16> {
         let value = self.get(ERROR_CODE)?;
         Some(u16::from(*value.get(2)? & 7) * 100 + u16::from(*value.get(3)?))
     }
 
-    pub(super) fn addresses(&self, wanted: u16) -> Vec<SocketAddr> {
+    pub(crate) fn addresses(&self, wanted: u16) -> Vec<SocketAddr> {
         let attributes = self.attributes().into_iter();
         attributes
             .filter(|(kind, _)| *kind == wanted)

@@ -14,7 +14,7 @@ use turn_relay_proto::{
 };
 
 pub(super) const REALM: &str = "west";
-pub(super) const SERVER: &str = "203.0.113.12:3478";
+pub(crate) const SERVER: &str = "203.0.113.12:3478";
 pub(super) const ALLOWED: [&str; 2] = ["10.0.0.0/24", "fd00:10::/64"];
 pub(super) const CLIENTS: usize = 6;
 const RELAYS: [&str; 2] = ["10.0.0.2", "fd00:10::2"];
@@ -38,8 +38,9 @@ pub(super) struct Client {
 }
 
 #[derive(Debug)]
-pub(super) struct World {
+pub(crate) struct World {
     pub(super) server: Server,
+    started: Instant,
     pub(super) now: Now,
     pub(super) clients: Vec<Client>,
     /// How it goes with the next sockets.
@@ -66,47 +67,62 @@ fn channel_of(datagram: &[u8]) -> u16 {
         .map_or(0, |two| u16::from_be_bytes(*two))
 }
 
+fn credentials() -> (Credentials, [(String, String); 4]) {
+    let mut credentials = Credentials::new(REALM);
+    credentials.add_user("alice", "wonderland");
+    credentials.add_user("bob", "builder");
+    credentials.add_secret(SECRET.as_bytes());
+    let expiring = format!("{}:carol", DATE.0 + 1_000);
+    let minted = rest_password(SECRET.as_bytes(), &expiring);
+    let users = [
+        ("alice", "wonderland"),
+        ("bob", "builder"),
+        (&*expiring, &*minted),
+        ("mallory", "guess"),
+    ];
+    let users = users.map(|(user, password)| (user.to_owned(), password.to_owned()));
+    (credentials, users)
+}
+
+/// Of a small relay.
+pub(crate) fn config(credentials: Credentials) -> ServerConfig {
+    let relays = RELAYS.map(|text| text.parse().expect("an address"));
+    let relays = relays.map(|ip| RelayAddress {
+        bind: ip,
+        advertised: ip,
+    });
+    let networks = ALLOWED.map(|text| text.parse().expect("a network"));
+    let own = ServerAddr(SERVER.parse().expect("an address"));
+    ServerConfig {
+        shared: Arc::new(Shared::new(relays.to_vec(), &PORTS, 3)),
+        limits: Limits {
+            allocations: ALLOCATIONS,
+            permissions: PERMISSIONS,
+            ..Limits::default()
+        },
+        software: "fuzzed".into(),
+        credentials: Arc::new(credentials),
+        revocations: Arc::default(),
+        extensions: Default::default(),
+        peer_policy: Arc::new(PeerPolicy::new(networks.to_vec(), &[own])),
+        relay_port: None,
+        short_cut: true,
+        nonce_key: [1; 32],
+        seed: [2; 32],
+    }
+}
+
+/// Such a relay, with the users of the world.
+pub(crate) fn server(started: Instant) -> Server {
+    Server::new(config(credentials().0), started)
+}
+
 impl World {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let started = Instant::now();
-        let mut credentials = Credentials::new(REALM);
-        credentials.add_user("alice", "wonderland");
-        credentials.add_user("bob", "builder");
-        credentials.add_secret(SECRET.as_bytes());
-        let expiring = format!("{}:carol", DATE.0 + 1_000);
-        let minted = rest_password(SECRET.as_bytes(), &expiring);
-        let users = [
-            ("alice", "wonderland"),
-            ("bob", "builder"),
-            (&*expiring, &*minted),
-            ("mallory", "guess"),
-        ];
-        let relays = RELAYS.map(|text| text.parse().expect("an address"));
-        let relays = relays.map(|ip| RelayAddress {
-            bind: ip,
-            advertised: ip,
-        });
-        let networks = ALLOWED.map(|text| text.parse().expect("a network"));
-        let own = ServerAddr(SERVER.parse().expect("an address"));
-        let config = ServerConfig {
-            shared: Arc::new(Shared::new(relays.to_vec(), &PORTS, 3)),
-            limits: Limits {
-                allocations: ALLOCATIONS,
-                permissions: PERMISSIONS,
-                ..Limits::default()
-            },
-            software: "fuzzed".into(),
-            credentials: Arc::new(credentials),
-            revocations: Arc::default(),
-            extensions: Default::default(),
-            peer_policy: Arc::new(PeerPolicy::new(networks.to_vec(), &[own])),
-            relay_port: None,
-            short_cut: true,
-            nonce_key: [1; 32],
-            seed: [2; 32],
-        };
+        let (_, users) = credentials();
         let clients = (0..CLIENTS).map(|index| {
-            let (user, password) = users[index % users.len()];
+            let (user, password) = users[index % users.len()].clone();
             let connection = ConnectionId(index as u32);
             let (transport, ip) = match index {
                 4 => (Transport::Tcp(connection), "192.0.2.1".parse()),
@@ -118,18 +134,19 @@ impl World {
             Client {
                 path: FiveTuple {
                     client: ClientAddr(SocketAddr::new(ip, 7_000 + index as u16)),
-                    server: own,
+                    server: ServerAddr(SERVER.parse().expect("an address")),
                     transport,
                 },
-                user: user.to_owned(),
-                password: password.to_owned(),
+                user,
+                password,
                 nonce: b"none".to_vec(),
                 token: vec![0; 8],
                 allocation: Allocation::default(),
             }
         });
         Self {
-            server: Server::new(config, started),
+            server: server(started),
+            started,
             now: Now {
                 instant: started + Duration::from_secs(10),
                 unix: DATE,
@@ -469,8 +486,48 @@ impl World {
         assert!(self.open.len() <= 2 * ALLOCATIONS);
     }
 
+    /// What the relay would leave to a successor.
+    pub(crate) fn export(&self) -> Vec<u8> {
+        self.server.export(self.now.instant).state
+    }
+
+    /// Another relay goes on where this one is.
+    pub(crate) fn succeed(&mut self) {
+        let now = self.now.instant;
+        let exported = self.server.export(now);
+        let mut successor = server(self.started);
+        let imported = successor.import(&exported.state, now, |_| true);
+        let imported = imported.expect("what a relay wrote");
+        assert_eq!(imported.left_out, 0);
+        let again = successor.export(now);
+        assert_eq!(again.state.len(), exported.state.len());
+        assert_eq!(again.relays.len(), exported.relays.len());
+        let mut open = BTreeMap::new();
+        for adopted in &imported.relays {
+            let (relay, owner) = self.open[&adopted.address];
+            assert_eq!(relay, exported.relays[adopted.position], "another socket");
+            open.insert(adopted.address, (adopted.relay, owner));
+        }
+        assert_eq!(open.len(), exported.relays.len(), "a socket is lost");
+        for (index, client) in self.clients.iter_mut().enumerate() {
+            if !self.server.has_allocation(client.path) || successor.has_allocation(client.path) {
+                continue;
+            }
+            // Sessions of TLS stay behind, and connections with peers.
+            let mut sockets = self.open.values().filter(|(_, owner)| *owner == index);
+            let to_tcp = sockets.any(|(relay, _)| self.listeners.contains(relay));
+            let is_sealed = matches!(client.path.transport, Transport::Tls(_));
+            assert!(to_tcp || is_sealed, "an allocation is lost");
+            client.allocation.end();
+        }
+        (self.server, self.open) = (successor, open);
+        self.listeners.clear();
+        self.drain(None);
+        self.check_bounds();
+    }
+
     /// Afterwards nothing is left, and every port can be had again.
-    pub(super) fn finish(mut self) {
+    pub(crate) fn finish(mut self) {
         for client in 0..CLIENTS {
             self.disconnect(client);
         }
