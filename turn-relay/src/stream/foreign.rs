@@ -74,7 +74,7 @@ impl DtlsEnd {
 
     fn end_turn(&mut self) {
         while self.sessions.poll_closed(&mut self.stats).is_some() {}
-        self.sessions.end_turn();
+        self.sessions.room.end_turn();
     }
 
     /// Datagrams to clients since it was asked for the last time.
