@@ -168,7 +168,7 @@ impl EventLoop {
             } else {
                 EpollTimeout::ZERO
             };
-            let ready = match self.epoll.wait(&mut events, timeout) {
+            let ready = match self.wait(&mut events, timeout) {
                 Ok(ready) => &events[..ready],
                 Err(nix::Error::EINTR) => &[],
                 Err(error) => return Err(error.into()),
@@ -229,6 +229,20 @@ impl EventLoop {
         }
     }
 
+    /// How many events there are. Asks again for a moment, before it sleeps, if the next packet must be near.
+    fn wait(&self, events: &mut [EpollEvent], timeout: EpollTimeout) -> nix::Result<usize> {
+        let awake = self.moderation.awake_until();
+        let awake = awake.filter(|_| timeout != EpollTimeout::ZERO);
+        while awake.is_some_and(|until| self.clock.now() < until) {
+            let ready = self.epoll.wait(events, EpollTimeout::ZERO);
+            if ready != Ok(0) {
+                return ready;
+            }
+            std::thread::yield_now();
+        }
+        self.epoll.wait(events, timeout)
+    }
+
     fn timeout(&self) -> EpollTimeout {
         let next = [
             self.server.poll_timeout(),
@@ -277,7 +291,7 @@ impl EventLoop {
                     tokens.next_turn.push(token);
                 }
                 bytes += taken.bytes;
-                self.moderation.taken(&taken);
+                self.moderation.taken(&taken, now.instant);
                 if bytes > ENOUGH {
                     break;
                 }

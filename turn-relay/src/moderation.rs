@@ -1,9 +1,14 @@
-//! When a loop rests: packets that come one at a time, faster than a loop wakes for, are cheaper by the dozen.
+//! When a loop rests, and when it stays awake.
+//!
+//! Packets that come one at a time, faster than a loop wakes for, are cheaper by the dozen.
 //!
 //! A sender without segmentation offload wakes the loop for nearly each of its packets, and waking, asking and sending
 //! cost several times what the packet does. Above [`BUSY`] such packets in a [`WINDOW`] the loop sleeps for [`REST`] after
 //! each turn, as a network card holds back its interrupt; what arrived meanwhile shares the system calls and leaves
 //! joined. Below it nothing waits, and what the kernel has joined already never does.
+//!
+//! From [`BRISK`] on, the next packet is nearer than a core takes to fall asleep and wake: the loop then asks again for
+//! [`AWAKE`], and lets whoever else wants the core go first, before it sleeps.
 
 use crate::udp::Taken;
 use std::time::{Duration, Instant};
@@ -13,6 +18,10 @@ const WINDOW: Duration = Duration::from_millis(1);
 const BUSY: u32 = 200;
 /// A loop that rests goes on resting down to this.
 const STILL_BUSY: u32 = 160;
+/// Datagrams that came alone, in a window: one in 25 us. Waking for each takes half a core already.
+const BRISK: u32 = 40;
+/// How long the next packet is expected for: twice what lies between two.
+const AWAKE: Duration = Duration::from_micros(50);
 /// What a packet waits for at most, for the sake of the others.
 const REST: Duration = Duration::from_micros(50);
 /// More bytes than this in one buffer are several datagrams.
@@ -24,11 +33,17 @@ pub(crate) struct Moderation {
     /// In this window.
     alone: u32,
     resting: bool,
+    brisk: bool,
+    /// When something came last.
+    came: Option<Instant>,
 }
 
 impl Moderation {
-    /// A socket gave this.
-    pub(crate) fn taken(&mut self, taken: &Taken) {
+    /// A socket gave this, in the turn that began `now`.
+    pub(crate) fn taken(&mut self, taken: &Taken, now: Instant) {
+        if taken.buffers > 0 {
+            self.came = Some(now);
+        }
         if taken.bytes <= taken.buffers * ONE_DATAGRAM {
             self.alone += taken.buffers as u32;
         }
@@ -37,15 +52,21 @@ impl Moderation {
     /// How long to sleep after the turn that began `now`.
     pub(crate) fn after_turn(&mut self, now: Instant) -> Option<Duration> {
         if self.window_ends.is_none_or(|end| end <= now) {
-            let over = self.window_ends.map_or(WINDOW, |end| now - end + WINDOW);
-            let bound = if self.resting { STILL_BUSY } else { BUSY };
             // The last window may have been longer than it should.
+            let over = self.window_ends.map_or(WINDOW, |end| now - end + WINDOW);
             let alone = u128::from(self.alone) * WINDOW.as_micros();
-            self.resting = alone >= u128::from(bound) * over.as_micros();
+            let is_over = |bound: u32| alone >= u128::from(bound) * over.as_micros();
+            self.resting = is_over(if self.resting { STILL_BUSY } else { BUSY });
+            self.brisk = is_over(BRISK);
             self.alone = 0;
             self.window_ends = Some(now + WINDOW);
         }
         self.resting.then_some(REST)
+    }
+
+    /// Until when to ask again instead of going to sleep.
+    pub(crate) fn awake_until(&self) -> Option<Instant> {
+        Some(self.came.filter(|_| self.brisk)? + AWAKE)
     }
 }
 
@@ -53,23 +74,29 @@ impl Moderation {
 mod tests {
     use super::*;
 
-    /// Turns every `gap`, for 10 ms, each with `buffers` of `bytes`; whether the last one ended with a rest.
-    fn rests(gap: Duration, buffers: usize, bytes: usize) -> bool {
+    fn taken(buffers: usize, bytes: usize) -> Taken {
+        Taken {
+            buffers,
+            bytes,
+            more: false,
+        }
+    }
+
+    /// After turns every `gap`, for 10 ms, each with `buffers` of `bytes`: when the last one began, and what it ended with.
+    fn after(gap: Duration, taken: &Taken) -> (Moderation, Instant, Option<Duration>) {
         let mut moderation = Moderation::default();
         let start = Instant::now();
-        let mut rest = None;
-        let mut now = start;
-        while now < start + Duration::from_millis(10) {
-            let taken = Taken {
-                buffers,
-                bytes,
-                more: false,
-            };
-            moderation.taken(&taken);
-            rest = moderation.after_turn(now);
+        let (mut now, mut rest) = (start, None);
+        while now + gap < start + Duration::from_millis(10) {
             now += gap;
+            moderation.taken(taken, now);
+            rest = moderation.after_turn(now);
         }
-        rest.is_some()
+        (moderation, now, rest)
+    }
+
+    fn rests(gap: Duration, buffers: usize, bytes: usize) -> bool {
+        after(gap, &taken(buffers, bytes)).2.is_some()
     }
 
     #[test]
@@ -88,22 +115,27 @@ mod tests {
 
     #[test]
     fn the_rest_ends_with_the_load() {
-        let mut moderation = Moderation::default();
-        let start = Instant::now();
-        for at in 0..1_000 {
-            moderation.taken(&Taken {
-                buffers: 1,
-                bytes: 1_200,
-                more: false,
-            });
-            let _ = moderation.after_turn(start + Duration::from_micros(3 * at));
-        }
-        let later = start + Duration::from_secs(1);
-        moderation.taken(&Taken {
-            buffers: 1,
-            bytes: 1_200,
-            more: false,
-        });
+        let (mut moderation, last, rest) = after(Duration::from_micros(3), &taken(1, 1_200));
+        assert!(rest.is_some());
+        let later = last + Duration::from_secs(1);
+        moderation.taken(&taken(1, 1_200), later);
         assert_eq!(moderation.after_turn(later), None);
+    }
+
+    #[test]
+    fn a_loop_stays_awake_while_the_next_packet_is_near() {
+        let (moderation, last, _) = after(Duration::from_micros(20), &taken(1, 1_200));
+        assert_eq!(moderation.awake_until(), Some(last + AWAKE));
+        for (gap, bytes) in [(50, 1_200), (20, 60_000)] {
+            let (moderation, ..) = after(Duration::from_micros(gap), &taken(1, bytes));
+            assert_eq!(moderation.awake_until(), None, "{gap} us, {bytes} bytes");
+        }
+    }
+
+    #[test]
+    fn a_turn_without_a_packet_does_not_keep_it_awake() {
+        let (mut moderation, last, _) = after(Duration::from_micros(20), &taken(1, 1_200));
+        moderation.taken(&taken(0, 0), last + AWAKE);
+        assert_eq!(moderation.awake_until(), Some(last + AWAKE));
     }
 }
