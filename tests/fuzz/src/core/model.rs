@@ -11,14 +11,10 @@ const CHANNEL: Duration = Duration::from_secs(600);
 /// One client's allocation.
 #[derive(Debug, Default)]
 pub(super) struct Allocation {
-    /// The latest end that any of its relayed addresses has; nothing without allocation.
-    pub(super) expires: Option<Instant>,
-    /// Told to the client.
-    pub(super) relayed: Vec<SocketAddr>,
+    /// Told to the client, each with its end.
+    relayed: Vec<(SocketAddr, Instant)>,
     permissions: Vec<(IpAddr, Instant)>,
     channels: Vec<(u16, SocketAddr, Instant)>,
-    /// Whether both families end together, so that `expires` is the end of each.
-    whole: bool,
 }
 
 impl Allocation {
@@ -36,29 +32,28 @@ impl Allocation {
                 let relayed = answer.addresses(0x16);
                 if self.is_alive(now) {
                     // A retransmission: the same answer as before, without what has ended since.
-                    assert!(relayed.iter().all(|address| self.relayed.contains(address)));
-                    assert!(!self.whole || relayed.len() == self.relayed.len());
+                    assert_eq!(relayed, self.relayed(now).collect::<Vec<_>>());
                     return;
                 }
                 *self = Self {
-                    expires: Some(now + lifetime),
-                    relayed,
-                    whole: true,
+                    relayed: relayed.into_iter().map(|a| (a, now + lifetime)).collect(),
                     ..Self::default()
                 };
             }
             request::REFRESH => {
                 let lifetime = seconds().expect("LIFETIME in a success response");
-                let of_one = request.get(request::REQUESTED_ADDRESS_FAMILY).is_some();
-                if of_one && self.relayed.len() > 1 {
-                    self.whole = false;
-                    self.expires = self.expires.max(Some(now + lifetime));
-                } else if lifetime.is_zero() {
-                    *self = Self::default();
-                } else if self.whole {
-                    self.expires = Some(now + lifetime);
-                } else {
-                    self.expires = self.expires.max(Some(now + lifetime));
+                let family = request.get(request::REQUESTED_ADDRESS_FAMILY);
+                // 1 is IPv4, 2 is IPv6.
+                let is_meant = |address: &SocketAddr| {
+                    family.is_none_or(|family| family[0] == 1 + u8::from(address.is_ipv6()))
+                };
+                for (address, end) in &mut self.relayed {
+                    if is_meant(address) {
+                        *end = now + lifetime;
+                    }
+                }
+                if !self.is_alive(now) {
+                    self.end();
                 }
             }
             request::CREATE_PERMISSION => {
@@ -93,8 +88,14 @@ impl Allocation {
         *self = Self::default();
     }
 
+    /// Those that live.
+    pub(super) fn relayed(&self, now: Instant) -> impl Iterator<Item = SocketAddr> {
+        let living = self.relayed.iter().filter(move |(_, end)| *end > now);
+        living.map(|(address, _)| *address)
+    }
+
     pub(super) fn is_alive(&self, now: Instant) -> bool {
-        self.expires.is_some_and(|expires| expires > now)
+        self.relayed(now).next().is_some()
     }
 
     /// Whether data to and from this address may pass.
@@ -103,10 +104,13 @@ impl Allocation {
         self.is_alive(now) && permissions.any(|(known, until)| *known == ip && *until > now)
     }
 
-    /// The peer of a channel that must work: bound, and of an allocation that certainly lives.
+    /// The peer of a channel that must work: bound, and there is a relayed address that reaches it.
     pub(super) fn works(&self, channel: u16, now: Instant) -> Option<SocketAddr> {
-        let lives = self.whole && self.is_alive(now);
-        self.peer(channel, now).filter(|_| lives)
+        let peer = self.peer(channel, now)?;
+        let mut relayed = self.relayed(now);
+        relayed
+            .any(|own| own.is_ipv4() == peer.is_ipv4())
+            .then_some(peer)
     }
 
     /// The peer of a channel that is bound.

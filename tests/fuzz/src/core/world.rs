@@ -261,8 +261,11 @@ impl World {
         let own = &self.clients[client].allocation;
         let now = self.now.instant;
         let to = own.peer(channel_of(sent), now).expect("a channel");
-        assert!(other.relayed.contains(&to), "to whom it was not sent");
-        let mut from = own.relayed.iter();
+        assert!(
+            other.relayed(now).any(|own| own == to),
+            "to whom it was not sent"
+        );
+        let mut from = own.relayed(now);
         let lets_in = from.any(|from| other.permits(from.ip(), now));
         assert!(lets_in, "a short cut without permission");
     }
@@ -440,10 +443,12 @@ impl World {
 
     /// Sockets belong to whose answer named them.
     fn find_owners(&mut self) {
+        let now = self.now.instant;
         for (address, (_, owner)) in &mut self.open {
             if *owner == usize::MAX {
                 let mut clients = self.clients.iter();
-                let found = clients.position(|client| client.allocation.relayed.contains(address));
+                let found = clients
+                    .position(|client| client.allocation.relayed(now).any(|a| a == *address));
                 *owner = found.expect("a socket of an allocation");
             }
         }
