@@ -4,9 +4,9 @@ use std::{sync::Arc, time::Duration};
 
 use activator_proto::{Forwarder, Gateway, GatewayConfig, forward::nat::NatTable};
 use anyhow::Context as _;
-use discovery_client::{IdentityHandle, JoinError, Settings};
+use discovery_client::{IdentityHandle, JoinError, Settings, StunServers};
 use ipnet::IpNet;
-use link::{DtlsCertificate, LinkConfig};
+use link::{DtlsCertificate, LinkConfig, Reflexive};
 use model::Role;
 use net::{HostSockets, Poller};
 use service_kit::{
@@ -84,6 +84,7 @@ pub(crate) async fn run(cli: &Cli) -> anyhow::Result<()> {
 
     let (directory, events) =
         discovery_client::start(settings, identity, std::future::pending::<()>());
+    let (stun_servers, servers) = StunServers::new(node.network.clone());
     let (fetcher, access) = AccessFetcher::new(directory.clone());
     let gateway = GatewayConfig {
         node,
@@ -100,6 +101,9 @@ pub(crate) async fn run(cli: &Cli) -> anyhow::Result<()> {
         links: ActiveLinks::new(checked.limits.total),
         hosts: sockets.addresses(),
         sockets,
+        reflexive: Reflexive::new(Arc::clone(&certificate)),
+        stun_servers,
+        servers,
         device,
         signaling: Signaling::new(directory.clone()),
         publisher: Publisher::new(directory.clone()),

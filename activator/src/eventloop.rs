@@ -11,6 +11,7 @@
 
 mod packets;
 mod drive;
+mod candidates;
 mod offers;
 mod events;
 mod picture;
@@ -27,8 +28,8 @@ use std::{
 
 use activator_proto::{Gateway, Input};
 use bytes::BytesMut;
-use discovery_client::{Directory, Event};
-use link::{DtlsCertificate, LinkConfig};
+use discovery_client::{Directory, Event, StunServers};
+use link::{DtlsCertificate, LinkConfig, Reflexive};
 use net::{Clock, HostSockets, Poller};
 use service_kit::{
     Task,
@@ -62,6 +63,10 @@ pub(crate) struct EventLoop {
     pub(crate) links: ActiveLinks,
     pub(crate) sockets: HostSockets,
     pub(crate) hosts: Vec<SocketAddr>,
+    /// What NATs make of `hosts`.
+    pub(crate) reflexive: Reflexive,
+    pub(crate) stun_servers: StunServers,
+    pub(crate) servers: mpsc::Receiver<Vec<SocketAddr>>,
     pub(crate) device: Device,
     pub(crate) directory: Directory,
     pub(crate) events: mpsc::Receiver<Event>,
@@ -100,6 +105,7 @@ enum Heard {
     Stop,
     Event(Option<Event>),
     Access(AccessResult),
+    StunServers(Vec<SocketAddr>),
     Question(Question<Status>),
 }
 
@@ -128,6 +134,7 @@ impl EventLoop {
                     self.gateway
                         .handle_input(Input::Access { relay, access }, Clock.now());
                 }
+                Some(Heard::StunServers(servers)) => self.on_stun_servers(&servers, Clock.now()),
                 Some(Heard::Question(question)) => drop(question.send(self.status())),
                 None => {}
             }
@@ -151,6 +158,7 @@ impl EventLoop {
             poller,
             events,
             access,
+            servers,
             questions,
             ..
         } = self;
@@ -160,6 +168,7 @@ impl EventLoop {
                 () = stop => Heard::Stop,
                 event = events.recv() => Heard::Event(event),
                 Some(result) = access.recv() => Heard::Access(result),
+                Some(servers) = servers.recv() => Heard::StunServers(servers),
                 Some(question) = questions.recv() => Heard::Question(question),
             }
         })
@@ -171,6 +180,7 @@ impl EventLoop {
             self.allocations.poll_timeout(),
             self.links.poll_timeout(),
             self.publisher.poll_timeout(),
+            self.reflexive.poll_timeout(),
         ]
         .into_iter()
         .flatten()
@@ -185,6 +195,7 @@ impl EventLoop {
             self.gateway.handle_timeout(now);
         }
         self.publisher.handle_timeout(now);
+        self.ask_stun_servers(now);
     }
 
     /// Withdraws, says good-bye on links, deletes allocations. The task returned withdraws at discovery.

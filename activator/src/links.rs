@@ -184,6 +184,11 @@ impl ActiveLinks {
         self.table.len()
     }
 
+    /// The keys of all of them, in no order.
+    pub(crate) fn keys(&self) -> Vec<LinkKey> {
+        self.table.iter().map(|(key, _)| LinkKey(key)).collect()
+    }
+
     /// All of them, in no order.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &ActiveLink> {
         self.table.iter().map(|(_, active)| active)

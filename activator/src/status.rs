@@ -10,6 +10,8 @@ pub(crate) struct Status {
     pub(crate) node: String,
     pub(crate) instance: String,
     pub(crate) discovery_connected: bool,
+    /// The addresses that relays see of this host's sockets, `ip:port`.
+    pub(crate) reflexive: Vec<String>,
     pub(crate) allocations: Vec<AllocationStatus>,
     pub(crate) links: Vec<LinkStatus>,
     pub(crate) services: Vec<String>,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use discovery_client::{Settings, View};
+use discovery_client::{Settings, StunServers, View};
 use dns_signal_proto::agent::{Agent, AgentConfig};
 use dns_signal_proto::services::Services;
 use link::DtlsCertificate;
@@ -147,6 +147,7 @@ async fn tunnel(
 
     let (directory, events) = discovery_client::start(settings, identity, std::future::pending());
     let (signaling, failed) = Signaling::new(directory.clone());
+    let (stun_servers, servers) = StunServers::new(config.network.clone());
     let agent_config = AgentConfig {
         network: config.network.clone(),
         device_ipv4: device_addresses.ipv4,
@@ -176,6 +177,8 @@ async fn tunnel(
         wanted,
         signaling,
         failed,
+        stun_servers,
+        servers,
         questions,
         lookup: Box::new(move |address| lookup.destination_of(address)),
         on_view: Box::new(move |view| {

@@ -10,12 +10,12 @@
 
 use std::future::Future;
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
-use discovery_client::{Directory, Event, View};
+use discovery_client::{Directory, Event, StunServers, View};
 use dns_signal_proto::agent::{Agent, AgentOutput, Destination, FrameDrop, LinkNotice, Peers};
 use link::Transmit;
 use net::{Burst, Clock, HostSockets, Poller};
@@ -56,6 +56,8 @@ pub(crate) struct EventLoop {
     pub(crate) wanted: mpsc::Receiver<Wanted>,
     pub(crate) signaling: Signaling,
     pub(crate) failed: mpsc::Receiver<PostFailed>,
+    pub(crate) stun_servers: StunServers,
+    pub(crate) servers: mpsc::Receiver<Vec<SocketAddr>>,
     pub(crate) questions: Questions<Status>,
     pub(crate) lookup: Lookup,
     pub(crate) on_view: OnView,
@@ -71,6 +73,7 @@ enum Heard {
     Event(Option<Event>),
     Wanted(Wanted),
     PostFailed(PostFailed),
+    StunServers(Vec<SocketAddr>),
     Question(Question<Status>),
 }
 
@@ -100,6 +103,9 @@ impl EventLoop {
                 Some(Heard::PostFailed(failed)) => {
                     self.agent
                         .handle_post_failed(failed.link, &failed.reason, Clock.now());
+                }
+                Some(Heard::StunServers(servers)) => {
+                    self.agent.handle_stun_servers(&servers, Clock.now());
                 }
                 Some(Heard::Question(question)) => drop(question.send(self.status())),
                 None => {}
@@ -131,6 +137,7 @@ impl EventLoop {
             events,
             wanted,
             failed,
+            servers,
             questions,
             ..
         } = self;
@@ -141,6 +148,7 @@ impl EventLoop {
                 event = events.recv() => Heard::Event(event),
                 Some(wanted) = wanted.recv() => Heard::Wanted(wanted),
                 Some(failed) = failed.recv() => Heard::PostFailed(failed),
+                Some(servers) = servers.recv() => Heard::StunServers(servers),
                 Some(question) = questions.recv() => Heard::Question(question),
             }
         })
@@ -151,6 +159,7 @@ impl EventLoop {
         match event {
             Event::ViewChanged(view) => {
                 (self.on_view)(&view);
+                self.stun_servers.handle_view(&view);
                 let known = view
                     .registrations
                     .values()
@@ -277,6 +286,11 @@ impl EventLoop {
         Status {
             node: self.directory.identity().node_id().to_string(),
             discovery_connected: self.directory.view().connected,
+            reflexive: self
+                .agent
+                .reflexive()
+                .map(|seen| seen.to_string())
+                .collect(),
             links: self.agent.status().iter().map(status::link).collect(),
         }
     }

@@ -20,6 +20,7 @@ impl EventLoop {
                     revoked: &view.revoked,
                 };
                 self.gateway.handle_input(input, now);
+                self.stun_servers.handle_view(&view);
             }
             Event::Message {
                 from,

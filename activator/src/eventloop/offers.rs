@@ -10,9 +10,6 @@ use protocol::document::{Answer, BindingResult, Candidates, Offer, Refusal, docu
 use super::EventLoop;
 use crate::links::ActiveLink;
 
-/// Of a host with many addresses; the other side takes 16 candidates in all.
-const MAX_HOST_CANDIDATES: usize = 12;
-
 impl EventLoop {
     pub(super) fn answer(
         &mut self,
@@ -82,16 +79,8 @@ impl EventLoop {
                 link.add_local_candidate(relayed_candidate(*relayed), now)?;
             }
         }
-        for &address in self.hosts.iter().take(MAX_HOST_CANDIDATES) {
-            let kind = CandidateKind::Host;
-            link.add_local_candidate(
-                LocalCandidate {
-                    kind,
-                    address,
-                    base: address,
-                },
-                now,
-            )?;
+        for candidate in self.candidates() {
+            link.add_local_candidate(candidate, now)?;
         }
         let description = offer
             .description
@@ -148,40 +137,6 @@ impl EventLoop {
         let link = offered_as;
         let body = Body::Candidates(Candidates { link, candidates });
         self.signaling.post(to, body);
-    }
-
-    pub(super) fn on_candidates(&mut self, from: &NodeId, trickled: &Candidates, now: Instant) {
-        let key = self.gateway.links().by_offer(from, trickled.link);
-        let Some((key, record)) = key.and_then(|key| Some((key, self.gateway.links().get(key)?)))
-        else {
-            return;
-        };
-        let relays = record.relays.clone();
-        let Some(active) = self.links.touch(key) else {
-            return;
-        };
-        for candidate in trickled
-            .candidates
-            .iter()
-            .take(activator_proto::answer::MAX_CANDIDATES)
-        {
-            let known = active.link.remote_candidates().len();
-            if active.link.add_remote_candidate(candidate, now).is_err() {
-                continue;
-            }
-            for remote in active
-                .link
-                .remote_candidates()
-                .get(known..)
-                .unwrap_or_default()
-            {
-                for relay in &relays {
-                    if self.allocations.permit(relay, *remote, now) {
-                        active.permitted.push((relay.clone(), *remote));
-                    }
-                }
-            }
-        }
     }
 }
 

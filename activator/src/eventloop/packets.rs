@@ -52,6 +52,9 @@ impl EventLoop {
                 payload,
                 segment,
             } = burst;
+            if self.reflexive.handle_datagram(local, remote, &payload, now) {
+                continue;
+            }
             match self.links.route(local, remote, &payload) {
                 Some(active) => active
                     .link

@@ -73,6 +73,11 @@ impl EventLoop {
             node: self.directory.identity().node_id().to_string(),
             instance: format!("{:016x}", registration.instance),
             discovery_connected: self.directory.view().connected,
+            reflexive: self
+                .reflexive
+                .candidates()
+                .map(|seen| seen.address.to_string())
+                .collect(),
             allocations,
             links,
             services: registration

@@ -8,12 +8,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
-use link::{DtlsCertificate, LinkConfig, LinkTable, SendRefused};
+use link::{DtlsCertificate, LinkConfig, LinkTable, Reflexive, SendRefused};
 use model::{NetworkName, NodeId};
 use protocol::document::control::Body as ControlBody;
 use protocol::document::document::Body;
 use protocol::document::{Bind, Control};
 
+mod candidates;
 mod drain;
 mod failover;
 mod health;
@@ -85,6 +86,7 @@ pub struct Agent {
     config: AgentConfig,
     certificate: Arc<DtlsCertificate>,
     hosts: Vec<SocketAddr>,
+    reflexive: Reflexive,
     peers: Peers,
     routes: Routes,
     remotes: HashMap<NetworkName, Remote>,
@@ -108,6 +110,7 @@ impl Agent {
     ) -> Self {
         Self {
             config,
+            reflexive: Reflexive::new(Arc::clone(&certificate)),
             certificate,
             hosts,
             peers: Peers::default(),
@@ -213,6 +216,9 @@ impl Agent {
         segment: usize,
         now: Instant,
     ) {
+        if self.reflexive.handle_datagram(local, remote, &payload, now) {
+            return self.ask_stun_servers(now);
+        }
         let Some(key) = self.links.route(local, remote, &payload) else {
             self.stats.stray_datagrams += 1;
             return;
@@ -362,6 +368,7 @@ impl Agent {
         for network in networks {
             self.retry(&network, now);
         }
+        self.ask_stun_servers(now);
     }
 
     /// When [`Agent::handle_timeout`] wants to be called next.
@@ -381,7 +388,10 @@ impl Agent {
             .values()
             .filter(|remote| !remote.waiting.is_empty() && remote.link.is_none())
             .filter_map(|remote| remote.retry_at);
-        links.chain(retries).min()
+        links
+            .chain(retries)
+            .chain(self.reflexive.poll_timeout())
+            .min()
     }
 
     /// The next thing to do for the shell.

@@ -21,6 +21,7 @@ mod publisher;
 mod session;
 mod inspect;
 mod mailer;
+mod stun_servers;
 mod task;
 
 pub use directory::{Directory, TurnCredential};
@@ -30,5 +31,6 @@ pub use inspect::{Operator, Snapshot};
 pub use join::{is_enrolled, join, join_patiently, token_file};
 pub use mailer::Mailer;
 pub use settings::Settings;
+pub use stun_servers::StunServers;
 pub use task::start;
 pub use view::{Event, VerifiedRegistration, View};

@@ -74,6 +74,9 @@ pub(crate) const MAX_CONTROL: usize = 16 << 10;
 /// Longest message on the `ip` channel: a 64 KiB packet and its frame header.
 pub(crate) const MAX_FRAME: usize = (64 << 10) + 64;
 
+/// Local candidates kept per link; the oldest reflexive one makes room.
+pub(crate) const MAX_LOCAL_CANDIDATES: usize = 32;
+
 /// Remote candidates kept per link; more are ignored.
 pub(crate) const MAX_REMOTE_CANDIDATES: usize = 16;
 

@@ -27,10 +27,11 @@ mod pair;
 #[cfg(test)]
 mod tests;
 
-use crate::candidate::{CandidateKind, LocalCandidate, from_wire};
+use crate::candidate::{CandidateKind, LocalCandidate, Reach, from_wire, reach};
 use crate::certificate::DtlsCertificate;
-use crate::config::{LinkConfig, LinkRole, MAX_REMOTE_CANDIDATES};
+use crate::config::{LinkConfig, LinkRole, MAX_LOCAL_CANDIDATES, MAX_REMOTE_CANDIDATES};
 use crate::output::{LinkError, Path, Transmit};
+use crate::stun::{random, random_id};
 use liveness::Liveness;
 use message::{Check, Credentials, Incoming};
 pub(crate) use pair::candidate_priority;
@@ -42,6 +43,10 @@ const BURST: u32 = 8;
 const PACE: Duration = Duration::from_millis(5);
 /// Pairs of one link. [RFC 8445 §6.1.2.5](https://www.rfc-editor.org/rfc/rfc8445#section-6.1.2.5)
 const MAX_PAIRS: usize = 64;
+/// Addresses that an offer can make the answerer send checks to from its host sockets, before anybody there showed that
+/// it wants them; only such that mean the same to everybody. What else an offer names is checked when the first check
+/// came from there, or from a relayed address, where the relay decides who may be reached.
+const MAX_PUNCHED: usize = 8;
 /// Bounds of credentials. [RFC 8839 §5.4](https://www.rfc-editor.org/rfc/rfc8839#section-5.4)
 const UFRAG_LEN: std::ops::RangeInclusive<usize> = 4..=256;
 const PWD_LEN: std::ops::RangeInclusive<usize> = 22..=256;
@@ -63,6 +68,7 @@ pub(crate) enum IceEvent {
 }
 
 pub(crate) struct Ice {
+    role: LinkRole,
     controlling: bool,
     tie_breaker: u64,
     local: Credentials,
@@ -99,6 +105,7 @@ impl Ice {
     ) -> Result<Self, LinkError> {
         let controlling = role == LinkRole::Offerer;
         Ok(Self {
+            role,
             controlling,
             tie_breaker: u64::from_be_bytes(random(certificate)?),
             local: Credentials {
@@ -134,21 +141,35 @@ impl Ice {
         description.candidates = self.locals.iter().map(|local| local.to_wire()).collect();
     }
 
-    pub(crate) fn add_local(&mut self, candidate: LocalCandidate) {
+    /// Whether it was not known yet.
+    pub(crate) fn add_local(&mut self, candidate: LocalCandidate) -> bool {
         if self.locals.contains(&candidate) {
-            return;
+            return false;
+        }
+        if self.locals.len() >= MAX_LOCAL_CANDIDATES {
+            let reflexive = |known: &LocalCandidate| known.kind == CandidateKind::ServerReflexive;
+            match self.locals.iter().position(reflexive) {
+                Some(oldest) => drop(self.locals.remove(oldest)),
+                None => return false,
+            }
         }
         self.locals.push(candidate);
-        // A reflexive address is for the peer to know; checks go out from its base, which is a host candidate
-        // already (RFC 8445 §6.1.2.4 prunes the pair).
+        if candidate.kind == CandidateKind::ServerReflexive {
+            // It is for the peer to know; checks go out from its base, which is a host candidate already (RFC 8445
+            // §6.1.2.4 prunes the pair). The peer's begin now, and ours again: they meet in the NATs.
+            let of = |pair: &&mut Pair| pair.base == candidate.base;
+            self.pairs.iter_mut().filter(of).for_each(Pair::revive);
+            return true;
+        }
         let base = Base {
             kind: candidate.kind,
             address: candidate.base,
         };
-        if candidate.kind != CandidateKind::ServerReflexive && !self.bases.contains(&base) {
+        if !self.bases.contains(&base) {
             self.bases.push(base);
             self.pair_up();
         }
+        true
     }
 
     /// Takes in a remote candidate; one too many is ignored.
@@ -311,7 +332,7 @@ impl Ice {
         };
         let pair = &mut self.pairs[at];
         pair.nominated |= check.nominate && controlled;
-        pair.revive();
+        pair.start();
         pair.on_heard(now);
         let valid = pair.is_valid();
         if self.selected == Some(path) {
@@ -371,14 +392,12 @@ impl Ice {
     }
 
     fn check(&mut self, at: usize, now: Instant) {
-        let (Some(remote), Ok(fresh)) = (&self.remote, random::<12>(&self.certificate)) else {
+        let (Some(remote), Ok(id)) = (&self.remote, random_id(&self.certificate)) else {
             return;
         };
-        let mut id = [0; 16];
-        id[4..].copy_from_slice(&fresh);
         let pair = &mut self.pairs[at];
         let check = Check {
-            id: pair.check_now(u128::from_be_bytes(id).into(), now),
+            id: pair.check_now(id, now),
             priority: pair.reflexive_priority,
             controlling: self.controlling,
             tie_breaker: self.tie_breaker,
@@ -421,13 +440,27 @@ impl Ice {
 
     /// Forms the pairs there are not yet.
     fn pair_up(&mut self) {
+        let punched = |remote: &&Remote| reach(remote.address.ip()) == Reach::Anywhere;
+        let punched: Vec<SocketAddr> = self
+            .remotes
+            .iter()
+            .filter(punched)
+            .map(|remote| remote.address)
+            .take(MAX_PUNCHED)
+            .collect();
         for base in &self.bases {
             for remote in &self.remotes {
                 let path = (base.address, remote.address);
-                let same_family = base.address.is_ipv4() == remote.address.is_ipv4();
                 let known = self.pairs.iter().any(|pair| pair.path() == path);
-                if same_family && !known && self.pairs.len() < MAX_PAIRS {
-                    self.pairs.push(Pair::new(base, remote, self.controlling));
+                if may_pair(base, remote) && !known && self.pairs.len() < MAX_PAIRS {
+                    let mut pair = Pair::new(base, remote, self.controlling);
+                    let unasked = self.role == LinkRole::Answerer
+                        && base.kind == CandidateKind::Host
+                        && !punched.contains(&remote.address);
+                    if unasked {
+                        pair.state = PairState::Waiting;
+                    }
+                    self.pairs.push(pair);
                 }
             }
         }
@@ -468,14 +501,10 @@ impl fmt::Debug for Ice {
     }
 }
 
-fn random<const N: usize>(certificate: &DtlsCertificate) -> Result<[u8; N], LinkError> {
-    let mut bytes = [0; N];
-    certificate
-        .provider
-        .random()
-        .fill(&mut bytes)
-        .map_err(|error| LinkError::Setup(error.to_string()))?;
-    Ok(bytes)
+fn may_pair(base: &Base, remote: &Remote) -> bool {
+    let loopback = |address: SocketAddr| address.ip().is_loopback();
+    base.address.is_ipv4() == remote.address.is_ipv4()
+        && loopback(base.address) == loopback(remote.address)
 }
 
 /// Six random bits a character. [RFC 8839 §5.4](https://www.rfc-editor.org/rfc/rfc8839#section-5.4)

@@ -11,7 +11,7 @@
 //! Invariants: DTLS completes only with the certificate whose fingerprint the signed description named; no frame
 //! leaves before that; what waits to be sent is bounded by [`LinkConfig::send_limit`]; time is always passed in.
 //!
-//! Done: RFC 8445 (full agent, one component, nominated once), RFC 7675 consent, RFC 6347 DTLS 1.2, RFC 8261
+//! Done: RFC 8445 (full agent, one component, nominated once), reflexive candidates ([`Reflexive`]), RFC 7675 consent, RFC 6347 DTLS 1.2, RFC 8261
 //! SCTP over DTLS, RFC 8831/8832 data channels. Not done: ICE restart, change of the nominated pair, DTLS 1.3.
 //! Composed of the sans-IO crates of the `rtc` family; these draw keys and transaction ids from the operating
 //! system by themselves, the one exception to "no randomness" here.
@@ -22,6 +22,7 @@ mod output;
 mod certificate;
 mod candidate;
 mod stun;
+mod reflexive;
 mod ice;
 mod dtls;
 mod channels;
@@ -36,5 +37,6 @@ pub use certificate::DtlsCertificate;
 pub use config::{LinkConfig, LinkRole, MAX_DATAGRAM};
 pub use link::Link;
 pub use output::{Carrier, CloseReason, LinkError, LinkEvent, Path, SendRefused, Step, Transmit};
+pub use reflexive::Reflexive;
 pub use stats::{LaneStats, LinkStats};
 pub use table::LinkTable;

@@ -90,20 +90,22 @@ impl Link {
     }
 
     /// Adds an address this end can be reached at. One that comes after the description was taken has to be told to
-    /// the peer by [`LocalCandidate::to_wire`], or is learned from the checks that go out from it.
+    /// the peer by [`LocalCandidate::to_wire`], or is learned from the checks that go out from it. `false`: it is known
+    /// already, or one too many.
     ///
     /// # Errors
     /// When the address is not usable as a candidate.
     pub fn add_local_candidate(
         &mut self,
         candidate: LocalCandidate,
-        _now: Instant,
-    ) -> Result<(), LinkError> {
+        now: Instant,
+    ) -> Result<bool, LinkError> {
         if candidate.base.port() == 0 {
             return Err(LinkError::BadCandidate(candidate.base.to_string()));
         }
-        self.ice.add_local(candidate);
-        Ok(())
+        let added = self.ice.add_local(candidate);
+        self.drive(now);
+        Ok(added)
     }
 
     /// What the peer must know of this end.

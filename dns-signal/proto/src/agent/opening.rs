@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use link::{CandidateKind, Link, LinkRole, LocalCandidate};
+use link::{Link, LinkRole};
 use model::{NetworkName, NodeId};
 use protocol::document::Offer;
 use protocol::document::document::Body;
@@ -66,12 +66,7 @@ impl Agent {
             now,
         )
         .map_err(|error| error.to_string())?;
-        for host in &self.hosts {
-            let candidate = LocalCandidate {
-                kind: CandidateKind::Host,
-                address: *host,
-                base: *host,
-            };
+        for candidate in self.candidates() {
             link.add_local_candidate(candidate, now)
                 .map_err(|error| error.to_string())?;
         }

@@ -8,8 +8,8 @@ use stun_types::message::{MessageClass, Method, TransactionId};
 use wire::stun::write::{Key, Writer};
 use wire::stun::{IntegrityKind, Message};
 
-/// [RFC 8489 §18.2](https://www.rfc-editor.org/rfc/rfc8489#section-18.2)
-const BINDING: u16 = 0x001;
+use crate::stun::BINDING;
+
 const ERROR_CODE: u16 = 0x0009;
 /// [RFC 8445 §16.1](https://www.rfc-editor.org/rfc/rfc8445#section-16.1)
 const PRIORITY: u16 = 0x0024;

@@ -93,6 +93,8 @@ pub(super) struct Pair {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum PairState {
+    /// No check of ours before one of the peer's.
+    Waiting,
     /// No answer to a check yet.
     Checking,
     /// A check was answered.
@@ -241,7 +243,15 @@ impl Pair {
         true
     }
 
-    /// Starts over with a pair that failed: the peer just sent a check on it, or it is needed.
+    /// The peer just sent a check on it: ours begin, or begin again.
+    pub(super) fn start(&mut self) {
+        if self.state == PairState::Waiting {
+            self.state = PairState::Checking;
+        }
+        self.revive();
+    }
+
+    /// Starts over with a pair that failed and is needed.
     pub(super) fn revive(&mut self) {
         if self.state == PairState::Failed {
             self.state = PairState::Checking;

@@ -4,6 +4,7 @@ use super::*;
 use std::collections::BTreeSet;
 
 mod failing;
+mod punching;
 
 const ONE_WAY: Duration = Duration::from_millis(10);
 
@@ -52,7 +53,9 @@ impl World {
         let ends = [(LinkRole::Offerer, offerer), (LinkRole::Answerer, answerer)].map(
             |(role, candidates)| {
                 let mut ice = Ice::new(role, &certificate, &config, now).expect("an agent");
-                candidates.iter().for_each(|local| ice.add_local(*local));
+                for local in candidates {
+                    assert!(ice.add_local(*local), "each once");
+                }
                 ice
             },
         );
