@@ -2,9 +2,9 @@
 
 mod support;
 
-use dns_signal_proto::agent::{FrameDrop, LinkNotice};
+use dns_signal_proto::agent::{AgentOutput, FrameDrop, LinkNotice};
 use protocol::document::document::Body;
-use protocol::document::{Bye, Refusal};
+use protocol::document::{Bye, Candidate, Refusal, candidate};
 use support::{DEVICE, ORDERS, SECOND, STOCK, World, frame};
 
 fn open_world() -> World {
@@ -295,4 +295,61 @@ fn two_hundred_links_come_and_go_and_leave_nothing() {
     }
     assert_eq!(world.agent.stats().links_opened, 200);
     assert_eq!(world.agent.stats().links_closed, 200);
+}
+
+/// The answer of a STUN server to the request that the agent has for it: XOR-MAPPED-ADDRESS, RFC 8489 section 14.2.
+fn seen_as(world: &mut World, seen: std::net::SocketAddrV4) {
+    let Some(AgentOutput::Transmit(request)) = world.agent.poll_output() else {
+        panic!("a Binding request");
+    };
+    let mut answer = vec![0x01, 0x01, 0, 12];
+    answer.extend(&request.payload[4..20]);
+    answer.extend([0, 0x20, 0, 8, 0, 1]);
+    answer.extend((seen.port() ^ 0x2112).to_be_bytes());
+    answer.extend((seen.ip().to_bits() ^ 0x2112_a442).to_be_bytes());
+    let (local, remote) = (request.local, request.remote);
+    let answer = answer.as_slice().into();
+    world
+        .agent
+        .handle_datagram(local, remote, answer, world.now);
+}
+
+fn reflexive(candidates: &[Candidate]) -> Vec<&str> {
+    let kind = |one: &&Candidate| one.kind() == candidate::Kind::ServerReflexive;
+    candidates
+        .iter()
+        .filter(kind)
+        .map(|one| one.address.as_str())
+        .collect()
+}
+
+#[test]
+fn what_stun_servers_see_is_in_the_offer_and_what_they_see_later_is_trickled() {
+    let server = "203.0.113.22:3478".parse().expect("an address");
+    let first = "203.0.113.11:40000".parse().expect("an address");
+    let mut world = World::new();
+    world.agent.handle_stun_servers(&[server], world.now);
+    seen_as(&mut world, first);
+    world.register(1, support::relayed());
+    world.want("orders", ORDERS);
+    world.settle();
+    let offer = world.offer.clone().expect("an offer");
+    let description = offer.description.expect("a description");
+    assert_eq!(reflexive(&description.candidates), ["203.0.113.11:40000"]);
+    // Asked anew, it is another: the NAT forgot its mapping.
+    world.documents.clear();
+    world.agent.handle_stun_servers(&[], world.now);
+    world.agent.handle_stun_servers(&[server], world.now);
+    seen_as(
+        &mut world,
+        "203.0.113.11:50000".parse().expect("an address"),
+    );
+    world.settle();
+    world.advance(SECOND);
+    let told = world.documents.iter().find_map(|body| match body {
+        Body::Candidates(told) if told.link == offer.link => Some(told),
+        _ => None,
+    });
+    let told = told.expect("the activator is told");
+    assert_eq!(reflexive(&told.candidates), ["203.0.113.11:50000"]);
 }
