@@ -35,7 +35,7 @@ use crate::stun::{random, random_id};
 use liveness::Liveness;
 use message::{Check, Credentials, Incoming};
 pub(crate) use pair::candidate_priority;
-use pair::{Base, Pair, Remote};
+use pair::{Base, Pair, PairState, Remote};
 
 /// Checks that may go out at once, and how often one more after that.
 /// [RFC 8445 §14.2](https://www.rfc-editor.org/rfc/rfc8445#section-14.2)
