@@ -13,7 +13,7 @@ use crate::nat::NatKind;
 pub enum LabCommand {
     /// Build the networks and start everything in them
     Up {
-        /// What the routers do: symmetric or port-preserving
+        /// What the routers do: full-cone, address-restricted, port-restricted or symmetric
         #[arg(long, value_name = "KIND", default_value_t)]
         nat: NatKind,
         #[command(flatten)]

@@ -33,11 +33,12 @@ pub mod status;
 mod lab;
 mod admin;
 mod cable;
+mod router;
 mod scoped;
 pub mod cli;
 
 pub use cable::Cable;
 pub use lab::{Lab, LabOptions};
-pub use nat::NatKind;
+pub use nat::{Dependent, NatKind};
 pub use plan::Network;
 pub use scoped::ScopedLab;

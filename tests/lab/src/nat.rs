@@ -1,52 +1,149 @@
 //! What the routers do to packets: nftables rule sets.
+//!
+//! Linux's own NAT keeps an inside port where it is free and lets in what answers: port-restricted. What the other kinds let
+//! in beside that is remembered in maps that packets from inside fill, with a time limit, as in a router of that kind.
+//! Inside hosts use source ports of ranges of their own ([`crate::plan::source_ports`]), so that a port is always free and a
+//! mapping the same for every destination.
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::plan::{INSIDE_IPV4, INSIDE_IPV6};
+use crate::plan::{INSIDE_IPV4, INSIDE_IPV6, Network, Segment};
 
-/// How a router maps inside addresses to its own. All of them drop unsolicited packets from outside, so filtering is
-/// address- and port-dependent (RFC 4787, section 5).
+/// What a mapping or a filter of a NAT depends on, beside the inside address (RFC 4787, sections 4.1 and 5).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dependent {
+    /// Endpoint-independent.
+    Nothing,
+    /// Address-dependent: on the other's IP address.
+    Address,
+    /// Address- and port-dependent.
+    AddressAndPort,
+}
+
+/// The kinds of NAT that people name.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum NatKind {
-    /// Another random port for every destination: address- and port-dependent mapping (RFC 4787, section 4.1),
-    /// "symmetric". Hole punching through two of these fails.
+    /// One mapping for every destination, and everybody may use it.
+    FullCone,
+    /// One mapping for every destination; hosts that were sent to may use it, from any port.
+    AddressRestricted,
+    /// One mapping for every destination, which only those addresses and ports may use that were sent to.
+    PortRestricted,
+    /// Another random port for every destination, which only that one may use.
     #[default]
     Symmetric,
-    /// The inside port is kept where it is free, so the mapping is the same for every destination.
-    PortPreserving,
 }
 
 impl NatKind {
     /// All of them.
-    pub const ALL: [Self; 2] = [Self::Symmetric, Self::PortPreserving];
+    pub const ALL: [Self; 4] = [
+        Self::FullCone,
+        Self::AddressRestricted,
+        Self::PortRestricted,
+        Self::Symmetric,
+    ];
 
-    const fn name(self) -> &'static str {
+    /// `full-cone`, `address-restricted`, `port-restricted`, `symmetric`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
         match self {
+            Self::FullCone => "full-cone",
+            Self::AddressRestricted => "address-restricted",
+            Self::PortRestricted => "port-restricted",
             Self::Symmetric => "symmetric",
-            Self::PortPreserving => "port-preserving",
         }
     }
 
-    /// The router's whole rule set, in nft's language. `wan` and `lan` are its interfaces.
+    /// What its mapping depends on.
     #[must_use]
-    pub fn ruleset(self) -> String {
-        let masquerade = match self {
-            Self::Symmetric => "masquerade random",
-            Self::PortPreserving => "masquerade",
+    pub const fn mapping(self) -> Dependent {
+        match self {
+            Self::Symmetric => Dependent::AddressAndPort,
+            _ => Dependent::Nothing,
+        }
+    }
+
+    /// What its filter depends on.
+    #[must_use]
+    pub const fn filtering(self) -> Dependent {
+        match self {
+            Self::FullCone => Dependent::Nothing,
+            Self::AddressRestricted => Dependent::Address,
+            Self::PortRestricted | Self::Symmetric => Dependent::AddressAndPort,
+        }
+    }
+
+    /// Whether checks of both sides open a way between two networks with these, without a relay (RFC 5128, section 3.3).
+    /// Behind an endpoint-dependent mapping nobody knows beforehand which port the other side will see, so its NAT must let
+    /// in any port, at least of an address that was sent to.
+    #[must_use]
+    pub fn punches_through(self, other: Self) -> bool {
+        let fails = |hidden: Self, strict: Self| {
+            hidden.mapping() != Dependent::Nothing
+                && strict.filtering() == Dependent::AddressAndPort
+        };
+        !fails(self, other) && !fails(other, self)
+    }
+
+    /// The whole rule set of a network's router, in nft's language. `hairpin`: what inside hosts send to each other's outside
+    /// addresses arrives, from the sender's outside address (RFC 4787, section 6); only for a kind with one mapping for every
+    /// destination.
+    #[must_use]
+    pub fn ruleset(self, network: Network, hairpin: bool) -> String {
+        let masquerade = match self.mapping() {
+            Dependent::Nothing => "masquerade",
+            _ => "masquerade fully-random",
+        };
+        let inward = match self.filtering() {
+            Dependent::Nothing => r#"iifname "wan" dnat ip to udp dport map @mapped"#,
+            Dependent::Address => {
+                r#"iifname "wan" udp dport . ip saddr @sent dnat ip to udp dport map @mapped"#
+            }
+            Dependent::AddressAndPort => "",
+        };
+        let (turned, shown) = if hairpin {
+            let (outside, _) = Segment::Public.addresses(network.router());
+            (
+                format!(r#"iifname "lan" ip daddr {outside} dnat ip to udp dport map @mapped"#),
+                format!(r#"iifname "lan" oifname "lan" ct status dnat snat ip to {outside}"#),
+            )
+        } else {
+            (String::new(), String::new())
         };
         format!(
             r#"table inet lab {{
+    map mapped {{
+        type inet_service : ipv4_addr
+        flags dynamic,timeout
+        timeout 2m
+        size 65535
+    }}
+    set sent {{
+        type inet_service . ipv4_addr
+        flags dynamic,timeout
+        timeout 2m
+        size 65535
+    }}
+    chain prerouting {{
+        type nat hook prerouting priority dstnat; policy accept;
+        {inward}
+        {turned}
+    }}
     chain postrouting {{
         type nat hook postrouting priority srcnat; policy accept;
+        {shown}
         oifname "wan" ip saddr {INSIDE_IPV4} {masquerade}
         oifname "wan" ip6 saddr {INSIDE_IPV6} {masquerade}
     }}
     chain forward {{
         type filter hook forward priority filter; policy drop;
+        iifname "lan" oifname "wan" ip saddr {INSIDE_IPV4} meta l4proto udp update @mapped {{ udp sport : ip saddr }}
+        iifname "lan" oifname "wan" ip saddr {INSIDE_IPV4} meta l4proto udp update @sent {{ udp sport . ip daddr }}
         ct state established,related accept
+        ct status dnat accept
         oifname "wan" ip daddr {{ 10.0.0.0/8, 172.16.0.0/12, 192.168.0.0/16, 100.64.0.0/10, 198.18.0.0/15 }} counter drop
         oifname "wan" ip6 daddr fc00::/7 counter drop
         iifname "lan" oifname "wan" accept
@@ -68,7 +165,7 @@ impl NatKind {
 
 impl fmt::Display for NatKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
+        f.pad(self.name())
     }
 }
 

@@ -109,6 +109,12 @@ impl Network {
         SocketAddr::new(public_ipv4(self.public_base() + 2), RELAY_PORT)
     }
 
+    /// The last number of its router's addresses, on the public segment.
+    #[must_use]
+    pub const fn router(self) -> u8 {
+        self.public_base() + 1
+    }
+
     const fn public_base(self) -> u8 {
         match self {
             Self::West => 10,
@@ -245,6 +251,18 @@ impl Host {
                     .chain([IpAddr::V6(leg.ipv6)])
             })
             .collect()
+    }
+}
+
+/// The ports that an inside host sends from when it does not care, by the last number of its address; no two hosts of a
+/// network have one in common, so that a NAT can keep every port as it is.
+#[must_use]
+pub fn source_ports(last: u8) -> Option<(u16, u16)> {
+    match last {
+        3 => Some((10_000, 21_999)),
+        10 => Some((22_000, 38_999)),
+        20 => Some((39_000, 48_999)),
+        _ => None,
     }
 }
 

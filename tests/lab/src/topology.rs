@@ -41,7 +41,12 @@ pub fn build(lab: &str, nat: NatKind) -> Result<()> {
         if host.name.ends_with("/router") {
             let namespace = netns::name(lab, &host.name);
             let args = ["netns", "exec", &namespace, "nft", "-f", "-"];
-            run_with_input("ip", &args, &nat.ruleset()).context("loading the router's rules")?;
+            let network = plan::Network::ALL
+                .into_iter()
+                .find(|network| host.name.starts_with(network.name()))
+                .context("a router of a network")?;
+            run_with_input("ip", &args, &nat.ruleset(network, false))
+                .context("loading the router's rules")?;
         }
     }
     Ok(())
@@ -112,7 +117,7 @@ fn make_bridge(lab: &str, segment: Segment) -> Result<()> {
 }
 
 /// The name of a host's end at the bridge; at most 15 bytes.
-fn port_name(host: &str) -> String {
+pub(crate) fn port_name(host: &str) -> String {
     host.replace('/', "-")
 }
 
@@ -155,6 +160,14 @@ fn configure(lab: &str, host: &Host) -> Result<()> {
             ("ipv6/conf/default/accept_ra", "0"),
         ],
     )?;
+    let inside = host.legs.iter().find(|leg| leg.segment != Segment::Public);
+    let last = inside
+        .and_then(|leg| leg.ipv4.first())
+        .map(|ip| ip.octets()[3]);
+    if let Some((first, last)) = last.and_then(plan::source_ports) {
+        let range = format!("{first} {last}");
+        set_kernel_options(&namespace, &[("ipv4/ip_local_port_range", &range)])?;
+    }
     let mut script = String::from("link set lo up\n");
     for leg in &host.legs {
         let interface = leg.segment.interface();
@@ -181,7 +194,7 @@ fn configure(lab: &str, host: &Host) -> Result<()> {
 }
 
 /// Sets options under `/proc/sys/net`, in a namespace. Bridge options exist only where the kernel has that hook.
-fn set_kernel_options(namespace: &str, options: &[(&str, &str)]) -> Result<()> {
+pub(crate) fn set_kernel_options(namespace: &str, options: &[(&str, &str)]) -> Result<()> {
     netns::inside(namespace, || {
         for (option, value) in options {
             let path = Path::new("/proc/sys/net").join(option);

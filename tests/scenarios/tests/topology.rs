@@ -150,9 +150,9 @@ fn a_symmetric_router_uses_another_port_for_every_destination() {
 }
 
 #[test]
-fn a_port_preserving_router_uses_the_same_port_for_every_destination() {
+fn a_port_restricted_router_uses_the_same_port_for_every_destination() {
     let options = LabOptions {
-        nat: NatKind::PortPreserving,
+        nat: NatKind::PortRestricted,
         mesh: false,
         ..options("topo5")
     };

@@ -43,6 +43,7 @@ impl Agent {
                     }
                 }
                 LinkEvent::Silent => silent = true,
+                LinkEvent::Path(link::Path::Direct) => session.record("direct", now),
                 LinkEvent::Path(_) | LinkEvent::Carrier(_) => {}
                 LinkEvent::Frame(frame) => {
                     session.record("first_byte", now);

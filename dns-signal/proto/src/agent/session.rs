@@ -28,7 +28,8 @@ pub(crate) enum BindingState {
 /// A step of opening a link, with the time since it was first wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TimedStep {
-    /// `dns_answer`, `offer_sent`, `answer_received`, `ice_connected`, `dtls_connected`, `open`, `first_byte`.
+    /// `dns_answer`, `offer_sent`, `answer_received`, `ice_connected`, `dtls_connected`, `open`, `first_byte`;
+    /// `direct`, when a path without a relay was first used.
     pub name: &'static str,
     /// Since the link was wanted.
     pub after: Duration,
