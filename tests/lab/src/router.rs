@@ -1,11 +1,16 @@
 //! What happens to routers while a lab is up: another NAT, mappings forgotten, a carrier's NAT in between.
-use anyhow::{Context as _, Result};
+use std::os::fd::AsRawFd as _;
+
+use anyhow::{Context as _, Result, ensure};
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, recv, sendto, socket,
+};
 
 use crate::command::run_with_input;
 use crate::lab::Lab;
 use crate::nat::NatKind;
 use crate::netns;
-use crate::plan::{IPV4_PREFIX, IPV6_PREFIX, Network, Segment};
+use crate::plan::{IPV4_PREFIX, Network, Segment};
 use crate::topology;
 
 /// Between a router and its carrier's NAT: of the range for just that (RFC 6598).
@@ -30,16 +35,11 @@ impl Lab {
             .with_context(|| format!("loading the rules of {host}"))
     }
 
-    /// A network's router dials in anew: it forgets every mapping, and a symmetric one will choose other ports.
+    /// A network's router forgets every mapping, as when it dials in anew; a symmetric one will choose other ports.
     pub fn forget_mappings(&self, network: Network) -> Result<()> {
-        let (_, ipv6) = Segment::Public.addresses(network.router());
-        let wan = Segment::Public.interface();
-        // The kernel forgets what it masqueraded when the interface goes down, and its IPv6 address, too.
-        let script = format!(
-            "link set {wan} down\nlink set {wan} up\naddress add {ipv6}/{IPV6_PREFIX} dev {wan} nodad\n"
-        );
         let namespace = self.namespace(&format!("{network}/router"));
-        run_with_input("ip", &["-n", &namespace, "-batch", "-"], &script).map(drop)
+        netns::inside(&namespace, forget_connections)?
+            .with_context(|| format!("making {network}/router forget"))
     }
 
     /// Puts a carrier's NAT of this kind before a network's router, over IPv4: what comes from the network is translated
@@ -81,4 +81,33 @@ impl Lab {
         let state = if plugged { "up" } else { "down" };
         crate::command::run("ip", &["-n", &namespace, "link", "set", &port, state]).map(drop)
     }
+}
+
+/// Empties the kernel's table of connections, in the namespace of this thread: `IPCTNL_MSG_CT_DELETE` without a filter.
+fn forget_connections() -> Result<()> {
+    let netlink = socket(
+        AddressFamily::Netlink,
+        SockType::Raw,
+        SockFlag::SOCK_CLOEXEC,
+        SockProtocol::NetlinkNetFilter,
+    )
+    .context("a netlink socket")?;
+    // A header: length, `NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_DELETE`, request with acknowledgement, sequence and
+    // port numbers; then any family, version 0.
+    let mut request = Vec::new();
+    request.extend(20_u32.to_ne_bytes());
+    request.extend(0x0102_u16.to_ne_bytes());
+    request.extend(0x0005_u16.to_ne_bytes());
+    request.extend([0; 12]);
+    let kernel = NetlinkAddr::new(0, 0);
+    sendto(netlink.as_raw_fd(), &request, &kernel, MsgFlags::empty()).context("asking")?;
+    let mut answer = [0; 256];
+    let length = recv(netlink.as_raw_fd(), &mut answer, MsgFlags::empty()).context("the answer")?;
+    // An error message whose code is 0 acknowledges.
+    ensure!(
+        length >= 20 && answer[16..20] == [0; 4],
+        "the kernel refuses: {:?}",
+        &answer[..length.min(20)]
+    );
+    Ok(())
 }
