@@ -9,6 +9,7 @@
 
 pub mod relay;
 pub mod coturn;
+pub mod python;
 pub mod workload;
 pub mod sdp;
 pub mod control;

@@ -106,6 +106,15 @@ impl Relay {
         Ok(std::fs::read_to_string(self.directory.path().join("log"))?)
     }
 
+    /// How datagrams come and go, as it says itself.
+    pub fn io(&self) -> Result<String> {
+        let log = self.log()?;
+        let found = log.lines().find_map(|line| line.split_once(" io="));
+        let (_, rest) = found.context("it does not say")?;
+        let word = rest.split_whitespace().next();
+        Ok(word.unwrap_or_default().to_owned())
+    }
+
     fn logged(&self, before: &str) -> Result<Vec<SocketAddr>> {
         let log = self.log()?;
         let found = log.lines().filter_map(|line| line.split_once(before));

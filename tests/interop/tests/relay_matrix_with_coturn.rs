@@ -4,7 +4,7 @@
 //! "Completes": it ends with exit code 0, and every message that it counted came back. A mode that fails is tried once
 //! more, on both sides alike: the client gives up early on a busy machine.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use interop::coturn::{Ended, Peer, Server, uclient};
 use interop::relay::Relay;
 use std::fmt::Write as _;
@@ -31,10 +31,16 @@ struct Mode {
     over: Transport,
     flags: &'static str,
     ipv6: bool,
-    /// With `-R` it damages a tenth of what it sends and waits for an answer, for ever where the FINGERPRINT is wrong and
-    /// the server ignores the message as RFC 8489 section 7.3 wants: luck decides, against coturn too.
+    /// With `-R` it overwrites some bytes of a tenth of what it sends, sends the same again when nothing comes, and waits for
+    /// ever: luck decides whether it completes. See [`BY_CHANCE`].
     by_chance: bool,
 }
+
+/// Why coturn's luck is better: of 3 000 Allocates with a FINGERPRINT that were damaged so, a fifth had an attribute
+/// that did not end within the message. coturn, which then finds no FINGERPRINT, answers them 401, and the client begins
+/// anew; what is left of them both servers ignore or answer alike.
+const BY_CHANCE: &str = "with -R luck decides: of damaged messages, those that are not STUN any more (RFC 8489 section \
+    6.3) are ignored here, while coturn answers some of them, whose attributes are broken, by 401";
 
 const fn mode(over: Transport, flags: &'static str) -> Mode {
     Mode {
@@ -247,6 +253,13 @@ fn where_uclient_completes_against_coturn_it_completes_against_us() -> Result<()
             writeln!(wrong, "{shown} does not complete against us: {said}")?;
         }
     }
+    println!("{BY_CHANCE}");
     ensure!(wrong.is_empty(), "{wrong}");
+    // Whatever was damaged, nobody else notices.
+    for over in [Udp, Tcp] {
+        let server = ours(&relay, &mode(over, "")).context("a listener")?;
+        let after = mode(over, "-c").run(server, [&peers[0], &peers[1]])?;
+        ensure!(after.completed(), "afterwards: {}", after.said);
+    }
     Ok(())
 }
