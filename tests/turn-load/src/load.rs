@@ -60,14 +60,18 @@ struct Latency {
 }
 
 pub(crate) fn run(load: &Load) -> Result<()> {
+    let sockets = 2 * u64::from(load.flows) + u64::from(load.idle);
+    process::allow_open_files(sockets + flood::SOURCES)?;
+    let server = load.server.server;
+    let flood = load.flood.map(|rate| Flood::start(server, rate));
+    let flood = flood.transpose()?;
+    // Not the flood, which would be where the users are.
     if let Some(core) = load.observation.cpu {
         process::pin(core)?;
     }
-    let sockets = 2 * u64::from(load.flows) + u64::from(load.idle);
-    process::allow_open_files(sockets + flood::SOURCES)?;
     let idle = idle::hold(&load.server, load.idle)?;
     let flows = flow::open(load)?;
-    let mut run = Run::new(load, flows)?;
+    let mut run = Run::new(load, flows, flood)?;
     let report = run.measure(load);
     run.flows.into_iter().try_for_each(Flow::close)?;
     idle::give_all_back(idle)?;
@@ -94,7 +98,7 @@ struct Run {
 }
 
 impl Run {
-    fn new(load: &Load, flows: Vec<Flow>) -> Result<Self> {
+    fn new(load: &Load, flows: Vec<Flow>, flood: Option<Flood>) -> Result<Self> {
         let clock = Clock::start();
         let relayed = !load.direct;
         let (size, direction) = (load.size as usize, load.direction);
@@ -115,10 +119,7 @@ impl Run {
             late: Histogram::default(),
             timed: load.latency,
             offered: 0,
-            flood: load
-                .flood
-                .map(|rate| Flood::new(load.server.server, rate))
-                .transpose()?,
+            flood,
         })
     }
 
@@ -131,9 +132,6 @@ impl Run {
             }
             if now >= self.due {
                 self.send(now)?;
-            }
-            if let Some(flood) = &mut self.flood {
-                flood.poll(now);
             }
             self.receiver.poll(&mut self.flows)?;
         }
@@ -170,7 +168,7 @@ impl Run {
         self.receiver.latency = self.timed.then(Histogram::default);
         let (cpu_before, tally_before, offered_before) =
             (cpu()?, self.receiver.tally, self.offered);
-        let flooded = |run: &Self| run.flood.as_ref().map(|flood| flood.sent);
+        let flooded = |run: &Self| run.flood.as_ref().map(Flood::sent);
         let flood_before = flooded(self);
         let begin = self.clock.now();
         self.go_on(begin + nanoseconds(load.seconds))?;
