@@ -231,7 +231,7 @@ impl Streams {
         };
         let mut connection = Connection::new(socket, kind, path, session, now);
         let is_proxy = self.is_proxy(source);
-        connection.proxy = is_proxy.then(|| Box::default());
+        connection.proxy = is_proxy.then(Box::default);
         Ok(connection)
     }
 
