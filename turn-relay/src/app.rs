@@ -100,15 +100,17 @@ pub(crate) async fn run(args: &Args, confinement: &Confinement) -> anyhow::Resul
     let reloads = Arc::new(ReloadStats::new(Clock.unix_time()));
     let usage_stats = Arc::new(UsageStats::default());
     let published = vec_of(settings.threads);
+    let per_thread = per_thread.into_iter().zip(streams).collect();
+    let hook_stats = Arc::new(HookStats::default());
+    let mut frame = frame(&settings, own, listeners.clone(), &hook_stats, io)?;
     let metrics = Metrics {
         usage: usage_stats.clone(),
         shards: published.clone(),
         certificate: certificate.clone(),
         reloads: reloads.clone(),
-        hook: Arc::default(),
+        hook: hook_stats.clone(),
+        shared: frame.shared.clone(),
     };
-    let per_thread = per_thread.into_iter().zip(streams).collect();
-    let mut frame = frame(&settings, own, metrics.hook.clone(), io)?;
     let mut nonce_start = Clock.now();
     if let Some(legacy) = &legacy {
         frame.nonce_key = legacy.nonce_key;
@@ -218,24 +220,27 @@ fn lock(
 fn frame(
     settings: &Settings,
     own: Vec<SocketAddr>,
-    hook_stats: Arc<HookStats>,
+    listeners: Vec<(&'static str, SocketAddr, SocketAddr)>,
+    hook_stats: &Arc<HookStats>,
     io: Io,
 ) -> anyhow::Result<Frame> {
-    let per_user = settings.usage.allocations_per_user;
+    let per_user = settings.realms[0].usage.allocations_per_user;
     let shared = if settings.relay_networks.is_empty() {
         Shared::new(settings.relay_addresses.clone(), &settings.ports, per_user)
     } else {
         Shared::of_networks(settings.relay_networks.clone(), per_user)
     };
-    shared.set_limits(settings.usage);
-    Ok(Frame {
+    let frame = Frame {
         shared: Arc::new(shared),
         own,
+        listeners,
         nonce_key: random()?,
-        desk: Desk::open(settings.hook.clone(), hook_stats),
+        desk: Desk::open(&settings.realms, hook_stats.clone()),
         // The lowest rung is the plain one in this, too: what the others do is compared with it.
         short_cut: io != Io::Plain,
-    })
+    };
+    frame.set_limits(settings, None);
+    Ok(frame)
 }
 
 /// The event loops, with all that a predecessor left: none of them runs yet.
@@ -414,8 +419,12 @@ fn announce(settings: &Settings, listeners: &[(&str, SocketAddr, SocketAddr)], i
         %io,
         "relaying"
     );
-    if settings.allow_peers.is_empty() {
-        tracing::warn!("no peer may be reached: name networks in allow-peers");
+    for realm in settings.realms.iter().filter(|r| r.allow_peers.is_empty()) {
+        let realm = realm.name();
+        tracing::warn!(
+            realm,
+            "no peer may be reached: name networks in allow-peers"
+        );
     }
 }
 

@@ -5,32 +5,31 @@ mod hook;
 mod listen;
 mod parse;
 mod printed;
+mod realm;
 mod safety;
 
 use crate::certificate::CertificateFiles;
 use crate::cli::Args;
-use crate::hook::Hook;
 use crate::stream::StreamLimits;
 use crate::udp::Io;
 use crate::usage::UsageSettings;
-use crate::users;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use file::File;
 use ipnet::{IpNet, Ipv6Net};
 pub(crate) use listen::Listen;
-pub(crate) use parse::realm;
+pub(crate) use parse::realm as realm_name;
 pub(crate) use printed::default_file;
-use service_kit::{ConfigError, Secret, parse_config, read_config, read_secret_of_field};
+pub(crate) use realm::RealmSettings;
+use service_kit::{ConfigError, parse_config, read_config, read_secret_of_field};
 use std::net::{IpAddr, SocketAddr};
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::ops::RangeInclusive;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use turn_relay_proto::{
-    AnswerLimits, Credentials, Extensions, Limits, PeerRule, RelayAddress, Revocations, TokenKey,
-    UsageLimits,
+    AnswerLimits, Extensions, Limits, RelayAddress, RelayLimits, Revocations, TokenKey,
 };
 
 /// RFC 8656 section 7.2: the dynamic ports of RFC 6335.
@@ -51,22 +50,18 @@ pub(crate) struct Settings {
     pub(crate) proxies: Arc<[IpNet]>,
     /// Of each event loop.
     pub(crate) stream_limits: StreamLimits,
-    pub(crate) credentials: Arc<Credentials>,
-    pub(crate) revocations: Arc<Revocations>,
-    pub(crate) revocations_file: Option<PathBuf>,
-    /// Who is asked about users who are not known here.
-    pub(crate) hook: Option<Arc<Hook>>,
+    /// At least one; the first is what is configured at the top of the file.
+    pub(crate) realms: Vec<RealmSettings>,
+    /// Of all realms together.
+    pub(crate) relay_limits: RelayLimits,
     pub(crate) relay_addresses: Vec<RelayAddress>,
     /// Instead of relay addresses: networks whose addresses are the allocations', on sockets that they share.
     pub(crate) relay_networks: Vec<IpNet>,
-    pub(crate) allow_peers: Vec<PeerRule>,
-    pub(crate) deny_peers: Vec<PeerRule>,
     pub(crate) nat64_prefixes: Vec<Ipv6Net>,
     pub(crate) ports: RangeInclusive<u16>,
     pub(crate) admin: Option<SocketAddr>,
     /// Event loops, at least 1.
     pub(crate) threads: u16,
-    pub(crate) usage: UsageLimits,
     /// Of all event loops together.
     pub(crate) answers: AnswerLimits,
     /// Those of the mind that are configured, and the others as they are.
@@ -113,20 +108,12 @@ impl Settings {
             ("--external-address", &args.external_address),
             ("external-addresses", file.external_addresses.clone()),
         );
-        let allow = over(
-            ("--allow-peer", &args.allow_peer),
-            ("allow-peers", file.allow_peers.clone()),
-        );
-        let deny = over(
-            ("--deny-peer", &args.deny_peer),
-            ("deny-peers", file.deny_peers.clone()),
-        );
         let proxies = over(
             ("", &[]),
             ("proxy-protocol-from", file.proxy_protocol_from.clone()),
         );
         let nat64 = over(("", &[]), ("nat64-prefixes", file.nat64_prefixes.clone()));
-        let (usage, answers) = (safety::usage(&file)?, safety::answers(&file));
+        let answers = safety::answers(&file);
         let mut listen = listen::listen(&listen)?;
         let of_file = |field, values| Values { field, values };
         let alternates = of_file("alternate-servers", file.alternate_servers.clone());
@@ -135,46 +122,8 @@ impl Settings {
         let threads = threads(file.threads);
         let stream_limits = listen::limits(&file, threads);
         let limits = listen::mind_limits(&file);
-        let realm = args.realm.clone().or(file.realm);
-        let realm = parse::realm(realm.as_deref().unwrap_or("turnpike"))?;
-        let mut credentials = Credentials::new(realm);
-        for user in &args.user {
-            users::add_user(&mut credentials, "--user", user)?;
-        }
-        if let Some(path) = &file.users_file {
-            let text = read_secret_of_field("users-file", path)?;
-            users::add_users(&mut credentials, path, &text)?;
-        }
-        for (kid, path) in &file.token_keys {
-            credentials.add_token_key(kid, token_key(kid, path)?);
-        }
-        if let Some(name) = file.server_name {
-            credentials.set_server_name(parse::server_name(name)?);
-        }
-        let secret_files = if args.auth_secret_file.is_empty() {
-            &file.auth_secret_files
-        } else {
-            &args.auth_secret_file
-        };
-        for path in secret_files {
-            let secret: Secret = read_secret_of_field("auth-secret-files", path)?;
-            credentials.add_secret(secret.expose().as_bytes());
-        }
-        let hook = file.hook.as_ref().map(|hook| {
-            credentials.look_up_others(hook.limits(threads));
-            hook.load(credentials.realm())
-        });
-        let hook = hook.transpose()?;
-        if credentials.is_empty() {
-            return Err(ConfigError::without_field(
-                "nobody could log in",
-                "name a secret in auth-secret-files, users in users-file, a key in token-keys or a hook, or add --user NAME:PASSWORD for a test",
-            ));
-        }
-        let revocations = match &file.revocations_file {
-            Some(path) => revocations(path)?,
-            None => Revocations::default(),
-        };
+        let realms = realm::all(args, &file, &listen, threads)?;
+        let relay_limits = safety::relay_limits(&file);
         let ports = args.port_range.clone().map(|text| ("--port-range", text));
         let ports = ports.or(file.port_range.map(|text| ("port-range", text)));
         let admin = args.admin.clone().map(|text| ("--admin", text));
@@ -208,10 +157,9 @@ impl Settings {
             relay_addresses,
             relay_networks,
             proxies: parse::each(&proxies, parse::network)?.into(),
-            allow_peers: parse::each(&allow, safety::rule)?,
-            deny_peers: parse::each(&deny, safety::rule)?,
             nat64_prefixes: parse::each(&nat64, safety::nat64_prefix)?,
-            usage,
+            realms,
+            relay_limits,
             answers,
             ports,
             admin: admin
@@ -239,10 +187,6 @@ impl Settings {
             listen,
             certificate,
             stream_limits,
-            credentials: Arc::new(credentials),
-            revocations: Arc::new(revocations),
-            revocations_file: file.revocations_file,
-            hook,
         })
     }
 }

@@ -8,7 +8,7 @@ use std::net::UdpSocket;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use tokio::sync::oneshot;
-use turn_relay_proto::{LookedUp, Replaced, ServerConfig, ShardMessage};
+use turn_relay_proto::{LookedUp, RealmUser, Replaced, ServerConfig, ShardMessage};
 
 /// What an event loop is told.
 #[derive(Debug)]
@@ -35,7 +35,7 @@ pub(crate) enum Control {
         sockets: Vec<UdpSocket>,
     },
     /// What the site says about a user.
-    LookedUp { user: Box<str>, answer: LookedUp },
+    LookedUp { user: RealmUser, answer: LookedUp },
 }
 
 /// The end of whoever tells.

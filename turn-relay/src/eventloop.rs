@@ -342,10 +342,15 @@ impl EventLoop {
                     }
                 }
                 Output::ClosePeer { connection } => self.tcp.close_peer(connection),
-                Output::Join { path, connection } => {
+                Output::Join {
+                    path,
+                    connection,
+                    meter,
+                } => {
                     if let Some(client) = path.transport.connection() {
                         let peer = self.tcp.sockets().get(connection);
-                        self.streams.join(client, peer, connection, &self.epoll);
+                        self.streams
+                            .join(client, peer, (connection, meter), &self.epoll);
                     }
                 }
                 Output::CloseRelay { relay } => {

@@ -25,7 +25,8 @@ pub(crate) use take::{Inheritance, InheritedListeners, InheritedShard, Predecess
 /// Set for a successor: its standard input leads to its predecessor.
 const VARIABLE: &str = "TURN_RELAY_SUCCESSOR";
 /// Of the format. Fields can be added without another number; a successor reads no higher one.
-const VERSION: u32 = 1;
+/// 2: allocations may be of realms, which an earlier one would take for the first.
+const VERSION: u32 = 2;
 /// What a successor says when it is ready for the state, before the version that it reads.
 const READY: &[u8] = b"ready ";
 /// What it says when it runs.

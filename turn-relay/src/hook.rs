@@ -1,9 +1,10 @@
 //! The site's own check: users whom only it knows are asked about over HTTP. The event loops go on meanwhile; whatever is not
 //! an answer lets nobody in.
 
+use crate::config::RealmSettings;
 use crate::control::{Control, ControlSender};
 use crate::users::read_hex;
-use arc_swap::ArcSwapOption;
+use arc_swap::ArcSwap;
 use axum::body::Bytes;
 use axum::http::{HeaderValue, Method, Request, StatusCode, Uri, header};
 use http_body_util::{BodyExt, Full, Limited};
@@ -18,12 +19,13 @@ use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, RootCertStore};
 use serde::{Deserialize, Serialize};
 use service_kit::{ConfigError, Secret};
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc};
-use turn_relay_proto::{HashedPassword, LookedUp, MAX_USER};
+use turn_relay_proto::{HashedPassword, LookedUp, MAX_USER, RealmUser};
 
 /// A longer answer is none.
 const MAX_ANSWER: usize = 16 * 1024;
@@ -67,29 +69,38 @@ pub(crate) struct HookStats {
 /// A question of an event loop.
 #[derive(Debug)]
 struct Ask {
-    user: Box<str>,
+    user: RealmUser,
     reply: ControlSender,
 }
 
 /// Where questions go.
 #[derive(Debug)]
 pub(crate) struct Desk {
-    current: Arc<ArcSwapOption<Hook>>,
+    current: Arc<ArcSwap<Hooks>>,
     questions: mpsc::UnboundedSender<Ask>,
 }
 
+/// By realm.
+type Hooks = HashMap<Box<str>, Arc<Hook>>;
+
+fn hooks(realms: &[RealmSettings]) -> Arc<Hooks> {
+    let each = realms.iter();
+    let each = each.filter_map(|realm| Some((realm.name().into(), realm.hook.clone()?)));
+    Arc::new(each.collect())
+}
+
 impl Desk {
-    /// Answers questions from now on, with the help of `hook`. Within a runtime.
-    pub(crate) fn open(hook: Option<Arc<Hook>>, stats: Arc<HookStats>) -> Self {
-        let current = Arc::new(ArcSwapOption::from(hook));
+    /// Answers questions from now on, with the help of each realm's hook. Within a runtime.
+    pub(crate) fn open(realms: &[RealmSettings], stats: Arc<HookStats>) -> Self {
+        let current = Arc::new(ArcSwap::from(hooks(realms)));
         let (questions, asked) = mpsc::unbounded_channel();
         tokio::spawn(serve(asked, current.clone(), stats));
         Self { current, questions }
     }
 
-    /// Questions from now on go to another.
-    pub(crate) fn replace(&self, hook: Option<Arc<Hook>>) {
-        self.current.store(hook);
+    /// Questions from now on go to others.
+    pub(crate) fn replace(&self, realms: &[RealmSettings]) {
+        self.current.store(hooks(realms));
     }
 
     /// For the event loop that is told by `reply`.
@@ -107,7 +118,7 @@ pub(crate) struct Asks {
 }
 
 impl Asks {
-    pub(crate) fn ask(&self, user: Box<str>) {
+    pub(crate) fn ask(&self, user: RealmUser) {
         let reply = self.reply.clone();
         // Fails only where the process ends.
         let _ = self.questions.send(Ask { user, reply });
@@ -300,17 +311,17 @@ fn own_authorities() -> Result<RootCertStore, ConfigError> {
 /// Answers all questions with what is configured at the time, until nobody asks any more.
 async fn serve(
     mut questions: mpsc::UnboundedReceiver<Ask>,
-    current: Arc<ArcSwapOption<Hook>>,
+    current: Arc<ArcSwap<Hooks>>,
     stats: Arc<HookStats>,
 ) {
     while let Some(Ask { user, reply }) = questions.recv().await {
-        let hook = current.load_full();
+        let hook = current.load().get(&*user.realm).cloned();
         let stats = stats.clone();
         stats.in_flight.fetch_add(1, Ordering::Relaxed);
         tokio::spawn(async move {
             let started = Clock.now();
             let answer = match hook {
-                Some(hook) => hook.ask(&user).await,
+                Some(hook) => hook.ask(&user.name).await,
                 // Configured away meanwhile.
                 None => LookedUp::Failed,
             };

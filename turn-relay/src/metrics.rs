@@ -25,6 +25,13 @@
 //! | `config_last_reload_successful` | 1, or 0 if the last was refused | |
 //! | `config_applied_timestamp_seconds` | Unix time at which what runs was taken | |
 //!
+//! With the label `realm`, where there is more than one; a realm that was configured away stays as it was:
+//!
+//! | name | unit | further labels |
+//! |---|---|---|
+//! | `realm_allocations` | now | |
+//! | `realm_bytes_total` | bytes of application data, those of TCP to peers among them | `direction` |
+//!
 //! With the label `transport`, what is between client and relay (udp, tcp, tls; no udp where it has no connections):
 //!
 //! | name | unit | further labels |
@@ -42,6 +49,7 @@
 //! | `certificate_reloads_total` | reloads | `result`: taken, failed; without `transport` |
 
 mod hook;
+mod realms;
 mod reloads;
 mod streams;
 
@@ -58,7 +66,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use std::fmt::Error;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
-use turn_relay_proto::{Denied, DropReason, ERROR_CODES, Stats};
+use turn_relay_proto::{Denied, DropReason, ERROR_CODES, Shared, Stats};
 
 /// What the mind cannot know: that the kernel did not take a datagram.
 #[derive(Clone, Debug, Default)]
@@ -105,6 +113,7 @@ pub(crate) struct Metrics {
     pub(crate) reloads: Arc<ReloadStats>,
     pub(crate) hook: Arc<HookStats>,
     pub(crate) usage: Arc<UsageStats>,
+    pub(crate) shared: Arc<Shared>,
 }
 
 impl Metrics {
@@ -261,6 +270,7 @@ impl Collector for Metrics {
         let help = "Usage records, for usage-file";
         family(&mut encoder, "usage_records", help, "result", &usage)?;
         self.encode_reloads(&mut encoder)?;
+        self.encode_realms(&mut encoder)?;
         self.encode_streams(&mut encoder)
     }
 }

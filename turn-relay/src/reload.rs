@@ -7,7 +7,7 @@ mod report;
 
 use crate::certificate::{Certificate, NewCertificate};
 use crate::cli::Args;
-use crate::config::{Settings, revocations};
+use crate::config::{RealmSettings, Settings, revocations};
 use crate::control::{Control, ControlSender, ask_all};
 use crate::hook::Desk;
 use crate::stamp::Stamp;
@@ -23,7 +23,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use turn_relay_proto::{Limits, PeerPolicy, PeerRules, Replaced, ServerConfig, Shared};
+use turn_relay_proto::{
+    AlternateTransport, Entrance, Limits, PeerPolicy, PeerRules, Realm, Realms, Replaced,
+    ServerConfig, Shared, UsageLimits,
+};
 
 /// How often the file of revoked names is looked at.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -34,6 +37,8 @@ pub(crate) struct Frame {
     pub(crate) shared: Arc<Shared>,
     /// The addresses that clients and the operator are served at.
     pub(crate) own: Vec<SocketAddr>,
+    /// Those of clients as they are configured, and as they are.
+    pub(crate) listeners: Vec<(&'static str, SocketAddr, SocketAddr)>,
     pub(crate) nonce_key: [u8; 32],
     pub(crate) desk: Desk,
     pub(crate) short_cut: bool,
@@ -49,9 +54,7 @@ impl Frame {
                 ..settings.limits
             },
             software: format!("turnpike-turn-relay/{}", env!("CARGO_PKG_VERSION")),
-            credentials: settings.credentials.clone(),
-            revocations: settings.revocations.clone(),
-            peer_policy: Arc::new(self.peer_policy(settings)),
+            realms: Arc::new(self.realms(settings)),
             relay_port: None,
             short_cut: self.short_cut,
             extensions: settings.extensions.clone(),
@@ -60,32 +63,85 @@ impl Frame {
         }
     }
 
-    fn peer_policy(&self, settings: &Settings) -> PeerPolicy {
-        let interfaces = net::interface_addresses().unwrap_or_else(|error| {
-            tracing::warn!(%error, "cannot list this machine's addresses");
-            Vec::new()
-        });
-        // Without a list every address is taken for this machine's: nothing may be added to it then.
-        let hosts = match interfaces.is_empty() {
-            true => Vec::new(),
-            false => {
-                let relay = &settings.relay_addresses;
-                let relay = relay.iter().flat_map(|own| [own.bind, own.advertised]);
-                let interfaces = interfaces.into_iter().map(|interface| interface.address);
-                let single = interfaces.chain(relay).map(IpNet::from);
-                single
-                    .chain(settings.relay_networks.iter().copied())
-                    .collect()
+    /// What users may use from now on. Nobody is in a realm that is only in `before`.
+    pub(crate) fn set_limits(&self, settings: &Settings, before: Option<&Settings>) {
+        let realms = settings.realms.iter();
+        for old in before.iter().flat_map(|before| &before.realms) {
+            if !realms.clone().any(|realm| realm.name() == old.name()) {
+                self.shared
+                    .set_limits_of(old.name(), UsageLimits::default());
             }
-        };
-        PeerPolicy::from(PeerRules {
-            allow: settings.allow_peers.clone(),
-            deny: settings.deny_peers.clone(),
-            own: self.own.clone(),
-            hosts,
-            nat64: settings.nat64_prefixes.clone(),
-        })
+        }
+        realms.for_each(|realm| self.shared.set_limits_of(realm.name(), realm.usage));
+        self.shared.set_relay_limits(settings.relay_limits);
     }
+
+    fn realms(&self, settings: &Settings) -> Realms {
+        let hosts = hosts(settings);
+        // Denied in the first realm is denied in all.
+        let denied = &settings.realms[0].deny_peers;
+        let mut realms = settings.realms.iter().enumerate().map(|(at, realm)| {
+            let own = if at == 0 { &[][..] } else { &realm.deny_peers };
+            let policy = PeerPolicy::from(PeerRules {
+                allow: realm.allow_peers.clone(),
+                deny: denied.iter().chain(own).cloned().collect(),
+                own: self.own.clone(),
+                hosts: hosts.clone(),
+                nat64: settings.nat64_prefixes.clone(),
+            });
+            let mut made = Realm::new(&self.shared, realm.credentials.clone(), Arc::new(policy));
+            made.revocations = realm.revocations.clone();
+            made.max_lifetime = realm.max_lifetime;
+            made.entrances = self.entrances(realm);
+            made.server_names = realm.tls_names.clone();
+            made.origins = realm.origins.clone();
+            made
+        });
+        let first = realms.next().expect("there is one at least");
+        Realms::new(first, realms)
+    }
+
+    fn entrances(&self, realm: &RealmSettings) -> Vec<Entrance> {
+        let actual = |(transport, address): &(AlternateTransport, SocketAddr)| {
+            let mut listeners = self.listeners.iter();
+            let found = listeners.find(|(label, configured, _)| {
+                *label == transport_label(*transport) && configured == address
+            });
+            found.map(|(_, _, actual)| Entrance {
+                transport: *transport,
+                address: *actual,
+            })
+        };
+        realm.listen.iter().filter_map(actual).collect()
+    }
+}
+
+fn transport_label(transport: AlternateTransport) -> &'static str {
+    match transport {
+        AlternateTransport::Udp => "udp",
+        AlternateTransport::Tcp => "tcp",
+        AlternateTransport::Tls => "tls",
+        AlternateTransport::Dtls => "dtls",
+    }
+}
+
+/// The addresses of this machine, and those that lead to it.
+fn hosts(settings: &Settings) -> Vec<IpNet> {
+    let interfaces = net::interface_addresses().unwrap_or_else(|error| {
+        tracing::warn!(%error, "cannot list this machine's addresses");
+        Vec::new()
+    });
+    // Without a list every address is taken for this machine's: nothing may be added to it then.
+    if interfaces.is_empty() {
+        return Vec::new();
+    }
+    let relay = &settings.relay_addresses;
+    let relay = relay.iter().flat_map(|own| [own.bind, own.advertised]);
+    let interfaces = interfaces.into_iter().map(|interface| interface.address);
+    let single = interfaces.chain(relay).map(IpNet::from);
+    single
+        .chain(settings.relay_networks.iter().copied())
+        .collect()
 }
 
 /// Brings new settings to the event loops.
@@ -120,16 +176,17 @@ impl Reloader<'_> {
     /// Never ends.
     pub(crate) async fn run(mut self) -> Infallible {
         let mut looks = tokio::time::interval(INTERVAL);
-        let mut seen = self.revocations_stamp();
+        let mut seen = self.revocations_stamps();
         loop {
             tokio::select! {
                 _ = self.hangup.recv() => {
-                    seen = self.revocations_stamp();
                     self.reload().await;
+                    seen = self.revocations_stamps();
                 }
                 _ = looks.tick() => {
-                    let stamp = self.revocations_stamp();
-                    if std::mem::replace(&mut seen, stamp) != stamp {
+                    let stamps = self.revocations_stamps();
+                    if stamps != seen {
+                        seen = stamps;
                         self.reload_revocations().await;
                     }
                 }
@@ -137,8 +194,11 @@ impl Reloader<'_> {
         }
     }
 
-    fn revocations_stamp(&self) -> Option<Stamp> {
-        Stamp::of(self.settings.revocations_file.as_deref()?)
+    /// Of each realm's file.
+    fn revocations_stamps(&self) -> Vec<Option<Stamp>> {
+        let realms = self.settings.realms.iter();
+        let stamp = |realm: &RealmSettings| Stamp::of(realm.revocations_file.as_deref()?);
+        realms.map(stamp).collect()
     }
 
     async fn reload(&mut self) {
@@ -161,10 +221,7 @@ impl Reloader<'_> {
 
     fn prepare(&self) -> Result<Prepared, ConfigError> {
         let settings = Settings::load(self.args)?;
-        let (realm, before) = (
-            settings.credentials.realm(),
-            self.settings.credentials.realm(),
-        );
+        let (realm, before) = (settings.realms[0].name(), self.settings.realms[0].name());
         if realm != before {
             // Every key is made with it, and clients do not expect it to change.
             return Err(ConfigError::of_field(
@@ -198,29 +255,31 @@ impl Reloader<'_> {
             settings.stream_limits = self.settings.stream_limits;
             settings.threads = self.settings.threads;
         }
-        self.settings = settings;
-        self.frame.desk.replace(self.settings.hook.clone());
-        let shared = &self.frame.shared;
-        shared.set_limits(self.settings.usage);
+        let before = std::mem::replace(&mut self.settings, settings);
+        self.frame.desk.replace(&self.settings.realms);
+        self.frame.set_limits(&self.settings, Some(&before));
         report.log(&self.tell_all().await);
         self.stats.on_applied(Clock.unix_time());
     }
 
     async fn reload_revocations(&mut self) {
-        let Some(path) = &self.settings.revocations_file else {
-            return;
-        };
-        match revocations(path) {
-            Ok(new) => {
-                let before = std::mem::replace(&mut self.settings.revocations, Arc::new(new));
-                let mut report = Report::default();
-                report.compare_revocations(&before, &self.settings.revocations);
-                report.log(&self.tell_all().await);
-            }
-            Err(error) => {
-                tracing::error!(%error, "the revoked names stay as they were");
+        let mut report = Report::default();
+        for realm in &mut self.settings.realms {
+            let Some(path) = &realm.revocations_file else {
+                continue;
+            };
+            match revocations(path) {
+                Ok(new) => {
+                    let before = std::mem::replace(&mut realm.revocations, Arc::new(new));
+                    report.compare_revocations(&before, &realm.revocations);
+                }
+                Err(error) => {
+                    tracing::error!(%error, "the revoked names stay as they were");
+                    return;
+                }
             }
         }
+        report.log(&self.tell_all().await);
     }
 
     /// Tells every event loop the settings, and waits until all have taken them.

@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
-use turn_relay_proto::{Ended, Transport, UserUsage};
+use turn_relay_proto::{Ended, RealmUser, Transport, UserUsage};
 
 /// Messages that wait for the thread.
 const WAITING: usize = 8_192;
@@ -34,7 +34,7 @@ pub(crate) struct UsageSettings {
 #[derive(Debug)]
 enum Message {
     Ended(Box<Ended>),
-    Users(Vec<(Box<str>, UserUsage)>),
+    Users(Vec<(RealmUser, UserUsage)>),
     /// All event loops have told: the period is over.
     Period,
     End,
@@ -77,7 +77,7 @@ impl UsageSender {
         self.send(Message::Ended(ended));
     }
 
-    pub(crate) fn users(&self, users: Vec<(Box<str>, UserUsage)>) {
+    pub(crate) fn users(&self, users: Vec<(RealmUser, UserUsage)>) {
         if !users.is_empty() {
             self.send(Message::Users(users));
         }
@@ -161,7 +161,7 @@ struct Writing {
     file: File,
     period: Duration,
     again: Arc<AtomicBool>,
-    users: HashMap<Box<str>, UserUsage>,
+    users: HashMap<RealmUser, UserUsage>,
     stats: Arc<UsageStats>,
 }
 
@@ -171,6 +171,7 @@ struct Writing {
 enum Record<'a> {
     Allocation {
         time: u64,
+        realm: &'a str,
         user: &'a str,
         transport: &'static str,
         client: SocketAddr,
@@ -184,6 +185,7 @@ enum Record<'a> {
     },
     User {
         time: u64,
+        realm: &'a str,
         user: &'a str,
         period_seconds: u64,
         /// Of all its allocations together.
@@ -249,7 +251,7 @@ impl Writing {
         }
     }
 
-    fn add(&mut self, user: Box<str>, did: UserUsage) {
+    fn add(&mut self, user: RealmUser, did: UserUsage) {
         if let Some(sum) = self.users.get_mut(&user) {
             sum.add(did);
         } else if self.users.len() < USERS {
@@ -262,7 +264,8 @@ impl Writing {
     fn on_ended(&mut self, ended: &Ended) {
         self.write(&[Record::Allocation {
             time: Clock.unix_time().0,
-            user: &ended.user,
+            realm: &ended.user.realm,
+            user: &ended.user.name,
             transport: match ended.path.transport {
                 Transport::Udp => "udp",
                 Transport::Tcp(_) => "tcp",
@@ -287,7 +290,8 @@ impl Writing {
             .iter()
             .map(|(user, did)| Record::User {
                 time,
-                user,
+                realm: &user.realm,
+                user: &user.name,
                 period_seconds: self.period.as_secs(),
                 allocation_seconds: seconds(did.held),
                 traffic: did.usage.into(),

@@ -99,7 +99,7 @@ fn hashed_line(name: &str, realm: &str, password: &str) -> String {
 /// When there is no password, or the name or realm could not stand in a line.
 pub(crate) fn run(command: &UserCommand) -> anyhow::Result<()> {
     let UserCommand::Hash { name, realm } = command;
-    let realm = crate::config::realm(realm)?;
+    let realm = crate::config::realm_name("realm", realm)?;
     if name.is_empty() || name.contains([':', '\n']) || name.trim() != name {
         let remedy = "use one without colon, and without spaces at its ends";
         return Err(ConfigError::of_field("NAME", name, "not a name", remedy).into());

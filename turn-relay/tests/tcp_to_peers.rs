@@ -382,3 +382,65 @@ fn a_reload_that_denies_a_peer_ends_its_connections_and_no_others() {
         (joined(&service, "tcp")[0] == 1).then_some(())
     });
 }
+
+/// What the usage file says of finished allocations.
+fn ended(path: &std::path::Path) -> Vec<serde_json::Value> {
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
+    let records = whole
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap());
+    records
+        .filter(|record: &serde_json::Value| record["record"] == "allocation")
+        .collect()
+}
+
+#[test]
+fn what_joined_connections_carry_is_recorded_and_keeps_to_the_users_bandwidth() {
+    const RATE: usize = 400_000;
+    // What a bucket holds passes at once.
+    const SIZE: usize = 2 * RATE;
+    let directory = tempfile::tempdir().unwrap();
+    let usage = directory.path().join("usage.jsonl");
+    let certificate = Certificate::new();
+    let flags = certificate.flags();
+    let mut more: Vec<_> = flags.iter().map(String::as_str).collect();
+    more.extend(["--listen", "tls://127.0.0.1:0"]);
+    let config = format!("usage-file = {usage:?}\nuser-bytes-per-second = {RATE}");
+    let service = start(&config, &more);
+    let server = service.listening("tcp")[0];
+    let mut control = StreamClient::new(tcp(server));
+    allocate(&mut control);
+    let (listener, address) = listen();
+    let number = connect(&mut control, address).unwrap();
+    let (peer, _) = accept(&listener);
+    let address = service.listening("tls")[0];
+    let data = tls(address, &certificate.der, &TLS13, &[]).unwrap();
+    let mut data = bind(data, number).unwrap();
+    let (there, back) = (content(5, SIZE), content(6, SIZE));
+    let began = std::time::Instant::now();
+    std::thread::scope(|scope| {
+        scope.spawn(|| (&peer).write_all(&back).unwrap());
+        scope.spawn(|| {
+            let mut arrived = vec![0; SIZE];
+            (&peer).read_exact(&mut arrived).unwrap();
+            assert!(arrived == there);
+        });
+        data.write_all(&there).unwrap();
+        data.flush().unwrap();
+        let mut arrived = vec![0; SIZE];
+        data.read_exact(&mut arrived).unwrap();
+        assert!(arrived == back);
+    });
+    // Each direction has its own: two seconds' worth, less the bucket and the last read.
+    let least = Duration::from_millis(1_500);
+    assert!(began.elapsed() > least, "{:?}", began.elapsed());
+    control.delete().unwrap();
+    until("the record", || {
+        let all = ended(&usage);
+        let found = all
+            .iter()
+            .any(|record| record["bytes_to_peer"] == SIZE && record["bytes_to_client"] == SIZE);
+        found.then_some(())
+    });
+}

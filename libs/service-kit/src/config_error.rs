@@ -95,6 +95,17 @@ impl ConfigError {
         self
     }
 
+    /// The field is one of a table: `table.field`. An error that names a file of its own stays as it is.
+    pub fn within(mut self, table: &str) -> Self {
+        if let Some(field) = self.0.field.take() {
+            self.0.field = Some(match self.0.file {
+                None => format!("{table}.{field}"),
+                Some(_) => field,
+            });
+        }
+        self
+    }
+
     pub(crate) fn at(mut self, file: &Path, line: Option<usize>) -> Self {
         self.0.file = Some(file.to_owned());
         self.0.line = line;

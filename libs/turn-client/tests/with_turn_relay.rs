@@ -39,17 +39,15 @@ fn server(seed: u8, now: Instant) -> relay::Server {
         "10.0.0.0/24".parse().unwrap(),
         "fd00:10::/64".parse().unwrap(),
     ];
+    let legs = vec![leg("10.0.0.2"), leg("fd00:10::2")];
+    let shared = Arc::new(relay::Shared::new(legs, &(49_152..=65_535), 10));
+    let policy = Arc::new(relay::PeerPolicy::new(allowed, &[]));
+    let realm = relay::Realm::new(&shared, Arc::new(credentials), policy);
     let config = relay::ServerConfig {
-        shared: Arc::new(relay::Shared::new(
-            vec![leg("10.0.0.2"), leg("fd00:10::2")],
-            &(49_152..=65_535),
-            10,
-        )),
+        shared,
         limits: relay::Limits::default(),
         software: "test".to_owned(),
-        credentials: Arc::new(credentials),
-        revocations: Arc::default(),
-        peer_policy: Arc::new(relay::PeerPolicy::new(allowed, &[])),
+        realms: Arc::new(realm.into()),
         relay_port: None,
         short_cut: true,
         extensions: Default::default(),

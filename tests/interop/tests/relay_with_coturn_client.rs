@@ -1,6 +1,8 @@
 //! `turnutils_uclient`, coturn's test client, as Debian ships it, with `turnutils_peer` as the peer that sends all back.
 //! Over UDP, TCP (`-t`) and TLS (`-t -S`), and with TCP to peers (`-T`).
 //!
+//! With `-o`, it says where it comes from, and so which realm it is for.
+//!
 //! DTLS (`-S` alone) is in the matrix. `-R` and `-N`
 //! do not complete against coturn itself; with peers that connect (`-P`) half of the messages are lost there and here. Over TLS it takes what one `SSL_read` gives for one message: it needs each in
 //! a record of its own.
@@ -250,6 +252,39 @@ fn tcp_to_a_peer_over_tls() -> Result<()> {
 #[test]
 fn a_user_minted_from_the_secret() -> Result<()> {
     all_come_back("127.0.0.1", &["-u", "west/app", "-W", SECRET, "-c"])
+}
+
+/// `-o`: whom ORIGIN leads to another realm, which is the only one that knows the user.
+#[test]
+fn a_user_of_the_realm_that_the_origin_leads_to() -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let (users, config) = (
+        directory.path().join("users"),
+        directory.path().join("config"),
+    );
+    std::fs::write(&users, "tenant:of acme\n")?;
+    let realm = format!(
+        "[[realms]]\nname = 'acme'\norigins = ['https://acme.example']\n\
+         users-file = {users:?}\nallow-peers = ['127.0.0.0/8']\n"
+    );
+    std::fs::write(&config, realm)?;
+    let config = config.to_str().context("a path in UTF-8")?;
+    let relay = Relay::start_with(&["--config", config])?;
+    let flags = [
+        "-o",
+        "https://acme.example",
+        "-u",
+        "tenant",
+        "-w",
+        "of acme",
+        "-c",
+    ];
+    all_come_back_from(&relay, "udp", &relay.listen, "127.0.0.1", &flags)?;
+    let total = CLIENTS * MESSAGES * LENGTH;
+    let labels = "realm=\"acme\",direction=\"to_peer\"";
+    relay.wait_for(&format!("realm_bytes_total{{{labels}}}"), |count| {
+        count == total
+    })
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use model::{ClientAddr, PeerAddr, ServerAddr};
 use turn_relay_proto::{
-    Credentials, FiveTuple, Limits, Now, OpenError, Output, PeerPolicy, RelayAddress, RelayId,
+    Credentials, FiveTuple, Limits, Now, OpenError, Output, PeerPolicy, Realm, RelayAddress, RelayId,
     Server, ServerConfig, Shared, Stats, Transport, Verdict,
 };
 
@@ -189,13 +189,14 @@ fn server(incarnation: u8, now: Instant) -> Server {
     });
     let allowed = ["10.0.0.0/24", "fd00:10::/64"].map(|net| net.parse().expect("a prefix"));
     let own = [ServerAddr(address(RELAY_OUTSIDE))];
+    let shared = Arc::new(Shared::new(inside.to_vec(), &(49_152..=65_535), 10));
+    let policy = Arc::new(PeerPolicy::new(allowed.to_vec(), &own));
+    let realm = Realm::new(&shared, Arc::new(credentials), policy);
     let config = ServerConfig {
-        shared: Arc::new(Shared::new(inside.to_vec(), &(49_152..=65_535), 10)),
+        shared,
         limits: Limits::default(),
         software: "sim".to_owned(),
-        credentials: Arc::new(credentials),
-        revocations: Arc::default(),
-        peer_policy: Arc::new(PeerPolicy::new(allowed.to_vec(), &own)),
+        realms: Arc::new(realm.into()),
         relay_port: None,
         short_cut: true,
         extensions: Default::default(),

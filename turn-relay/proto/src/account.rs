@@ -5,18 +5,22 @@
 
 mod ledger;
 mod meter;
+mod shares;
 mod sketch;
 
-pub(crate) use ledger::{Exceeded, Ledger};
-pub(crate) use meter::Meter;
+pub(crate) use ledger::Exceeded;
+use ledger::Ledger;
+use meter::Meter;
+use shares::RealmShare;
+pub use shares::RelayLimits;
+pub(crate) use shares::{RealmUse, RelayShare};
 use sketch::Sketch;
 
-use crate::Direction;
 use rustc_hash::FxBuildHasher;
 use std::hash::BuildHasher;
 use std::net::IpAddr;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 /// Over this time new peers are counted.
@@ -24,17 +28,18 @@ pub(crate) const SCAN_WINDOW: Duration = Duration::from_secs(60);
 /// The most that [`UsageLimits::new_peers`] may be: what a user's memory of them is made for.
 pub const MOST_NEW_PEERS: u32 = 16_384;
 
-/// Bounds of what users use, over all shards. They may change at any time: [`Shared::set_limits`](crate::Shared::set_limits).
+/// Bounds of what the users of a realm use, over all shards. They may change at any time:
+/// [`Shared::set_limits`](crate::Shared::set_limits), [`Shared::set_limits_of`](crate::Shared::set_limits_of).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UsageLimits {
     /// Allocations of one user at a time; beyond it 486.
     pub allocations_per_user: u32,
-    /// Allocations of all users together, who are the realm's; beyond it 508.
+    /// Allocations of all users of the realm together; beyond it 508, or 300 where there is another relay.
     pub allocations: u32,
     /// Bytes of application data per second of one user, in each direction; 0 for any number. Beyond it packets are
     /// dropped.
     pub user_rate: u64,
-    /// The same of all users together. When they want more, each gets the same, except those who want less.
+    /// The same of all users of the realm together. When they want more, each gets the same, except those who want less.
     pub total_rate: u64,
     /// Peers that a user has not asked for before, within a minute: addresses of permissions, and addresses with ports.
     /// Beyond it 403, or the packet is dropped. At most [`MOST_NEW_PEERS`]; 0 for any number.
@@ -76,31 +81,37 @@ impl CurrentLimits {
             .store(limits.new_peers.min(MOST_NEW_PEERS), order);
     }
 
-    /// Whether packets are to be metered at all.
-    #[inline]
+    /// Whether packets are to be metered for them.
     pub(crate) fn meters(&self) -> bool {
         let order = Ordering::Relaxed;
         self.user_rate.load(order) | self.total_rate.load(order) != 0
     }
 }
 
-/// One user, while it has allocations and shortly after.
+/// One user of a realm, while it has allocations and shortly after.
 #[derive(Debug, Default)]
 pub(crate) struct Account {
-    /// By [`Direction`].
+    realm: Arc<RealmShare>,
+    /// By [`Direction`]: its own, with its level in the realm's.
     meters: [Meter; 2],
+    /// Its level in the relay's.
+    in_relay: [Meter; 2],
     /// Made when the first peer is asked for.
     peers: OnceLock<Box<Sketch>>,
 }
 
 impl Account {
-    pub(crate) fn meter(&self, direction: Direction) -> &Meter {
-        &self.meters[direction as usize]
+    fn of(realm: &Arc<RealmShare>) -> Self {
+        Self {
+            realm: realm.clone(),
+            ..Self::default()
+        }
     }
 
     /// Whether the user may have this peer, or an address at any port: one of those it had within the window, or not too
     /// many new ones. `now` is in nanoseconds of the process.
-    pub(crate) fn may_ask_for(&self, ip: IpAddr, port: u16, limit: u32, now: u64) -> bool {
+    pub(crate) fn may_ask_for(&self, ip: IpAddr, port: u16, now: u64) -> bool {
+        let limit = self.realm.limits.new_peers.load(Ordering::Relaxed);
         if limit == 0 {
             return true;
         }

@@ -14,7 +14,7 @@ use crate::mobility::Mobile;
 use crate::peer_connection::TcpPeers;
 use crate::shared::{Port, PortKind};
 use crate::usage::Counters;
-use crate::{AllocationId, Family, FiveTuple, RelayId};
+use crate::{AllocationId, Family, FiveTuple, Realm, RealmUser, RelayId};
 use channel::Channels;
 use model::{PeerAddr, RelayedAddr};
 use permission::Permissions;
@@ -50,8 +50,10 @@ pub(crate) struct Opening {
 #[derive(Debug)]
 pub(crate) struct Allocation {
     pub(crate) path: FiveTuple,
+    /// Its user's, as it is now.
+    pub(crate) realm: Arc<Realm>,
     /// Who made it; nobody else may change it.
-    pub(crate) user: Box<str>,
+    pub(crate) user: RealmUser,
     /// The user name it was made with, if that says more: an expiring one.
     pub(crate) credential: Option<Box<str>>,
     /// What that one may use.

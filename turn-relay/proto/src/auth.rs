@@ -17,10 +17,12 @@ pub use revocations::Revocations;
 pub use token::TokenKey;
 
 use crate::lookup::{Known, Lookups};
-use crate::{Now, ServerConfig};
+use crate::{Now, Realm, RealmUser};
 use credentials::PasswordHash;
+use std::sync::Arc;
 use stun_types::attribute::{
-    AttributeStaticType, Nonce, PasswordAlgorithm, PasswordAlgorithms, Realm, Userhash, Username,
+    AttributeStaticType, Nonce, PasswordAlgorithm, PasswordAlgorithms, Realm as RealmAttribute,
+    Userhash, Username,
 };
 use token::{ACCESS_TOKEN, Session};
 use wire::stun::Message;
@@ -34,8 +36,10 @@ pub(crate) const PASSWORD_ALGORITHMS: [u8; 8] = [0, 2, 0, 0, 0, 1, 0, 0];
 /// A request whose integrity is proven.
 #[derive(Debug)]
 pub(crate) struct Authenticated {
+    /// Whose users it is one of.
+    pub(crate) realm: Arc<Realm>,
     /// Who it is: the same for all expiring credentials of one name, so that an allocation outlives each of them.
-    pub(crate) user: Box<str>,
+    pub(crate) user: RealmUser,
     /// The whole user name, where it says more than who it is.
     pub(crate) credential: Option<Box<str>>,
     /// The third-party token that it is signed with, its own or the allocation's.
@@ -64,20 +68,24 @@ pub(crate) enum Challenge {
 }
 
 /// Checks a request in the order of RFC 8489 section 9.2.4, with what is known of its nonce. Keeps nothing about it.
-/// `session` is the token that the allocation on this path is held with.
+/// `realm` is the one that its REALM names, if there is such a one, and `session` the token that the allocation on this
+/// path is held with.
 pub(crate) fn authenticate(
-    config: &ServerConfig,
+    realm: Option<&Arc<Realm>>,
     now: Now,
     message: &Message<'_>,
     nonce_is_fresh: bool,
     session: Option<&Session>,
-    lookups: &Lookups,
+    lookups: Option<&Lookups>,
 ) -> Result<Authenticated, Challenge> {
-    let credentials = &config.credentials;
     let integrity = message.integrity().ok_or(Challenge::Unauthorized)?;
-    let (Some(realm), true) = (message.value(Realm::TYPE), message.has(Nonce::TYPE)) else {
+    let is_named = message.has(Username::TYPE) || message.has(Userhash::TYPE);
+    if !is_named || !message.has(RealmAttribute::TYPE) || !message.has(Nonce::TYPE) {
         return Err(Challenge::BadRequest);
-    };
+    }
+    let hash = password_hash(message)?;
+    let realm = realm.ok_or(Challenge::Unauthorized)?;
+    let credentials = &realm.credentials;
     let name = match (message.value(Username::TYPE), message.value(Userhash::TYPE)) {
         (Some(name), _) => std::str::from_utf8(name).map_err(|_| Challenge::BadRequest)?,
         (None, Some(hash)) => credentials
@@ -85,14 +93,10 @@ pub(crate) fn authenticate(
             .ok_or(Challenge::Unauthorized)?,
         (None, None) => return Err(Challenge::BadRequest),
     };
-    let hash = password_hash(message)?;
-    if realm != credentials.realm().as_bytes() {
-        return Err(Challenge::Unauthorized);
-    }
     let mut session = session_of(credentials, now, name, message, session)?;
     let found = match credentials.must_look_up(name) {
         false => None,
-        true => match lookups.get(name, now.instant) {
+        true => match lookups.map_or(Known::Nothing, |known| known.get(name, now.instant)) {
             Known::Found(found) => Some(found),
             Known::Refused => return Err(Challenge::Unauthorized),
             Known::Nothing if nonce_is_fresh => return Err(Challenge::LookUp),
@@ -123,11 +127,12 @@ pub(crate) fn authenticate(
         }
         None => credentials.identity(name),
     };
-    if config.revocations.contains(user) || config.revocations.contains(name) {
+    if realm.revocations.contains(user) || realm.revocations.contains(name) {
         return Err(Challenge::Revoked);
     }
     Ok(Authenticated {
-        user: user.into(),
+        realm: realm.clone(),
+        user: realm.user(user),
         session,
         credential: (user != name).then(|| name.into()),
         expired: expires.is_some_and(|expires| expires < now.unix),

@@ -5,7 +5,6 @@ use crate::request::Refusal;
 use crate::{AllocationId, Denied, DropReason, Server};
 use model::PeerAddr;
 use std::net::IpAddr;
-use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 impl Server {
@@ -22,7 +21,8 @@ impl Server {
         ip: IpAddr,
         now: Instant,
     ) -> Result<(), Refusal> {
-        let allowed = self.config.peer_policy.check_host(ip);
+        let allocation = self.table.get(id).ok_or(Refusal::AllocationMismatch)?;
+        let allowed = allocation.realm.peer_policy.check_host(ip);
         let result = allowed.and_then(|()| self.check_new_peer(id, ip, 0, now));
         result.map_err(|why| self.on_denied(why))
     }
@@ -34,7 +34,8 @@ impl Server {
         peer: PeerAddr,
         now: Instant,
     ) -> Result<(), Refusal> {
-        let allowed = self.config.peer_policy.check(peer);
+        let allocation = self.table.get(id).ok_or(Refusal::AllocationMismatch)?;
+        let allowed = allocation.realm.peer_policy.check(peer);
         let (ip, port) = (peer.0.ip(), peer.0.port());
         let result = allowed.and_then(|()| self.check_new_peer(id, ip, port, now));
         result.map_err(|why| self.on_denied(why))
@@ -47,13 +48,13 @@ impl Server {
         peer: PeerAddr,
         now: Instant,
     ) -> Result<(), DropReason> {
-        if let Err(why) = self.config.peer_policy.check_permitted(peer) {
+        let Some(allocation) = self.table.get(id) else {
+            return Err(DropReason::NoAllocation);
+        };
+        if let Err(why) = allocation.realm.peer_policy.check_permitted(peer) {
             self.on_denied(why);
             return Err(DropReason::DeniedPeer);
         }
-        let Some(allocation) = self.table.get_mut(id) else {
-            return Err(DropReason::NoAllocation);
-        };
         if allocation.last_sent == Some(peer) {
             return Ok(());
         }
@@ -68,17 +69,15 @@ impl Server {
     }
 
     fn check_new_peer(
-        &mut self,
+        &self,
         id: AllocationId,
         ip: IpAddr,
         port: u16,
         now: Instant,
     ) -> Result<(), Denied> {
         let nanos = self.nanos(now);
-        let limits = self.config.shared.limits();
-        let limit = limits.new_peers.load(Ordering::Relaxed);
-        let allocation = self.table.get_mut(id);
-        let may = allocation.is_none_or(|a| a.account.may_ask_for(ip, port, limit, nanos));
+        let allocation = self.table.get(id);
+        let may = allocation.is_none_or(|a| a.account.may_ask_for(ip, port, nanos));
         may.then_some(()).ok_or(Denied::Scanning)
     }
 

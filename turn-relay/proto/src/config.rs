@@ -1,6 +1,6 @@
 //! What a server is made from.
 
-use crate::{AnswerLimits, Credentials, Family, PeerPolicy, Revocations, Shared, Transport};
+use crate::{AnswerLimits, Family, Realm, Realms, Shared, Transport};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -51,22 +51,23 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// The lifetime granted to a client that asks for so many seconds, or for nothing (RFC 8656 section 7.2).
-    pub(crate) fn grant(&self, asked: Option<u32>) -> Duration {
+    /// The lifetime granted to a client of a realm that asks for so many seconds, or for nothing (RFC 8656 section 7.2).
+    pub(crate) fn grant(&self, asked: Option<u32>, realm: &Realm) -> Duration {
         let asked = Duration::from_secs(u64::from(asked.unwrap_or(0)));
-        asked.min(self.max_lifetime).max(self.default_lifetime)
+        let most = realm.max_lifetime.unwrap_or(self.max_lifetime);
+        asked.min(most).max(self.default_lifetime)
     }
 }
 
 /// Another server that clients may be sent to
-/// ([RFC 8489 section 10](https://www.rfc-editor.org/rfc/rfc8489#section-10)).
+/// ([RFC 8489 section 10](https://www.rfc-editor.org/rfc/rfc8489#section-10)). They keep their transport.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Alternate {
     pub transport: AlternateTransport,
     pub address: SocketAddr,
 }
 
-/// Which clients an [`Alternate`] is for: they keep their transport.
+/// What is between client and server, without saying which connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AlternateTransport {
     Udp,
@@ -75,16 +76,21 @@ pub enum AlternateTransport {
     Dtls,
 }
 
+impl AlternateTransport {
+    pub(crate) fn of(transport: Transport) -> Self {
+        match transport {
+            Transport::Udp => Self::Udp,
+            Transport::Tcp(_) => Self::Tcp,
+            Transport::Tls(_) => Self::Tls,
+            Transport::Dtls(_) => Self::Dtls,
+        }
+    }
+}
+
 impl Alternate {
     /// Whether a client over `transport`, at an address of `family`, can go there: section 10 wants the same family.
     pub(crate) fn is_for(&self, transport: Transport, family: Family) -> bool {
-        let of_client = match transport {
-            Transport::Udp => AlternateTransport::Udp,
-            Transport::Tcp(_) => AlternateTransport::Tcp,
-            Transport::Tls(_) => AlternateTransport::Tls,
-            Transport::Dtls(_) => AlternateTransport::Dtls,
-        };
-        self.transport == of_client && Family::of(self.address) == family
+        self.transport == AlternateTransport::of(transport) && Family::of(self.address) == family
     }
 }
 
@@ -139,9 +145,8 @@ pub struct ServerConfig {
     pub limits: Limits,
     /// SOFTWARE in authenticated answers; at most 127 characters.
     pub software: String,
-    pub credentials: Arc<Credentials>,
-    pub revocations: Arc<Revocations>,
-    pub peer_policy: Arc<PeerPolicy>,
+    /// Who may ask, and for what.
+    pub realms: Arc<Realms>,
     /// The port of all its relayed addresses, for a shard that tells them apart by address
     /// ([`Shared::of_networks`]); different for each shard, and even, as EVEN-PORT may want it.
     pub relay_port: Option<u16>,

@@ -16,12 +16,13 @@ use crate::auth::token::Session;
 use crate::auth::{Key, MAX_USER};
 use crate::timer::Reason;
 use crate::usage::{Counters, Usage};
-use crate::{ConnectionId, Family, FiveTuple, RelayId, Server, Traffic, Transport};
+use crate::{ConnectionId, Family, FiveTuple, Realm, RelayId, Server, Traffic, Transport};
 use format::{address, read_address, read_time, time};
 use model::{ClientAddr, PeerAddr, RelayedAddr, ServerAddr, UnixTime};
 use prost::Message;
 use rustc_hash::{FxHashMap, FxHashSet};
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use stun_types::message::TransactionId;
 use thiserror::Error;
@@ -102,6 +103,7 @@ impl Server {
         // By name, each of them: whoever adds a field decides here whether a successor needs it.
         let Allocation {
             path,
+            realm: _,
             user,
             credential,
             account: _,
@@ -147,7 +149,10 @@ impl Server {
             server: address(path.server.0),
             transport,
             connection,
-            user: user.to_string(),
+            user: user.name.to_string(),
+            // The first realm is the first one there, too, whatever its name.
+            realm: Some(user.realm.to_string())
+                .filter(|name| **name != *self.config.realms.first().name),
             credential: credential.as_deref().map(str::to_owned),
             session: session.as_deref().map(|session| format::Session {
                 kid: session.kid.to_string(),
@@ -197,11 +202,12 @@ impl Server {
             position += written.relays.len();
             let (allocation, addresses) = self.read_allocation(written, now)?;
             let unique = addresses.iter().all(|address| bound.insert(*address));
+            let has_realm = self.realm_of(written).is_some();
             if !paths.insert(allocation.path) || !unique {
                 return Err(ImportError("two allocations are one"));
             }
             let fits = allocation.relays.iter().flatten().count() == addresses.len();
-            if fits && is_served(allocation.path) {
+            if fits && has_realm && is_served(allocation.path) {
                 read.push((first, allocation, addresses));
             } else {
                 left_out += 1;
@@ -227,7 +233,7 @@ impl Server {
         }
         for (first, allocation, addresses) in read {
             taken.extend(allocation.relays.iter().flatten().map(|relay| relay.port));
-            let account = shared.inherit_quota(&allocation.user);
+            let account = allocation.realm.used.inherit(&allocation.user.name);
             let allocation = Allocation {
                 account,
                 ..allocation
@@ -258,6 +264,13 @@ impl Server {
         Ok(imported)
     }
 
+    /// Where its user is one of.
+    fn realm_of(&self, written: &format::Allocation) -> Option<&Arc<Realm>> {
+        let realms = &self.config.realms;
+        let name = written.realm.as_deref();
+        realms.named(name.unwrap_or(realms.first().name()).as_bytes())
+    }
+
     /// An allocation, with the relayed addresses that it had: those that are not configured here are missing from it.
     fn read_allocation(
         &self,
@@ -281,6 +294,9 @@ impl Server {
         if written.user.len().max(credential.len()) > MAX_USER {
             return Err(ImportError("a user"));
         }
+        // One that there is not is left out with what is read.
+        let realm = self.realm_of(written);
+        let realm = realm.unwrap_or(self.config.realms.first()).clone();
         let lifetime = Duration::from_secs(written.lifetime_seconds.into());
         if read_time(lifetime.as_micros() as i64, now).is_none() {
             return Err(ImportError("a lifetime"));
@@ -314,7 +330,8 @@ impl Server {
                 server: ServerAddr(server),
                 transport,
             },
-            user: written.user.as_str().into(),
+            user: realm.user(&written.user),
+            realm,
             credential: written.credential.as_deref().map(Into::into),
             account: Default::default(),
             session: written.session.as_ref().map(read_session).transpose()?,

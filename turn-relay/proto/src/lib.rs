@@ -4,7 +4,8 @@
 //! indications take the packet path (`relay`), requests are authenticated (`auth`) and go to their method's module
 //! (`request/…`), which changes an `allocation` and answers. What comes from a peer enters by
 //! [`Server::handle_peer_burst`]. The answer to all of them is a [`Verdict`] that borrows the payload, or an
-//! [`Output`]; it holds for as many equal datagrams as it says, so that a run of them is decided about once. Who may be reached is decided in [`PeerPolicy`], who may ask in [`Credentials`].
+//! [`Output`]; it holds for as many equal datagrams as it says, so that a run of them is decided about once. Who may be reached is
+//! decided in [`PeerPolicy`], who may ask in [`Credentials`]; each [`Realm`] has its own of both.
 //!
 //! Invariants: the packet path allocates nothing; for whoever has not proved to hold a credential nothing is stored, and
 //! the answer is at most [`max_unauthenticated_answer`] bytes, and over UDP small and rare ([`AnswerLimits`]); every map and list has a bound; every datagram that is
@@ -37,6 +38,7 @@ mod allocation;
 mod shared;
 mod account;
 mod authorize;
+mod realm;
 mod gate;
 mod metering;
 mod random;
@@ -47,7 +49,7 @@ mod usage;
 mod stats;
 mod output;
 
-pub use account::{MOST_NEW_PEERS, UsageLimits};
+pub use account::{MOST_NEW_PEERS, RelayLimits, UsageLimits};
 pub use auth::{
     CredentialChanges, Credentials, HashedPassword, MAX_USER, Revocations, TokenKey, rest_password,
     rest_password_sha256,
@@ -62,11 +64,12 @@ pub use input::{AllocationId, Burst, Family, FiveTuple, Now, OpenError, Payloads
 pub use lookup::{LookedUp, LookupLimits};
 pub use mobility::ShardMessage;
 pub use output::{DropReason, Output, Prefix, Verdict};
-pub use peer_connection::PeerConnectionId;
+pub use peer_connection::{JoinedMeter, PeerConnectionId};
 pub use peer_policy::{Denied, PeerPolicy, PeerRule, PeerRules, RuleError};
+pub use realm::{Entrance, Realm, RealmUser, Realms};
 pub use reload::Replaced;
 pub use server::Server;
-pub use shared::Shared;
+pub use shared::{RealmHolds, Shared};
 pub use stats::{Direction, ERROR_CODES, Stats, Traffic};
 pub use transport::{ConnectionId, Transport};
 pub use usage::{EndReason, Ended, Usage, UserUsage};

@@ -6,7 +6,7 @@
 
 use crate::auth::HashedPassword;
 use crate::request::answer::Answer;
-use crate::{DropReason, FiveTuple, Now, Output, Server, Verdict, request};
+use crate::{DropReason, FiveTuple, Now, Output, RealmUser, Server, Verdict, request};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 use stun_types::attribute::{AttributeStaticType, Username};
@@ -19,7 +19,7 @@ const LONGEST: usize = 2_048;
 /// An answer is remembered for a second at least, and counts for what waits for it in any case.
 const SHORTEST: Duration = Duration::from_secs(1);
 
-/// Bounds of one server (one shard of a process), both at least 1.
+/// Bounds of one realm on one server (one shard of a process), both at least 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LookupLimits {
     /// Answers that are remembered: so many users, and as many refusals. Beyond, what ends first is forgotten.
@@ -58,7 +58,7 @@ struct Waiting {
     request: Box<[u8]>,
 }
 
-/// What was asked and answered. Ordered maps: strangers choose the names.
+/// What was asked and answered about users of one realm. Ordered maps: strangers choose the names.
 #[derive(Debug, Default)]
 pub(crate) struct Lookups {
     found: BTreeMap<Box<str>, Found>,
@@ -155,10 +155,13 @@ impl Server {
         message: &Message<'_>,
     ) -> Verdict<'static> {
         let name = message.value(Username::TYPE).map(std::str::from_utf8);
-        let (Some(Ok(name)), Some(limits)) = (name, self.config.credentials.lookup()) else {
+        let realm = self.config.realms.of_request(message);
+        let asking = realm.and_then(|realm| Some((realm, realm.credentials.lookup()?)));
+        let (Some(Ok(name)), Some((realm, limits))) = (name, asking) else {
             return Verdict::Dropped(DropReason::MalformedStun);
         };
-        let lookups = &mut self.lookups;
+        let asked = realm.user(name);
+        let lookups = self.lookups.entry(asked.realm.clone()).or_default();
         let waiting = lookups.waiting.get(name).map_or(&[][..], Vec::as_slice);
         let request = message.as_bytes();
         if waiting
@@ -175,33 +178,35 @@ impl Server {
             self.stats.lookups_without_room += 1;
             return self.answer_failed_lookup(now, path, message);
         }
-        let user: Box<str> = name.into();
         let waiting = Waiting {
             path,
             request: request.into(),
         };
         lookups.waiting_count += 1;
-        if let Some(others) = lookups.waiting.get_mut(&user) {
+        if let Some(others) = lookups.waiting.get_mut(name) {
             others.push(waiting);
         } else {
-            lookups.waiting.insert(user.clone(), vec![waiting]);
+            lookups.waiting.insert(name.into(), vec![waiting]);
             self.stats.lookups += 1;
-            self.outputs.push_back(Output::LookUp { user });
+            self.outputs.push_back(Output::LookUp { user: asked });
         }
         Verdict::Handled
     }
 
     /// The answer to [`Output::LookUp`]; there must be one to each.
-    pub fn handle_looked_up(&mut self, now: Now, user: &str, answer: &LookedUp) {
-        let Some((user, waiting)) = self.lookups.waiting.remove_entry(user) else {
+    pub fn handle_looked_up(&mut self, now: Now, user: &RealmUser, answer: &LookedUp) {
+        let Some(lookups) = self.lookups.get_mut(&user.realm) else {
             return;
         };
-        self.lookups.waiting_count -= waiting.len();
-        let Some(limits) = self.config.credentials.lookup() else {
+        let Some((name, waiting)) = lookups.waiting.remove_entry(&*user.name) else {
             return;
         };
-        let most = limits.remembered;
-        self.lookups.remember(user, answer, most, now.instant);
+        lookups.waiting_count -= waiting.len();
+        let realm = self.config.realms.named(user.realm.as_bytes());
+        let Some(limits) = realm.and_then(|realm| realm.credentials.lookup()) else {
+            return;
+        };
+        lookups.remember(name, answer, limits.remembered, now.instant);
         for Waiting { path, request } in waiting {
             // It was read before.
             let Ok(message) = Message::decode(&request) else {

@@ -13,7 +13,9 @@ use crate::allocation::Allocation;
 use crate::auth::Signer;
 use crate::request::refresh::{self, Asked};
 use crate::request::{Refusal, Request};
-use crate::{AllocationId, ConnectionId, FiveTuple, Now, Output, RelayId, Replaced, Server};
+use crate::{
+    AllocationId, ConnectionId, FiveTuple, Now, Output, RealmUser, RelayId, Replaced, Server,
+};
 use std::time::Instant;
 use stun_types::attribute::AttributeType;
 use stun_types::message::TransactionId;
@@ -60,7 +62,7 @@ struct Resume {
     from: u16,
     place: Place,
     path: FiveTuple,
-    user: Box<str>,
+    user: RealmUser,
     signer: Signer,
     transaction: TransactionId,
     asked: Asked,
@@ -158,13 +160,13 @@ impl Server {
         })
     }
 
-    fn movable(&mut self, place: Place, user: &str) -> Result<AllocationId, Refusal> {
+    fn movable(&mut self, place: Place, user: &RealmUser) -> Result<AllocationId, Refusal> {
         let found = self.table.at(place.index);
         let (id, allocation) = found
             .filter(|(_, a)| a.opening.is_none())
             .filter(|(_, a)| a.mobile.is_some_and(|m| m.number == place.number))
             .ok_or(Refusal::AllocationMismatch)?;
-        if *allocation.user != *user {
+        if allocation.user != *user {
             return Err(Refusal::WrongCredentials);
         }
         Ok(id)
@@ -266,7 +268,7 @@ impl Server {
         for relay in allocation.relays.iter().flatten() {
             shared.release_port(relay.port, now);
         }
-        shared.release_quota(&allocation.user);
+        allocation.realm.used.release(&allocation.user.name);
     }
 
     /// A connection is gone. Its allocation waits for its client until its time is over, if it can move; whether it does.

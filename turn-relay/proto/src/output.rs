@@ -1,6 +1,6 @@
 //! Everything that can leave the core.
 
-use crate::{FiveTuple, PeerConnectionId, RelayId, ShardMessage};
+use crate::{FiveTuple, JoinedMeter, PeerConnectionId, RealmUser, RelayId, ShardMessage};
 use model::PeerAddr;
 use std::net::SocketAddr;
 
@@ -89,10 +89,12 @@ pub enum Output {
     Join {
         path: FiveTuple,
         connection: PeerConnectionId,
+        /// To be asked before bytes are carried, and told of them.
+        meter: JoinedMeter,
     },
     /// Ask the site about this user, who is none of those known here, and say what came of it:
     /// [`Server::handle_looked_up`](crate::Server::handle_looked_up).
-    LookUp { user: Box<str> },
+    LookUp { user: RealmUser },
     /// Close the socket: what still arrives on it belongs to nobody.
     CloseRelay { relay: RelayId },
     /// Give this to another shard ([`Server::handle_shard_message`](crate::Server::handle_shard_message)), with the sockets of

@@ -5,15 +5,21 @@
 //! ConnectionBind request, which comes on a connection of its own, and so perhaps to another shard. All connections are
 //! therefore in [`Shared`]; the allocation they belong to knows their numbers, and closes them when it ends.
 
+use crate::account::Account;
 use crate::allocation::Allocation;
 use crate::auth::Signer;
 use crate::random::Random;
 use crate::request::Refusal;
 use crate::request::answer::Answer;
 use crate::timer::Reason;
-use crate::{AllocationId, Now, Output, PeerPolicy, RelayId, Server, Shared};
+use crate::{
+    AllocationId, Direction, Now, Output, PeerPolicy, RealmUser, RelayId, Server, Shared, Traffic,
+    Usage,
+};
 use model::PeerAddr;
 use rustc_hash::FxHashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use stun_types::message::TransactionId;
 use turn_types::message::{CONNECT, CONNECTION_ATTEMPT};
@@ -46,7 +52,8 @@ enum State {
 
 #[derive(Debug)]
 struct PeerConnection {
-    user: Box<str>,
+    user: RealmUser,
+    meter: JoinedMeter,
     peer: PeerAddr,
     /// The peer began it: its port is one of many that it has for connecting.
     is_incoming: bool,
@@ -88,24 +95,66 @@ impl PeerConnections {
     }
 
     /// Joins it to a connection of this user, if it waits for one.
-    fn claim(&mut self, id: PeerConnectionId, user: &str, now: Instant) -> Result<(), Refusal> {
+    fn claim(
+        &mut self,
+        id: PeerConnectionId,
+        user: &RealmUser,
+        now: Instant,
+    ) -> Result<JoinedMeter, Refusal> {
         let connection = self.by_id.get_mut(&id).ok_or(Refusal::BadRequest)?;
-        if *connection.user != *user {
+        if connection.user != *user {
             return Err(Refusal::WrongCredentials);
         }
         match connection.state {
             State::Waiting(until) if until > now => {
                 connection.state = State::Bound;
-                Ok(())
+                Ok(connection.meter.clone())
             }
             _ => Err(Refusal::BadRequest),
         }
     }
 }
 
+/// What joined connections are limited and recorded by: their bytes are the user's who began them, wherever they are moved.
+#[derive(Clone, Debug)]
+pub struct JoinedMeter {
+    account: Arc<Account>,
+    /// Of all connections of the allocation, since it was last asked: by direction.
+    carried: Arc<[AtomicU64; 2]>,
+    started: Instant,
+}
+
+impl PartialEq for JoinedMeter {
+    /// Of the same allocation.
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.carried, &other.carried)
+    }
+}
+
+impl Eq for JoinedMeter {}
+
+impl JoinedMeter {
+    fn nanos(&self, now: Instant) -> u64 {
+        now.saturating_duration_since(self.started).as_nanos() as u64
+    }
+
+    /// How many bytes may be carried now, as far as the bounds of user, realm and relay go; any number where there are none.
+    pub fn room(&self, direction: Direction, now: Instant) -> usize {
+        self.account.room(direction, self.nanos(now))
+    }
+
+    /// So many bytes were carried.
+    pub fn carried(&self, direction: Direction, bytes: usize, now: Instant) {
+        self.account.pay(direction, bytes, self.nanos(now));
+        self.carried[direction as usize].fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+}
+
 /// What an allocation with TCP to peers knows of them.
 #[derive(Debug, Default)]
 pub(crate) struct TcpPeers {
+    /// Bytes that its connections carried and that are not in its counters yet.
+    carried: Arc<[AtomicU64; 2]>,
     /// Connections that it began; some may have ended elsewhere.
     connections: Vec<PeerConnectionId>,
     /// Connect requests that are not answered yet.
@@ -129,6 +178,18 @@ pub(crate) struct Connecting {
 }
 
 impl TcpPeers {
+    /// What was carried since this was last asked. Packets are nobody's to count.
+    pub(crate) fn take_carried(&self) -> Usage {
+        let take = |direction: Direction| Traffic {
+            packets: 0,
+            bytes: self.carried[direction as usize].swap(0, Ordering::Relaxed),
+        };
+        Usage {
+            to_peer: take(Direction::ToPeer),
+            to_client: take(Direction::ToClient),
+        }
+    }
+
     /// Forgets those that have ended.
     fn prune(&mut self, shared: &Shared) {
         let all = shared.peer_connections();
@@ -170,6 +231,11 @@ impl Server {
             // Who connects to a peer waits for it; who comes is there.
             is_incoming: matches!(state, State::Waiting(_)),
             user: allocation.user.clone(),
+            meter: JoinedMeter {
+                account: allocation.account.clone(),
+                carried: peers.carried.clone(),
+                started: self.started,
+            },
             peer,
             state,
         };
@@ -254,8 +320,7 @@ impl Server {
         relay: RelayId,
         peer: PeerAddr,
     ) -> Option<PeerConnectionId> {
-        let policy = &self.config.peer_policy;
-        let allocation = self.table.get_mut(relay.allocation);
+        let allocation = self.table.get(relay.allocation);
         let permitted = allocation.and_then(|allocation| {
             let is_permitted = allocation.tcp.is_some()
                 && allocation.relay(relay.family).is_some()
@@ -263,7 +328,7 @@ impl Server {
                     .permissions
                     .is_permitted(peer.0.ip(), now.instant)
                 // Its port is one of many that it has for connecting.
-                && policy.check_host(peer.0.ip()).is_ok();
+                && allocation.realm.peer_policy.check_host(peer.0.ip()).is_ok();
             is_permitted.then_some(allocation.path)
         });
         let Some(path) = permitted else {
@@ -293,13 +358,13 @@ impl Server {
     pub(crate) fn claim_peer_connection(
         &mut self,
         connection: PeerConnectionId,
-        user: &str,
+        user: &RealmUser,
         now: Instant,
-    ) -> Result<(), Refusal> {
+    ) -> Result<JoinedMeter, Refusal> {
         let shared = &self.config.shared;
-        shared.peer_connections().claim(connection, user, now)?;
+        let meter = shared.peer_connections().claim(connection, user, now)?;
         self.stats.peer_connections_bound += 1;
-        Ok(())
+        Ok(meter)
     }
 
     /// The time of an attempt, or of a connection that nobody bound, may be over.
@@ -346,10 +411,13 @@ impl Server {
 
     /// Ends those of an allocation whose peers are no longer allowed; how many.
     pub(crate) fn end_denied_connections(&mut self, id: AllocationId) -> usize {
-        let Some(peers) = self.table.get(id).and_then(|a| a.tcp.as_ref()) else {
+        let Some(allocation) = self.table.get(id) else {
             return 0;
         };
-        let policy = &self.config.peer_policy;
+        let Some(peers) = &allocation.tcp else {
+            return 0;
+        };
+        let policy = &allocation.realm.peer_policy;
         let all = self.config.shared.peer_connections();
         let is_denied = |connection: &PeerConnectionId| {
             let known = all.by_id.get(connection);

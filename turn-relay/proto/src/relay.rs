@@ -40,7 +40,7 @@ impl Server {
         }
         // The short cut would leave out the receiver's account: it is for relays without limits.
         if self.config.short_cut
-            && !self.config.shared.limits().meters()
+            && !self.config.shared.meters()
             && let Some(end) = Self::other_end(
                 &self.config.shared,
                 &mut self.copies,
@@ -172,7 +172,7 @@ impl Server {
         {
             return Verdict::Dropped(DropReason::NoPermission);
         }
-        if !self.config.peer_policy.hears(peer) {
+        if !allocation.realm.peer_policy.hears(peer) {
             return Verdict::Dropped(DropReason::DeniedPeer);
         }
         if payload.len() > MAX_INDICATED {

@@ -1,14 +1,14 @@
 //! New settings for a server that runs. Nobody is dropped by them, except whose credential is revoked; what a peer may
 //! no longer be reached by is taken away.
 
-use crate::{AllocationId, EndReason, Extensions, Server, ServerConfig};
+use crate::{AllocationId, EndReason, Extensions, RealmUser, Server, ServerConfig};
 use std::time::Instant;
 
 /// What new settings ended.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Replaced {
-    /// The user of each allocation that was ended because its credential is revoked.
-    pub revoked: Vec<Box<str>>,
+    /// The user of each allocation that was ended because its credential is revoked, or its realm is no more.
+    pub revoked: Vec<RealmUser>,
     /// Permissions and channels to peers that are no longer allowed.
     pub permissions: usize,
     pub channels: usize,
@@ -21,7 +21,7 @@ impl Server {
     /// what must be the same for the whole life of a process (`nonce_key`, `seed`).
     ///
     /// Allocations live on, with the lifetimes they were granted and beyond limits that are lower now; those of revoked
-    /// credentials end. Costs a look at every allocation.
+    /// credentials end, and those of realms that are no more. Costs a look at every allocation.
     pub fn replace_config(&mut self, now: Instant, new: ServerConfig) -> Replaced {
         // Where clients are listened for does not change.
         let discovery = std::mem::take(&mut self.config.extensions.discovery);
@@ -37,7 +37,11 @@ impl Server {
             seed: self.config.seed,
             ..new
         };
-        self.lookups.forget_answers();
+        let realms = &self.config.realms;
+        self.lookups.retain(|name, lookups| {
+            lookups.forget_answers();
+            realms.named(name.as_bytes()).is_some()
+        });
         self.nonces.set_lifetime(self.config.limits.nonce_lifetime);
         self.gate.set_limits(self.config.limits.answers);
         self.enforce_policy(now)
@@ -53,7 +57,8 @@ impl Server {
         replaced
     }
 
-    /// Ends the allocation if its credential is revoked, and otherwise what it has of peers that are not allowed.
+    /// Gives the allocation the present settings of its realm. Ends it if its credential is revoked or there is no such
+    /// realm any more, and otherwise what it has of peers that are not allowed.
     pub(crate) fn enforce_policy_on(
         &mut self,
         id: AllocationId,
@@ -69,22 +74,26 @@ impl Server {
         }
     }
 
-    fn revoked_user_of(&mut self, id: AllocationId) -> Option<Box<str>> {
-        let revocations = &self.config.revocations;
+    fn revoked_user_of(&mut self, id: AllocationId) -> Option<RealmUser> {
         let allocation = self.table.get_mut(id)?;
+        match self.config.realms.named(allocation.user.realm.as_bytes()) {
+            Some(realm) => allocation.realm = realm.clone(),
+            None => return Some(allocation.user.clone()),
+        }
         let kid = allocation.session.as_ref().map(|session| &session.kid);
-        let mut names = [Some(&allocation.user), allocation.credential.as_ref(), kid]
+        let user = Some(&allocation.user.name);
+        let mut names = [user, allocation.credential.as_ref(), kid]
             .into_iter()
             .flatten();
-        let is_revoked = names.any(|name| revocations.contains(name));
+        let is_revoked = names.any(|name| allocation.realm.revocations.contains(name));
         is_revoked.then(|| allocation.user.clone())
     }
 
     fn forget_denied_peers(&mut self, id: AllocationId, now: Instant, replaced: &mut Replaced) {
-        let policy = &self.config.peer_policy;
         let Some(allocation) = self.table.get_mut(id) else {
             return;
         };
+        let policy = &allocation.realm.peer_policy;
         let permissions = allocation
             .permissions
             .retain(|ip| policy.check_host(ip).is_ok());

@@ -184,23 +184,27 @@ fn handle_authentic(
     message: &Message<'_>,
     method: Method,
 ) -> Verdict<'static> {
+    let realm = server.config.realms.of_request(message).cloned();
     // Whoever shows a nonce that was sent to this address is there. Nothing that takes long is done for anyone else
     // beyond the rate of answers.
-    let is_there = message.integrity().is_some()
-        && message.value(Nonce::TYPE).is_some_and(|nonce| {
-            server
-                .nonces
-                .is_fresh(now.instant, path.nonce_client(), nonce)
-        });
+    let is_there = realm.as_ref().zip(message.value(Nonce::TYPE));
+    let is_there = is_there.is_some_and(|(realm, nonce)| {
+        let client = path.nonce_client();
+        let nonces = &server.nonces;
+        nonces.is_fresh(now.instant, client, realm.name(), nonce)
+    });
     if !is_there && !server.admits_stranger(now, path) {
         return Verdict::Dropped(DropReason::UnauthenticatedRate);
     }
+    let realm = realm.as_ref();
+    let name = realm.map(|realm| &*realm.name);
     let held = server
         .table
         .find(path)
+        .filter(|(_, allocation)| Some(&*allocation.user.realm) == name)
         .and_then(|(_, a)| a.session.as_deref());
-    let lookups = &server.lookups;
-    let by = match authenticate(&server.config, now, message, is_there, held, lookups) {
+    let lookups = name.and_then(|name| server.lookups.get(name));
+    let by = match authenticate(realm, now, message, is_there, held, lookups) {
         Ok(by) => by,
         Err(Challenge::LookUp) => return server.look_up(now, path, message),
         Err(_) if is_there && !server.admits_stranger(now, path) => {

@@ -10,10 +10,12 @@ use crate::random::Random;
 use crate::short_cut::Copies;
 use crate::timer::{Reason, Timers};
 use crate::{
-    AllocationId, Burst, DropReason, EndReason, Family, FiveTuple, Now, OpenError, Output, RelayId,
-    ServerConfig, Stats, Verdict, request,
+    AllocationId, Burst, ConnectionId, DropReason, EndReason, Family, FiveTuple, Now, OpenError,
+    Output, RelayId, ServerConfig, Stats, Verdict, request,
 };
-use std::collections::VecDeque;
+use rustc_hash::FxHashMap;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use stun_types::message::MessageClass;
 use wire::stun::Message;
@@ -40,7 +42,10 @@ pub struct Server {
     pub(crate) resuming: Vec<FiveTuple>,
     pub(crate) shard: u16,
     pub(crate) tickets: Tickets,
-    pub(crate) lookups: Lookups,
+    /// By realm.
+    pub(crate) lookups: BTreeMap<Arc<str>, Lookups>,
+    /// What clients asked for in their TLS handshake, where that leads to a realm.
+    pub(crate) server_names: FxHashMap<ConnectionId, Box<str>>,
     pub(crate) gate: Gate,
     pub(crate) started: Instant,
 }
@@ -61,7 +66,8 @@ impl Server {
             resuming: Vec::new(),
             shard: 0,
             tickets: Tickets::new(&config.nonce_key),
-            lookups: Lookups::default(),
+            lookups: BTreeMap::new(),
+            server_names: FxHashMap::default(),
             gate: Gate::new(config.limits.answers, &config.seed),
             started,
             config,
@@ -101,7 +107,7 @@ impl Server {
             _ => (Verdict::Dropped(DropReason::NotTurn), 1),
         };
         let (verdict, count) = self.meter(now, verdict, count);
-        if self.config.extensions.usage {
+        if self.counts_allocations() {
             self.count_sent(path, &verdict, count);
         }
         if let Verdict::ToClient { payload, .. } = &verdict {
@@ -141,7 +147,7 @@ impl Server {
             _ => burst.of_equal_length(),
         };
         let (verdict, count) = self.meter_from_peer(now, relay, verdict, count);
-        if self.config.extensions.usage {
+        if self.counts_allocations() {
             self.count_usage(relay.allocation, &verdict, count);
         }
         self.count(&verdict, count);
@@ -315,7 +321,7 @@ impl Server {
     pub(crate) fn remove(&mut self, id: AllocationId) {
         if let Some(allocation) = self.take_out(id) {
             self.close_peer_connections(&allocation);
-            self.config.shared.release_quota(&allocation.user);
+            allocation.realm.used.release(&allocation.user.name);
             self.forget_timers();
         }
     }

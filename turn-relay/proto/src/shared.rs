@@ -1,14 +1,14 @@
-//! What the shards of a process have in common: ports, reservations, and what each user holds. Locked when an allocation
-//! is made or ends, never for a packet.
+//! What the shards of a process have in common: ports, reservations, and what each realm and user holds. Locked when an
+//! allocation is made or ends, never for a packet.
 
-use crate::Direction;
-use crate::account::{Account, CurrentLimits, Exceeded, Ledger, Meter, UsageLimits};
+use crate::account::{RealmUse, RelayLimits, RelayShare, UsageLimits};
 use crate::allocation::port_pool::PortPool;
 use crate::allocation::reservation::{Reservation, Reservations};
 use crate::config::RelayAddress;
 use crate::peer_connection::PeerConnections;
 use crate::random::Random;
 use crate::short_cut::Ends;
+use crate::usage::Usage;
 use ipnet::IpNet;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
@@ -25,12 +25,22 @@ pub struct Shared {
     pools: Vec<Mutex<PortPool>>,
     /// A client's second Allocate may reach another shard than the first, because it comes from another port.
     reservations: Mutex<Reservations>,
-    ledger: Mutex<Ledger>,
-    limits: CurrentLimits,
-    /// What all users together carry, by direction.
-    totals: [Meter; 2],
+    /// What all realms together use.
+    relay: Arc<RelayShare>,
+    /// With their names; by number. The first one is there before it has a name, and none is forgotten.
+    realms: Mutex<Vec<(Box<str>, Arc<RealmUse>)>>,
     ends: Ends,
     peer_connections: Mutex<PeerConnections>,
+}
+
+/// What a realm has, over all shards.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RealmHolds {
+    pub name: Box<str>,
+    /// Now.
+    pub allocations: u32,
+    /// What TCP to peers carried (RFC 6062), without packets.
+    pub joined: Usage,
 }
 
 /// Which port of which relay address; or which address of which relay network, and its port.
@@ -69,9 +79,8 @@ impl Shared {
             networks: Vec::new(),
             pools,
             reservations: Mutex::default(),
-            ledger: Mutex::default(),
-            limits: CurrentLimits::default(),
-            totals: Default::default(),
+            relay: Arc::default(),
+            realms: Mutex::default(),
             ends: Ends::default(),
             peer_connections: Mutex::default(),
         }
@@ -97,9 +106,8 @@ impl Shared {
             pools: networks.iter().map(pool).collect(),
             networks,
             reservations: Mutex::default(),
-            ledger: Mutex::default(),
-            limits: CurrentLimits::default(),
-            totals: Default::default(),
+            relay: Arc::default(),
+            realms: Mutex::default(),
             ends: Ends::default(),
             peer_connections: Mutex::default(),
         }
@@ -216,9 +224,30 @@ impl Shared {
         lock(&self.reservations).take(token)
     }
 
-    /// What users may use from now on; who has more already keeps it.
+    /// What the users of the first realm may use from now on; who has more already keeps it.
     pub fn set_limits(&self, limits: UsageLimits) {
-        self.limits.set(limits);
+        let mut realms = lock(&self.realms);
+        if realms.is_empty() {
+            realms.push((Box::default(), Arc::new(RealmUse::new(0, &self.relay))));
+        }
+        realms[0].1.limits().set(limits);
+        self.review(&realms);
+    }
+
+    /// The same for a realm by its name.
+    pub fn set_limits_of(&self, realm: &str, limits: UsageLimits) {
+        self.realm(realm).limits().set(limits);
+        self.review(&lock(&self.realms));
+    }
+
+    /// What all realms together may use from now on.
+    pub fn set_relay_limits(&self, limits: RelayLimits) {
+        self.relay.set(limits);
+        self.review(&lock(&self.realms));
+    }
+
+    fn review(&self, realms: &[(Box<str>, Arc<RealmUse>)]) {
+        self.relay.review(realms.iter().map(|(_, realm)| &**realm));
     }
 
     fn limited(self, allocations_per_user: u32) -> Self {
@@ -229,22 +258,36 @@ impl Shared {
         self
     }
 
-    pub(crate) fn limits(&self) -> &CurrentLimits {
-        &self.limits
+    /// Whether packets are to be metered at all.
+    #[inline]
+    pub(crate) fn meters(&self) -> bool {
+        self.relay.meters()
     }
 
-    pub(crate) fn total(&self, direction: Direction) -> &Meter {
-        &self.totals[direction as usize]
+    /// What the users of a realm use. The first name that is asked for is the first realm's.
+    pub(crate) fn realm(&self, name: &str) -> Arc<RealmUse> {
+        let mut realms = lock(&self.realms);
+        if let Some((first, realm)) = realms.first_mut().filter(|(first, _)| first.is_empty()) {
+            *first = name.into();
+            return realm.clone();
+        }
+        if let Some((_, realm)) = realms.iter().find(|(known, _)| **known == *name) {
+            return realm.clone();
+        }
+        let realm = Arc::new(RealmUse::new(realms.len(), &self.relay));
+        realms.push((name.into(), realm.clone()));
+        realm
     }
 
-    /// One more allocation of a user; `now` in nanoseconds of the process.
-    pub(crate) fn acquire_quota(&self, user: &str, now: u64) -> Result<Arc<Account>, Exceeded> {
-        lock(&self.ledger).acquire(user, &self.limits, now)
-    }
-
-    /// For an allocation that was made in another process.
-    pub(crate) fn inherit_quota(&self, user: &str) -> Arc<Account> {
-        lock(&self.ledger).inherit(user)
+    /// What each realm uses that there ever was, by the number that [`Stats::realms`](crate::Stats::realms) has.
+    pub fn realms(&self) -> Vec<RealmHolds> {
+        let each = lock(&self.realms);
+        let each = each.iter().map(|(name, realm)| RealmHolds {
+            name: name.clone(),
+            allocations: realm.held(),
+            joined: realm.joined(),
+        });
+        each.collect()
     }
 
     /// The reverse of [`Shared::bind_address`]: `None` for an address that is not configured.
@@ -297,10 +340,6 @@ impl Shared {
             let resting = resting.map(|(port, until)| (port.number, *until));
             lock(pool).claim(&taken, &resting.collect());
         }
-    }
-
-    pub(crate) fn release_quota(&self, user: &str) {
-        lock(&self.ledger).release(user);
     }
 }
 

@@ -1,6 +1,6 @@
 //! What happened so far, as plain numbers. The shell copies them out for its metrics.
 
-use crate::{Denied, DropReason};
+use crate::{Denied, DropReason, Usage};
 
 /// Error codes that this server answers with, in ascending order.
 pub const ERROR_CODES: [u16; 17] = [
@@ -83,6 +83,9 @@ pub struct Stats {
     pub peer_connections_unbound: u64,
     /// By position in [`ERROR_CODES`].
     pub error_responses: [u64; ERROR_CODES.len()],
+    /// Relayed for the users of each realm, where there are several: by the position in
+    /// [`Shared::realms`](crate::Shared::realms). Some may be missing that relayed nothing.
+    pub realms: Vec<Usage>,
 }
 
 impl Stats {
@@ -109,6 +112,14 @@ impl Stats {
         };
         counted.packets -= lost.packets.min(counted.packets);
         counted.bytes -= lost.bytes.min(counted.bytes);
+    }
+
+    /// What the users of one realm relayed.
+    pub(crate) fn of_realm(&mut self, number: usize) -> &mut Usage {
+        if self.realms.len() <= number {
+            self.realms.resize(number + 1, Usage::default());
+        }
+        &mut self.realms[number]
     }
 
     pub(crate) fn on_dropped(&mut self, reason: DropReason, packets: usize) {

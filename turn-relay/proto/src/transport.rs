@@ -53,7 +53,10 @@ impl Server {
     /// can move (RFC 8016) waits to be moved.
     pub fn handle_connection_closed(&mut self, now: Now, path: FiveTuple) {
         self.forget_resuming(path);
-        self.lookups.forget_requests(path);
+        self.forget_server_name(path);
+        for lookups in self.lookups.values_mut() {
+            lookups.forget_requests(path);
+        }
         let Some((id, _)) = self.table.find(path) else {
             return;
         };

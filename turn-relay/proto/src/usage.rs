@@ -1,9 +1,11 @@
 //! What allocations are used for: for records, not for limits (those are `account`'s).
 //!
-//! Counted is what was decided to be relayed, whether the kernel took it or not. What took the short cut counts for the
+//! Counted is what was decided to be relayed, whether the kernel took it or not, and the bytes of TCP to peers, which have
+//! no packets. What took the short cut counts for the
 //! sender alone: the receiver may be another shard's.
 
-use crate::{AllocationId, FiveTuple, Server, Traffic, Verdict};
+use crate::allocation::Allocation;
+use crate::{AllocationId, FiveTuple, RealmUser, Server, Traffic, Verdict};
 use rustc_hash::FxHashMap;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -70,7 +72,7 @@ reasons! {
 /// A finished allocation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ended {
-    pub user: Box<str>,
+    pub user: RealmUser,
     pub path: FiveTuple,
     /// As the client was told them.
     pub relayed: Vec<SocketAddr>,
@@ -132,18 +134,35 @@ impl Counters {
     }
 }
 
+impl Allocation {
+    /// What its TCP connections with peers carried becomes part of its counters.
+    fn collect_joined(&mut self) {
+        if let Some(tcp) = &self.tcp {
+            self.counters.used.add(tcp.take_carried());
+        }
+    }
+}
+
 impl Server {
+    /// Whether it is counted what single allocations are used for.
+    #[inline]
+    pub(crate) fn counts_allocations(&self) -> bool {
+        self.config.extensions.usage || self.config.realms.are_several()
+    }
+
     /// An index, and no look-up: the allocation of the verdict was just looked at.
     #[inline]
     pub(crate) fn count_usage(&mut self, id: AllocationId, verdict: &Verdict<'_>, count: usize) {
         let Some(allocation) = self.table.get_mut(id) else {
             return;
         };
-        let used = &mut allocation.counters.used;
-        match verdict {
-            Verdict::ToPeer { payload, .. } => used.to_peer.count(count, payload.len()),
-            Verdict::ToClient { payload, .. } => used.to_client.count(count, payload.len()),
-            Verdict::Handled | Verdict::Dropped(_) => {}
+        let of_realm = self.stats.of_realm(allocation.realm.used.number);
+        for used in [&mut allocation.counters.used, of_realm] {
+            match verdict {
+                Verdict::ToPeer { payload, .. } => used.to_peer.count(count, payload.len()),
+                Verdict::ToClient { payload, .. } => used.to_client.count(count, payload.len()),
+                Verdict::Handled | Verdict::Dropped(_) => {}
+            }
         }
     }
 
@@ -153,16 +172,19 @@ impl Server {
         if let Verdict::ToPeer { payload, .. } | Verdict::ToClient { payload, .. } = verdict
             && let Some((_, allocation)) = self.table.find(path)
         {
-            let used = &mut allocation.counters.used;
-            used.to_peer.count(count, payload.len());
+            let of_realm = self.stats.of_realm(allocation.realm.used.number);
+            for used in [&mut allocation.counters.used, of_realm] {
+                used.to_peer.count(count, payload.len());
+            }
         }
     }
 
     /// What each user did since this was last called, without what [`Ended`] tells. As many entries as there are users
     /// with allocations.
-    pub fn take_usage(&mut self, now: Instant) -> Vec<(Box<str>, UserUsage)> {
-        let mut users: FxHashMap<Box<str>, UserUsage> = FxHashMap::default();
+    pub fn take_usage(&mut self, now: Instant) -> Vec<(RealmUser, UserUsage)> {
+        let mut users: FxHashMap<RealmUser, UserUsage> = FxHashMap::default();
         for allocation in self.table.iter_mut() {
+            allocation.collect_joined();
             let untold = allocation.counters.tell(now);
             match users.get_mut(&allocation.user) {
                 Some(user) => user.add(untold),
@@ -188,6 +210,7 @@ impl Server {
         let Some(allocation) = self.table.get_mut(id) else {
             return;
         };
+        allocation.collect_joined();
         let counters = &mut allocation.counters;
         let ended = Ended {
             user: allocation.user.clone(),

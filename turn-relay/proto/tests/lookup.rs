@@ -5,12 +5,11 @@
 mod common;
 
 use common::{Answer, Client, Outcome, REALM, Relay};
-use std::sync::Arc;
 use std::time::Duration;
 use stun_types::attribute::Nonce;
 use stun_types::message::IntegrityAlgorithm;
 use turn_relay_proto::{
-    ConnectionId, Credentials, HashedPassword, LookedUp, LookupLimits, Transport,
+    ConnectionId, Credentials, HashedPassword, LookedUp, LookupLimits, RealmUser, Transport,
 };
 use turn_types::attribute::RequestedTransport;
 use turn_types::message::{ALLOCATE, REFRESH};
@@ -22,7 +21,7 @@ fn relay_with(limits: LookupLimits) -> Relay {
     credentials.add_user("alice", "wonderland");
     credentials.add_secret(b"first secret");
     credentials.look_up_others(limits);
-    config.credentials = Arc::new(credentials);
+    common::with_credentials(&mut config, credentials);
     relay.config = config.clone();
     relay.server.replace_config(relay.now.instant, config);
     relay
@@ -64,7 +63,11 @@ fn allocate(client: &Client) -> Vec<u8> {
 
 /// The answers to what waited.
 fn answer(relay: &mut Relay, name: &str, answer: &LookedUp) -> Vec<u16> {
-    relay.server.handle_looked_up(relay.now, name, answer);
+    let user = RealmUser {
+        realm: REALM.into(),
+        name: name.into(),
+    };
+    relay.server.handle_looked_up(relay.now, &user, answer);
     relay.drain();
     let answers = relay.take_answers().into_iter();
     answers.map(|(_, bytes)| Answer(bytes).code()).collect()

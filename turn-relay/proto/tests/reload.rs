@@ -45,7 +45,9 @@ fn allocations_live_on_and_peers_that_are_no_longer_allowed_are_taken_away() {
     );
 
     let mut new = config(&relay);
-    new.peer_policy = policy(&["10.0.0.0/25"]);
+    common::change_realm(&mut new, |realm| {
+        realm.peer_policy = policy(&["10.0.0.0/25"])
+    });
     let replaced = apply(&mut relay, new);
     assert_eq!((replaced.permissions, replaced.channels), (2, 1));
     assert!(replaced.revoked.is_empty());
@@ -80,7 +82,9 @@ fn a_short_cut_to_a_peer_that_is_no_longer_allowed_closes() {
     let sent = alice.sends_channel_data(&mut relay, 0x4000, b"short");
     assert!(matches!(sent, Outcome::ToClient { .. }), "{sent:?}");
     let mut new = config(&relay);
-    new.peer_policy = policy(&["10.0.0.128/25"]);
+    common::change_realm(&mut new, |realm| {
+        realm.peer_policy = policy(&["10.0.0.128/25"])
+    });
     assert_eq!(apply(&mut relay, new).channels, 2);
     let sent = alice.sends_channel_data(&mut relay, 0x4000, b"short");
     assert_eq!(sent, Outcome::Dropped(DropReason::UnboundChannel));
@@ -94,7 +98,7 @@ fn a_user_who_is_taken_out_keeps_the_allocation_and_cannot_refresh_it() {
     let mut new = config(&relay);
     let mut credentials = Credentials::new(common::REALM);
     credentials.add_user("carol", "christmas");
-    new.credentials = Arc::new(credentials);
+    common::with_credentials(&mut new, credentials);
     apply(&mut relay, new);
     assert_eq!(relay.stats().allocations, 1);
     let answer = alice.exchange(&mut relay, &alice.signed(REFRESH, &[]));
@@ -144,14 +148,16 @@ fn the_allocations_of_a_revoked_name_end_at_once_and_no_others() {
 
     let mut new = config(&relay);
     // A user, who stands behind an expiring name, and one such name.
-    new.revocations = Arc::new(Revocations::new([
+    let revocations = Arc::new(Revocations::new([
         "alice".into(),
         "dave".into(),
         user("erin"),
     ]));
+    common::change_realm(&mut new, |realm| realm.revocations = revocations);
     let mut ended = apply(&mut relay, new.clone()).revoked;
     ended.sort();
-    assert_eq!(ended, ["alice".into(), "dave".into(), "erin".into()]);
+    let ended: Vec<&str> = ended.iter().map(|user| &*user.name).collect();
+    assert_eq!(ended, ["alice", "dave", "erin"]);
     assert_eq!(relay.stats().allocations_revoked, 3);
     assert_eq!((relay.stats().allocations, relay.stats().channels), (1, 0));
     assert_eq!(relay.open.keys().collect::<Vec<_>>(), [&sockets[3]]);
@@ -168,7 +174,7 @@ fn the_allocations_of_a_revoked_name_end_at_once_and_no_others() {
     let password = rest_password(b"first secret", &renewed);
     Client::named("192.0.2.5:4000", &renewed, &password).allocate(&mut relay);
     // What a list revokes no more is good again.
-    new.revocations = Arc::default();
+    common::change_realm(&mut new, |realm| realm.revocations = Arc::default());
     assert!(apply(&mut relay, new).revoked.is_empty());
     alice.allocate(&mut relay);
     assert!(relay.open.contains_key(&addr(&sockets[3].to_string())));

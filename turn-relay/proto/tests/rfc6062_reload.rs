@@ -14,11 +14,12 @@ use turn_relay_proto::{Output, PeerPolicy, PeerRules, Replaced};
 fn apply(relay: &mut Relay, deny: &[&str]) -> Replaced {
     let mut new = relay.config.clone();
     let rules = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect();
-    new.peer_policy = Arc::new(PeerPolicy::from(PeerRules {
+    let policy = Arc::new(PeerPolicy::from(PeerRules {
         allow: rules(&["10.0.0.0/24"]),
         deny: rules(deny),
         ..PeerRules::default()
     }));
+    common::change_realm(&mut new, |realm| realm.peer_policy = policy);
     let replaced = relay.server.replace_config(relay.now.instant, new);
     relay.drain();
     replaced

@@ -20,7 +20,11 @@ fn the_connection_that_binds_is_joined_once() {
     let mut data = client("192.0.2.1:4001", 2);
     assert_eq!(bind(&mut data, &mut relay, number), 0);
     match relay.take_peer_outputs()[..] {
-        [Output::Join { path, connection }] => {
+        [
+            Output::Join {
+                path, connection, ..
+            },
+        ] => {
             assert_eq!((path.client.0, connection.number()), (data.address, number));
             assert_eq!(path.transport, data.transport);
         }

@@ -337,7 +337,8 @@ fn an_allocation_meets_the_settings_of_the_shard_that_it_comes_to() {
     let mut new = shards[1].config.clone();
     let server = ServerAddr(common::server_addr());
     let allowed = vec!["10.0.0.128/25".parse().unwrap()];
-    new.peer_policy = Arc::new(PeerPolicy::new(allowed, &[server]));
+    let policy = Arc::new(PeerPolicy::new(allowed, &[server]));
+    common::change_realm(&mut new, |realm| realm.peer_policy = policy);
     let now = shards[1].now.instant;
     shards[1].server.replace_config(now, new);
     let mut after = Client::new("198.51.100.9:5000");

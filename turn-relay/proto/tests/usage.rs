@@ -40,7 +40,10 @@ fn a_finished_allocation_says_who_what_how_much_how_long_and_why() {
     relay.pass(100);
     alice.request(&mut relay, REFRESH, &[&Lifetime::new(0)]);
     let ended = relay.ended.pop().unwrap();
-    assert_eq!((&*ended.user, ended.reason), ("alice", EndReason::Deleted));
+    assert_eq!(
+        (&*ended.user.name, ended.reason),
+        ("alice", EndReason::Deleted)
+    );
     assert_eq!(ended.relayed, [relayed]);
     assert_eq!(ended.lasted, Duration::from_secs(100));
     assert_eq!(ended.total.to_peer, traffic(4, 64));
@@ -71,7 +74,7 @@ fn nothing_is_told_twice_and_nothing_is_forgotten_not_even_by_a_successor() {
         relay.pass(10);
         if round % 3 == 0 {
             for (user, did) in relay.server.take_usage(relay.now.instant) {
-                told.entry(user).or_default().add(did);
+                told.entry(user.name).or_default().add(did);
             }
         }
         if round == 4 {
@@ -99,7 +102,7 @@ fn nothing_is_told_twice_and_nothing_is_forgotten_not_even_by_a_successor() {
     for ended in &relay.ended {
         assert_eq!(ended.total.to_peer, traffic(sent, sent * 10));
         assert_eq!(ended.lasted, Duration::from_secs(100));
-        told.entry(ended.user.clone())
+        told.entry(ended.user.name.clone())
             .or_default()
             .add(ended.untold);
     }

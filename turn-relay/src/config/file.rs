@@ -1,6 +1,7 @@
 //! The config file as it is written.
 
 use super::hook::HookFile;
+use super::realm::RealmFile;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::num::{NonZeroU32, NonZeroUsize};
@@ -38,8 +39,8 @@ pub(super) struct File {
     /// Networks of load balancers: each connection from there, over TCP and TLS, has to begin with a header of the PROXY protocol,
     /// version 2, and counts as the client's that it names. Nobody else may send one. Default: none.
     pub(super) proxy_protocol_from: Vec<String>,
-    /// TCP connections between the relay and peers (RFC 6062) at a time; with 0 nobody gets an allocation for them. What they carry
-    /// counts neither for usage records nor for `user-bytes-per-second` and `total-bytes-per-second`. Default: 16384.
+    /// TCP connections between the relay and peers (RFC 6062) at a time; with 0 nobody gets an allocation for them.
+    /// Default: 16384.
     pub(super) peer_connections: Option<usize>,
     /// Of them, those of one allocation. Default: 64.
     pub(super) peer_connections_per_allocation: Option<NonZeroUsize>,
@@ -115,7 +116,8 @@ pub(super) struct File {
     pub(super) threads: Option<NonZeroUsize>,
     /// Allocations that one user may hold at a time. Default: 4096.
     pub(super) allocations_per_user: Option<u32>,
-    /// Allocations at a time of all users of the realm. Default: as many as there are ports.
+    /// Allocations at a time of all users of the realm; of those of all realms, `relay-allocations`. Default: as many as
+    /// there are ports.
     pub(super) allocations: Option<u32>,
     /// Bytes of application data per second that are relayed for one user in each direction; what is beyond is dropped.
     /// Default: 0, for any number.
@@ -123,6 +125,16 @@ pub(super) struct File {
     /// The same for all users of the realm together. When they want more, each gets as much as the others, except those
     /// who want less. Default: 0, for any number.
     pub(super) total_bytes_per_second: Option<u64>,
+    /// Allocations at a time of all realms together. Default: as many as there are ports.
+    pub(super) relay_allocations: Option<u32>,
+    /// Bytes of application data per second that are relayed for all realms together in each direction. When their users want
+    /// more, each of them gets as much as the others, except those who want less. Default: 0, for any number.
+    pub(super) relay_bytes_per_second: Option<u64>,
+    /// The longest lifetime that an allocation is granted, from 600 to 86400. Default: 3600.
+    pub(super) max_lifetime_seconds: Option<u32>,
+    /// Further realms, each as a table `[[realms]]`: another tenant of the same relay, whose users are nobody in the others. What
+    /// is at the top is the first realm, to which all clients are led that reach no other. Default: none.
+    pub(super) realms: Vec<RealmFile>,
     /// Peers that a user may begin to reach within a minute, at most 16384: addresses of permissions, and addresses with
     /// ports. Who looks for hosts or open ports needs more. Default: 2048; 0 for any number.
     pub(super) new_peers_per_minute: Option<u32>,

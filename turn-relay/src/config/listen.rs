@@ -20,6 +20,17 @@ pub(crate) struct Listen {
 }
 
 impl Listen {
+    /// Each with its transport.
+    pub(crate) fn all(&self) -> impl Iterator<Item = (AlternateTransport, SocketAddr)> {
+        let udp = self.udp.iter().map(|server| (None, server));
+        let streams = self.streams.iter();
+        let streams = streams.map(|(kind, server)| (Some(*kind), server));
+        let dtls = self.dtls.iter();
+        let dtls = dtls.map(|server| (Some(StreamKind::Dtls), server));
+        let all = udp.chain(streams).chain(dtls);
+        all.map(|(kind, server)| (transport(kind), server.0))
+    }
+
     pub(crate) fn addresses(&self) -> impl Iterator<Item = ServerAddr> {
         let streams = self.streams.iter().map(|(_, address)| *address);
         let dtls = self.dtls.iter().copied();
@@ -63,15 +74,19 @@ pub(super) fn listen(list: &Values) -> Result<Listen, ConfigError> {
     Ok(listen)
 }
 
+pub(super) fn transport(kind: Option<StreamKind>) -> AlternateTransport {
+    match kind {
+        None => AlternateTransport::Udp,
+        Some(StreamKind::Tcp) => AlternateTransport::Tcp,
+        Some(StreamKind::Tls) => AlternateTransport::Tls,
+        Some(StreamKind::Dtls) => AlternateTransport::Dtls,
+    }
+}
+
 /// Where clients are sent that have no room here.
 pub(super) fn alternates(list: &Values) -> Result<Vec<Alternate>, ConfigError> {
     let of = |(kind, address): (Option<StreamKind>, ServerAddr)| Alternate {
-        transport: match kind {
-            None => AlternateTransport::Udp,
-            Some(StreamKind::Tcp) => AlternateTransport::Tcp,
-            Some(StreamKind::Tls) => AlternateTransport::Tls,
-            Some(StreamKind::Dtls) => AlternateTransport::Dtls,
-        },
+        transport: transport(kind),
         address: address.0,
     };
     let servers = parse::each(list, |field, text| {
@@ -144,7 +159,10 @@ pub(super) fn discovery(
     Ok(pairs)
 }
 
-fn address(field: &str, text: &str) -> Result<(Option<StreamKind>, ServerAddr), ConfigError> {
+pub(super) fn address(
+    field: &str,
+    text: &str,
+) -> Result<(Option<StreamKind>, ServerAddr), ConfigError> {
     let error = |problem: &str| {
         ConfigError::of_field(
             field,

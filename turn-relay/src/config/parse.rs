@@ -23,10 +23,10 @@ pub(super) fn each<T>(
         .collect()
 }
 
-pub(crate) fn realm(text: &str) -> Result<String, ConfigError> {
+pub(crate) fn realm(field: &str, text: &str) -> Result<String, ConfigError> {
     if text.is_empty() || text.len() > MAX_REALM || text.contains(['"', ':']) {
         return Err(ConfigError::of_field(
-            "realm",
+            field,
             text,
             "not a realm",
             "use 1 to 127 characters, without quotation mark and colon",

@@ -3,6 +3,7 @@
 /// The same text that the compiler and the reader of the code see.
 const SOURCE: &str = include_str!("file.rs");
 const HOOK: &str = include_str!("hook.rs");
+const REALM: &str = include_str!("realm.rs");
 const WIDTH: usize = 100;
 
 /// A field as it is written in [`SOURCE`].
@@ -28,22 +29,23 @@ pub(crate) fn default_file() -> String {
             }
         };
         say(&field.documentation);
-        if is_hook(&field) {
-            for part in hook_fields() {
-                say(&format!("{}: {}", part.name, part.documentation));
-            }
+        for part in parts(&field) {
+            say(&format!("{}: {}", part.name, part.documentation));
         }
         text.push_str(&format!("#{} = {}\n", field.name, value(&field)));
     }
     text
 }
 
-fn is_hook(field: &Field) -> bool {
-    field.kind.contains("HookFile")
-}
-
-fn hook_fields() -> Vec<Field> {
-    fields(HOOK, "struct HookFile {")
+/// The fields of a field that is a table, or a list of tables.
+fn parts(field: &Field) -> Vec<Field> {
+    if field.kind.contains("HookFile") {
+        fields(HOOK, "struct HookFile {")
+    } else if field.kind.contains("RealmFile") {
+        fields(REALM, "struct RealmFile {")
+    } else {
+        Vec::new()
+    }
 }
 
 /// Those of a struct, in the source that it is in.
@@ -79,19 +81,23 @@ fn value(field: &Field) -> String {
         Some(quoted) => quoted.split('`').next().unwrap_or(quoted),
         None => named.split([',', '.']).next().unwrap_or(named),
     });
+    let parts = parts(field);
+    if !parts.is_empty() {
+        let parts: Vec<_> = parts
+            .iter()
+            .map(|part| format!("{} = {}", part.name, value(part)))
+            .collect();
+        let table = format!("{{ {} }}", parts.join(", "));
+        return match field.kind.starts_with("Vec") {
+            true => format!("[{table}]"),
+            false => table,
+        };
+    }
     if field.kind.starts_with("Vec") {
         return match named.filter(|named| named.contains("://") && !named.contains(' ')) {
             Some(one) => format!("[\"{one}\"]"),
             None => "[]".to_owned(),
         };
-    }
-    if is_hook(field) {
-        let parts = hook_fields();
-        let parts: Vec<_> = parts
-            .iter()
-            .map(|part| format!("{} = {}", part.name, value(part)))
-            .collect();
-        return format!("{{ {} }}", parts.join(", "));
     }
     if field.kind.contains("Map") {
         return "{}".to_owned();

@@ -1,9 +1,12 @@
 //! Who may be reached, and how much users and strangers may cost.
 
 use super::file::File;
+use super::realm::RealmFile;
 use ipnet::{IpNet, Ipv6Net};
 use service_kit::ConfigError;
-use turn_relay_proto::{AnswerLimits, MOST_NEW_PEERS, PeerRule, RuleError, UsageLimits};
+use turn_relay_proto::{
+    AnswerLimits, MOST_NEW_PEERS, PeerRule, RelayLimits, RuleError, UsageLimits,
+};
 
 /// How many allocations a user may hold, unless configured otherwise.
 const ALLOCATIONS_PER_USER: u32 = 4_096;
@@ -42,7 +45,7 @@ pub(super) fn nat64_prefix(field: &str, text: &str) -> Result<Ipv6Net, ConfigErr
     })
 }
 
-pub(super) fn usage(file: &File) -> Result<UsageLimits, ConfigError> {
+pub(super) fn usage(file: &RealmFile) -> Result<UsageLimits, ConfigError> {
     let default = UsageLimits::default();
     let new_peers = file.new_peers_per_minute.unwrap_or(default.new_peers);
     if new_peers > MOST_NEW_PEERS {
@@ -60,6 +63,15 @@ pub(super) fn usage(file: &File) -> Result<UsageLimits, ConfigError> {
         total_rate: file.total_bytes_per_second.unwrap_or(default.total_rate),
         new_peers,
     })
+}
+
+/// Of all realms together.
+pub(super) fn relay_limits(file: &File) -> RelayLimits {
+    let default = RelayLimits::default();
+    RelayLimits {
+        allocations: file.relay_allocations.unwrap_or(default.allocations),
+        rate: file.relay_bytes_per_second.unwrap_or(default.rate),
+    }
 }
 
 pub(super) fn answers(file: &File) -> AnswerLimits {

@@ -19,7 +19,9 @@ const BUFFER: u64 = 4 << 20;
 const OTHER_DESCRIPTORS: u64 = 256;
 
 pub(super) fn peers(settings: &Settings) -> Vec<Finding> {
-    if settings.allow_peers.is_empty() {
+    let networks = settings.realms.iter().map(|realm| realm.allow_peers.len());
+    let networks: usize = networks.sum();
+    if networks == 0 {
         return vec![Finding::warn(
             "peers",
             "none may be reached",
@@ -28,7 +30,7 @@ pub(super) fn peers(settings: &Settings) -> Vec<Finding> {
     }
     vec![Finding::ok(
         "peers",
-        format!("{} networks may be reached", settings.allow_peers.len()),
+        format!("{networks} networks may be reached"),
     )]
 }
 

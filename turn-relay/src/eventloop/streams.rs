@@ -90,6 +90,9 @@ impl EventLoop {
         let Some((path, mut frames)) = self.streams.receive(slot, buffer) else {
             return;
         };
+        if let Some(name) = self.streams.take_server_name(slot) {
+            self.server.handle_server_name(ConnectionId(slot), &name);
+        }
         let mut to_peer = Traffic::default();
         loop {
             let mut carrying = Carrying {

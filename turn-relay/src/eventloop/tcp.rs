@@ -34,13 +34,18 @@ impl EventLoop {
                     }
                 }
                 Some(TcpEvent::Joined { index, peer }) => {
-                    self.streams
-                        .carry_joined(index, peer, event.events(), &mut turn.buffer);
+                    self.streams.carry_joined(
+                        index,
+                        peer,
+                        event.events(),
+                        now.instant,
+                        &mut turn.buffer,
+                    );
                 }
             }
         }
         turn.tcp_ready = ready;
-        self.streams.carry_again(&mut turn.buffer);
+        self.streams.carry_again(now.instant, &mut turn.buffer);
         self.drain_outputs(now, plan);
     }
 

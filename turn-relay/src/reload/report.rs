@@ -1,11 +1,11 @@
 //! What a reload changed, for the log and the metrics. No secret is named in it: the config file holds none, only the
 //! paths of files with secrets, and of these files only numbers are told.
 
-use crate::config::Settings;
+use crate::config::{RealmSettings, Settings};
 use model::UnixTime;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use turn_relay_proto::{CredentialChanges, Replaced, Revocations};
+use turn_relay_proto::{CredentialChanges, Credentials, RealmUser, Replaced, Revocations};
 
 /// Fields that sockets, ports or threads were made from.
 const NEED_RESTART: [&str; 14] = [
@@ -63,6 +63,8 @@ pub(super) struct Report {
     fields: Vec<(String, String, String)>,
     need_restart: Vec<String>,
     credentials: CredentialChanges,
+    realms_added: usize,
+    realms_removed: usize,
     revoked: usize,
     no_longer_revoked: usize,
     pub(super) certificate: bool,
@@ -97,13 +99,39 @@ impl Report {
 
     /// Compares what is in other files.
     pub(super) fn compare_settings(&mut self, old: &Settings, new: &Settings) {
-        self.credentials = new.credentials.changes_from(&old.credentials);
-        self.compare_revocations(&old.revocations, &new.revocations);
+        let names = |settings: &Settings| -> BTreeSet<String> {
+            let realms = settings.realms.iter();
+            realms.map(|realm| realm.name().to_owned()).collect()
+        };
+        let (before, now) = (names(old), names(new));
+        self.realms_added = now.difference(&before).count();
+        self.realms_removed = before.difference(&now).count();
+        // One that was not there, or is no more, had or has nobody.
+        let (nobody, none) = (Credentials::new(""), Revocations::default());
+        for name in before.union(&now) {
+            let of = |settings: &Settings| settings.realms.iter().position(|r| r.name() == name);
+            let (old, new) = (
+                of(old).map(|at| &old.realms[at]),
+                of(new).map(|at| &new.realms[at]),
+            );
+            let credentials =
+                |realm: Option<&RealmSettings>| realm.map(|realm| realm.credentials.clone());
+            let (before, now) = (credentials(old), credentials(new));
+            let before = before.as_deref().unwrap_or(&nobody);
+            self.credentials
+                .add(now.as_deref().unwrap_or(&nobody).changes_from(before));
+            let revocations =
+                |realm: Option<&RealmSettings>| realm.map(|realm| realm.revocations.clone());
+            let (before, now) = (revocations(old), revocations(new));
+            let before = before.as_deref().unwrap_or(&none);
+            self.compare_revocations(before, now.as_deref().unwrap_or(&none));
+        }
     }
 
+    /// Of one realm, beside others.
     pub(super) fn compare_revocations(&mut self, old: &Revocations, new: &Revocations) {
-        self.revoked = new.beyond(old);
-        self.no_longer_revoked = old.beyond(new);
+        self.revoked += new.beyond(old);
+        self.no_longer_revoked += old.beyond(new);
     }
 
     /// Says it, and what it ended.
@@ -115,17 +143,20 @@ impl Report {
             let fields = self.need_restart.join(", ");
             tracing::warn!(%fields, "changed in the file, and not before the relay is started again");
         }
-        let mut users: BTreeMap<&str, usize> = BTreeMap::new();
+        let mut users: BTreeMap<&RealmUser, usize> = BTreeMap::new();
         for user in &ended.revoked {
             *users.entry(user).or_default() += 1;
         }
         for (user, allocations) in users {
-            tracing::info!(user, allocations, "ended: revoked");
+            let RealmUser { realm, name } = user;
+            tracing::info!(%realm, user = %name, allocations, "ended: revoked");
         }
         let credentials = &self.credentials;
         tracing::info!(
             fields = self.fields.len(),
             certificate = self.certificate,
+            realms_added = self.realms_added,
+            realms_removed = self.realms_removed,
             users_added = credentials.users_added,
             users_removed = credentials.users_removed,
             users_changed = credentials.users_changed,

@@ -165,6 +165,11 @@ impl Connection {
         }
     }
 
+    /// The name that the client asked for in its TLS handshake: once.
+    pub(super) fn take_server_name(&mut self) -> Option<Box<str>> {
+        self.session.as_mut()?.take_server_name()
+    }
+
     /// Reads once.
     pub(super) fn receive(&mut self, buffer: &mut StreamBuffer) -> Result<(), CloseReason> {
         let most = match self.stranger_since {
@@ -195,24 +200,26 @@ impl Connection {
         self.flush_wire().map(drop)
     }
 
-    /// Reads once, as it is: the number of bytes, and whether there will be no more.
+    /// Reads once, as it is, about `most` bytes: how many, and whether there will be no more.
     pub(super) fn receive_raw(
         &mut self,
         buffer: &mut StreamBuffer,
+        most: usize,
     ) -> Result<(usize, bool), CloseReason> {
+        let most = most.min(READ);
         let ended_or = |result| match result {
             Ok(read) => Ok((read, false)),
             Err(CloseReason::Client) => Ok((0, true)),
             Err(reason) => Err(reason),
         };
         let Some(session) = &mut self.session else {
-            let (read, ended) = ended_or(read(&self.socket, &mut buffer.raw[..READ]))?;
+            let (read, ended) = ended_or(read(&self.socket, &mut buffer.raw[..most]))?;
             buffer.is_plain = false;
             buffer.len = read;
             return Ok((read, ended));
         };
         let held = session.take_tail();
-        let end = held.len() + READ;
+        let end = held.len() + most;
         buffer.raw[..held.len()].copy_from_slice(&held);
         let (read, ended) = ended_or(read(&self.socket, &mut buffer.raw[held.len()..end]))?;
         buffer.is_plain = true;

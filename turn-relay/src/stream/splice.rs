@@ -1,8 +1,8 @@
 //! A client's connection and a peer's, joined (RFC 6062 section 5.4): what one brings goes to the other as it is.
 //!
 //! Both are watched for edges. Nothing is read while the other end's kernel has no room for what was read before, so that
-//! at most one read waits in each direction, and whoever sends is slowed down by TCP itself. Each direction ends by
-//! itself.
+//! at most one read waits in each direction, and whoever sends is slowed down by TCP itself. Nor is anything read for which
+//! user, realm or relay have no bandwidth left: then it waits a moment. Each direction ends by itself.
 
 use super::connection::{Connection, Scratch};
 use super::queue::Queue;
@@ -10,10 +10,13 @@ use super::{CloseReason, StreamBuffer};
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::sync::Arc;
-use turn_relay_proto::PeerConnectionId;
+use std::time::Instant;
+use turn_relay_proto::{Direction, JoinedMeter, PeerConnectionId};
 
 /// Bytes that one turn carries in one direction: others want to be heard, too.
 const TURN: usize = 512 << 10;
+/// With less bandwidth left than for so many, nothing is read.
+const LEAST: usize = 4 << 10;
 
 /// See the module.
 #[derive(Debug)]
@@ -21,6 +24,8 @@ pub(super) struct Splice {
     pub(super) client: Connection,
     pub(super) peer: Arc<TcpStream>,
     pub(super) connection: PeerConnectionId,
+    /// What its bytes are limited and recorded by.
+    meter: JoinedMeter,
     /// What the peer's kernel has no room for.
     to_peer: Queue,
     /// Which of them will send nothing more, and which of them was told so.
@@ -28,6 +33,8 @@ pub(super) struct Splice {
     peer_ended: bool,
     peer_told: bool,
     client_told: bool,
+    /// It is among those that wait for bandwidth.
+    pub(super) is_paused: bool,
     /// Both directions of the peer's connection are over.
     pub(super) peer_gone: bool,
 }
@@ -40,6 +47,17 @@ pub(super) struct Carried {
     pub(super) to_client: u64,
     /// There may be more, without another event.
     pub(super) more: bool,
+    /// There may be more, when there is bandwidth for it.
+    pub(super) paused: bool,
+}
+
+impl Carried {
+    fn stop(&mut self, is_limited: bool) {
+        match is_limited {
+            true => self.paused = true,
+            false => self.more = true,
+        }
+    }
 }
 
 impl Splice {
@@ -47,16 +65,19 @@ impl Splice {
         client: Connection,
         peer: Arc<TcpStream>,
         connection: PeerConnectionId,
+        meter: JoinedMeter,
     ) -> Self {
         Self {
             client,
             peer,
             connection,
+            meter,
             to_peer: Queue::default(),
             client_ended: false,
             peer_ended: false,
             peer_told: false,
             client_told: false,
+            is_paused: false,
             peer_gone: false,
         }
     }
@@ -66,19 +87,24 @@ impl Splice {
         self.to_peer.push(bytes);
     }
 
-    /// Carries what there is, both ways.
+    /// Carries what there is and what may be carried, both ways.
     ///
     /// # Errors
     /// Why it is over.
     pub(super) fn carry(
         &mut self,
+        now: Instant,
         buffer: &mut StreamBuffer,
         scratch: &mut Scratch,
         carried: &mut Carried,
     ) -> Result<(), CloseReason> {
-        carried.more = false;
-        self.carry_to_client(buffer, scratch, carried)?;
-        self.carry_to_peer(buffer, carried)?;
+        let result = self.carry_to_client(now, buffer, scratch, carried);
+        self.meter
+            .carried(Direction::ToClient, carried.to_client as usize, now);
+        let result = result.and_then(|()| self.carry_to_peer(now, buffer, carried));
+        self.meter
+            .carried(Direction::ToPeer, carried.to_peer as usize, now);
+        result?;
         let is_over = self.client_told && (self.peer_told || self.peer_gone);
         if !is_over || !self.client.is_idle() {
             return Ok(());
@@ -90,13 +116,23 @@ impl Splice {
         })
     }
 
+    /// Bytes that may be read now, and whether that is less than the turn has time for.
+    fn allowance(&self, direction: Direction, now: Instant) -> (usize, bool) {
+        match self.meter.room(direction, now) {
+            // What is left is for packets, which cannot wait.
+            0..LEAST => (0, true),
+            room => (room.min(TURN), room < TURN),
+        }
+    }
+
     fn carry_to_client(
         &mut self,
+        now: Instant,
         buffer: &mut StreamBuffer,
         scratch: &mut Scratch,
         carried: &mut Carried,
     ) -> Result<(), CloseReason> {
-        let mut left = TURN;
+        let (mut left, is_limited) = self.allowance(Direction::ToClient, now);
         loop {
             if !self.client.is_idle() {
                 self.client.flush(scratch)?;
@@ -112,11 +148,12 @@ impl Splice {
                 return Ok(());
             }
             if left == 0 {
-                carried.more = true;
+                carried.stop(is_limited);
                 return Ok(());
             }
             let room = buffer.room();
-            let read = match read(&self.peer, room)? {
+            let most = room.len().min(left);
+            let read = match read(&self.peer, &mut room[..most])? {
                 Some(0) => {
                     self.peer_ended = true;
                     continue;
@@ -132,10 +169,11 @@ impl Splice {
 
     fn carry_to_peer(
         &mut self,
+        now: Instant,
         buffer: &mut StreamBuffer,
         carried: &mut Carried,
     ) -> Result<(), CloseReason> {
-        let mut left = TURN;
+        let (mut left, is_limited) = self.allowance(Direction::ToPeer, now);
         loop {
             while !self.to_peer.is_empty() {
                 match write(&self.peer, self.to_peer.as_slice())? {
@@ -155,10 +193,10 @@ impl Splice {
                 return Ok(());
             }
             if left == 0 {
-                carried.more = true;
+                carried.stop(is_limited);
                 return Ok(());
             }
-            let (read, ended) = self.client.receive_raw(buffer)?;
+            let (read, ended) = self.client.receive_raw(buffer, left)?;
             self.client_ended |= ended;
             if read == 0 && !ended {
                 return Ok(());

@@ -8,7 +8,11 @@ use crate::tcp_relay::joined;
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
 use std::net::{Shutdown, TcpStream};
 use std::sync::Arc;
-use turn_relay_proto::{ConnectionId, PeerConnectionId};
+use std::time::{Duration, Instant};
+use turn_relay_proto::{ConnectionId, JoinedMeter, PeerConnectionId};
+
+/// How long those wait that there was no bandwidth for: less than a bucket holds.
+const PAUSE: Duration = Duration::from_millis(20);
 
 const WATCHED: EpollFlags = EpollFlags::EPOLLIN
     .union(EpollFlags::EPOLLOUT)
@@ -21,6 +25,9 @@ pub(super) struct Splices {
     slots: Slots<Splice>,
     /// Those with more to carry, without another event.
     again: Vec<u32>,
+    /// Those that wait for bandwidth, and until when.
+    paused: Vec<u32>,
+    resume_at: Option<Instant>,
     /// Connections with peers that have ended.
     ended: Vec<PeerConnectionId>,
     scratch: Scratch,
@@ -39,7 +46,7 @@ impl Streams {
         &mut self,
         connection: ConnectionId,
         peer: Option<Arc<TcpStream>>,
-        id: PeerConnectionId,
+        (id, meter): (PeerConnectionId, JoinedMeter),
         epoll: &Epoll,
     ) {
         let Some(mut client) = self.room.detach(connection.0, &mut self.stats) else {
@@ -64,7 +71,9 @@ impl Streams {
                 .on_closed(kind, CloseReason::Peer, &mut self.stats);
             return;
         };
-        self.splices.slots.insert(Splice::new(*client, peer, id));
+        self.splices
+            .slots
+            .insert(Splice::new(*client, peer, id, meter));
         self.joined = Some((connection, index));
         self.stats.of_mut(kind).joined += 1;
     }
@@ -94,6 +103,7 @@ impl Streams {
         index: u32,
         of_peer: bool,
         flags: EpollFlags,
+        now: Instant,
         buffer: &mut StreamBuffer,
     ) {
         let Some(splice) = self.splice(index) else {
@@ -102,23 +112,31 @@ impl Streams {
         if of_peer && flags.intersects(EpollFlags::EPOLLHUP | EpollFlags::EPOLLERR) {
             splice.peer_gone = true;
         }
-        self.carry(index, buffer);
+        self.carry(index, now, buffer);
     }
 
-    fn carry(&mut self, index: u32, buffer: &mut StreamBuffer) {
+    fn carry(&mut self, index: u32, now: Instant, buffer: &mut StreamBuffer) {
         let Self { splices, stats, .. } = self;
         let Some(splice) = splices.slots.get_mut(index) else {
             return;
         };
         let mut carried = Carried::default();
-        let result = splice.carry(buffer, &mut splices.scratch, &mut carried);
+        let result = splice.carry(now, buffer, &mut splices.scratch, &mut carried);
         let kind = splice.client.kind;
         let stats = stats.of_mut(kind);
         stats.joined_to_peer += carried.to_peer;
         stats.joined_to_client += carried.to_client;
         match result {
-            Ok(()) if carried.more => splices.again.push(index),
-            Ok(()) => {}
+            Ok(()) => {
+                if carried.more {
+                    splices.again.push(index);
+                }
+                if carried.paused && !splice.is_paused {
+                    splice.is_paused = true;
+                    splices.paused.push(index);
+                    splices.resume_at.get_or_insert(now + PAUSE);
+                }
+            }
             Err(reason) => {
                 let _ = splice.peer.shutdown(Shutdown::Both);
                 splices.ended.push(splice.connection);
@@ -129,11 +147,26 @@ impl Streams {
         }
     }
 
-    /// Goes on with those that had more than fits into a turn.
-    pub(crate) fn carry_again(&mut self, buffer: &mut StreamBuffer) {
+    /// Goes on with those that had more than fits into a turn, and with those that waited for bandwidth.
+    pub(crate) fn carry_again(&mut self, now: Instant, buffer: &mut StreamBuffer) {
         for index in std::mem::take(&mut self.splices.again) {
-            self.carry(index, buffer);
+            self.carry(index, now, buffer);
         }
+        if self.splices.resume_at.is_some_and(|at| at <= now) {
+            self.splices.resume_at = None;
+            for index in std::mem::take(&mut self.splices.paused) {
+                // It may have ended, and another may be there.
+                if let Some(splice) = self.splice(index) {
+                    splice.is_paused = false;
+                    self.carry(index, now, buffer);
+                }
+            }
+        }
+    }
+
+    /// When [`Streams::carry_again`] is due for those that wait.
+    pub(super) fn resume_joined_at(&self) -> Option<Instant> {
+        self.splices.resume_at
     }
 
     /// Whether [`Streams::carry_again`] has something to do.

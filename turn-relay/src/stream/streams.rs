@@ -222,7 +222,7 @@ impl Streams {
         let session = match (kind, &self.tls) {
             (super::StreamKind::Tcp, _) => None,
             (super::StreamKind::Tls, Some(config)) => {
-                let session = Session::new(config.clone()).map_err(io::Error::other)?;
+                let session = Session::new(config).map_err(io::Error::other)?;
                 Some(Box::new(session))
             }
             (super::StreamKind::Tls, None) | (super::StreamKind::Dtls, _) => {
@@ -239,6 +239,11 @@ impl Streams {
     pub(crate) fn is_handshaking(&self, slot: u32) -> bool {
         let connection = self.room.get(slot);
         connection.is_some_and(|connection| !connection.is_established())
+    }
+
+    /// The name that a client asked for in its TLS handshake: once, when that is complete.
+    pub(crate) fn take_server_name(&mut self, slot: u32) -> Option<Box<str>> {
+        self.room.get_mut(slot)?.take_server_name()
     }
 
     /// Reads from a connection: its five-tuple, and the frames that arrived.
@@ -422,6 +427,7 @@ impl Streams {
     /// When [`Streams::handle_timeout`] is due.
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
         let next = [
+            self.resume_joined_at(),
             self.paused_until,
             self.room.poll_timeout(),
             self.dtls.poll_timeout(),

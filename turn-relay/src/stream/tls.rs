@@ -2,12 +2,13 @@
 
 use super::queue::Queue;
 use rustls::ServerConfig;
-use rustls::server::UnbufferedServerConnection;
+use rustls::server::{ClientHello, ResolvesServerCert, UnbufferedServerConnection};
+use rustls::sign::CertifiedKey;
 use rustls::unbuffered::{
     ConnectionState, EncodeError, EncryptError, InsufficientSizeError, UnbufferedStatus,
 };
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// Encrypted bytes that may be incomplete: a record of TLS is at most 18 KiB, a ClientHello some KiB in records.
 const MAX_TAIL: usize = 48 << 10;
@@ -46,6 +47,26 @@ pub(super) struct Session {
     /// What is to be sent next, encrypted.
     pub(super) wire: Queue,
     is_established: bool,
+    /// Until it was asked for.
+    asked: Option<Arc<Asked>>,
+}
+
+/// Gives the certificate, and keeps the name that the client asked for (RFC 6066 section 3): the library tells it in no
+/// other way.
+#[derive(Debug)]
+struct Asked {
+    certificate: Arc<dyn ResolvesServerCert>,
+    name: OnceLock<Box<str>>,
+}
+
+impl ResolvesServerCert for Asked {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        if let Some(name) = hello.server_name() {
+            // A client that has to say hello twice asks for the same.
+            let _ = self.name.set(name.into());
+        }
+        self.certificate.resolve(hello)
+    }
 }
 
 impl fmt::Debug for Session {
@@ -57,9 +78,17 @@ impl fmt::Debug for Session {
 }
 
 impl Session {
-    pub(super) fn new(config: Arc<ServerConfig>) -> Result<Self, rustls::Error> {
+    pub(super) fn new(config: &ServerConfig) -> Result<Self, rustls::Error> {
+        let asked = Arc::new(Asked {
+            certificate: config.cert_resolver.clone(),
+            name: OnceLock::new(),
+        });
+        // All in it is shared, but for what is added here.
+        let mut config = config.clone();
+        config.cert_resolver = asked.clone();
         Ok(Self {
-            connection: UnbufferedServerConnection::new(config)?,
+            asked: Some(asked),
+            connection: UnbufferedServerConnection::new(Arc::new(config))?,
             tail: Vec::new(),
             wire: Queue::default(),
             is_established: false,
@@ -69,6 +98,14 @@ impl Session {
     /// Whether the handshake is complete.
     pub(super) fn is_established(&self) -> bool {
         self.is_established
+    }
+
+    /// The name that the client asked for in the handshake, if there is one: once, when it is complete.
+    pub(super) fn take_server_name(&mut self) -> Option<Box<str>> {
+        if !self.is_established {
+            return None;
+        }
+        self.asked.take()?.name.get().cloned()
     }
 
     /// Bytes to put before what is received next, for [`Session::decrypt`].
@@ -307,7 +344,7 @@ mod tests {
         let name = ServerName::try_from("relay.example").unwrap();
         (
             ClientConnection::new(Arc::new(client), name).unwrap(),
-            Session::new(Arc::new(server)).unwrap(),
+            Session::new(&server).unwrap(),
         )
     }
 

@@ -8,7 +8,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use turn_relay_proto::{
-    Burst, ConnectionId, Credentials, FiveTuple, Limits, Now, OpenError, Output, PeerPolicy,
+    Burst, ConnectionId, Credentials, FiveTuple, Limits, Now, OpenError, Output, PeerPolicy, Realm,
     RelayAddress, RelayId, Server, ServerConfig, Shared, Transport, Verdict,
     max_unauthenticated_answer, rest_password,
 };
@@ -93,18 +93,19 @@ pub(crate) fn config(credentials: Credentials) -> ServerConfig {
     });
     let networks = ALLOWED.map(|text| text.parse().expect("a network"));
     let own = ServerAddr(SERVER.parse().expect("an address"));
+    let shared = Arc::new(Shared::new(relays.to_vec(), &PORTS, 3));
+    let policy = Arc::new(PeerPolicy::new(networks.to_vec(), &[own]));
+    let realm = Realm::new(&shared, Arc::new(credentials), policy);
     ServerConfig {
-        shared: Arc::new(Shared::new(relays.to_vec(), &PORTS, 3)),
+        shared,
         limits: Limits {
             allocations: ALLOCATIONS,
             permissions: PERMISSIONS,
             ..Limits::default()
         },
         software: "fuzzed".into(),
-        credentials: Arc::new(credentials),
-        revocations: Arc::default(),
+        realms: Arc::new(realm.into()),
         extensions: Default::default(),
-        peer_policy: Arc::new(PeerPolicy::new(networks.to_vec(), &[own])),
         relay_port: None,
         short_cut: true,
         nonce_key: [1; 32],

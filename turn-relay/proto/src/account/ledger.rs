@@ -1,6 +1,6 @@
-//! All accounts, and how many allocations each has.
+//! All accounts of a realm, and how many allocations each has.
 
-use super::{Account, CurrentLimits};
+use super::{Account, RealmShare};
 use rustc_hash::FxHashMap;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ pub(crate) enum Exceeded {
     Total,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Entry {
     held: u32,
     /// Whether it is among those who rest.
@@ -38,9 +38,10 @@ impl Ledger {
     pub(crate) fn acquire(
         &mut self,
         user: &str,
-        limits: &CurrentLimits,
+        realm: &Arc<RealmShare>,
         now: u64,
     ) -> Result<Arc<Account>, Exceeded> {
+        let limits = &realm.limits;
         self.forget(now);
         if self.held >= limits.allocations.load(Ordering::Relaxed) {
             return Err(Exceeded::Total);
@@ -50,34 +51,43 @@ impl Ledger {
         if held >= limit {
             return Err(Exceeded::User);
         }
-        Ok(self.inherit(user))
+        Ok(self.inherit(user, realm))
     }
 
     /// Takes one allocation, whatever the limits are now.
-    pub(crate) fn inherit(&mut self, user: &str) -> Arc<Account> {
+    pub(crate) fn inherit(&mut self, user: &str, realm: &Arc<RealmShare>) -> Arc<Account> {
         self.held += 1;
-        if !self.entries.contains_key(user) {
-            self.entries.insert(user.into(), Entry::default());
+        if let Some(entry) = self.entries.get_mut(user) {
+            entry.held += 1;
+            return entry.account.clone();
         }
-        self.entries
-            .get_mut(user)
-            .map(|entry| {
-                entry.held += 1;
-                entry.account.clone()
-            })
-            .unwrap_or_default()
+        let account = Arc::new(Account::of(realm));
+        let entry = Entry {
+            held: 1,
+            resting: false,
+            account: account.clone(),
+        };
+        self.entries.insert(user.into(), entry);
+        account
     }
 
-    pub(crate) fn release(&mut self, user: &str) {
-        let Some(entry) = self.entries.get_mut(user) else {
-            return;
+    /// Of all users.
+    pub(crate) fn held(&self) -> u32 {
+        self.held
+    }
+
+    /// Whether there was one to be released.
+    pub(crate) fn release(&mut self, user: &str) -> bool {
+        let Some(entry) = self.entries.get_mut(user).filter(|entry| entry.held > 0) else {
+            return false;
         };
-        entry.held = entry.held.saturating_sub(1);
+        entry.held -= 1;
         self.held = self.held.saturating_sub(1);
         if entry.held == 0 && !entry.resting {
             entry.resting = true;
             self.resting.push_back(user.into());
         }
+        true
     }
 
     /// Those who have nothing, and nothing to be remembered for.
@@ -103,14 +113,15 @@ mod tests {
     use super::*;
     use crate::account::{SCAN_WINDOW, UsageLimits};
 
-    fn limits(per_user: u32, total: u32) -> CurrentLimits {
-        let limits = CurrentLimits::default();
-        limits.set(UsageLimits {
+    fn limits(per_user: u32, total: u32) -> Arc<RealmShare> {
+        let realm = RealmShare::default();
+        realm.limits.set(UsageLimits {
             allocations_per_user: per_user,
             allocations: total,
+            new_peers: 1,
             ..UsageLimits::default()
         });
-        limits
+        realm.into()
     }
 
     #[test]
@@ -133,7 +144,7 @@ mod tests {
         let limits = limits(1, 10);
         let mut ledger = Ledger::default();
         let ask = |account: &Account, host: u8, now: u64| {
-            account.may_ask_for([10, 0, 0, host].into(), 7, 1, now)
+            account.may_ask_for([10, 0, 0, host].into(), 7, now)
         };
         let account = ledger.acquire("a", &limits, 1).unwrap_or_default();
         assert!(ask(&account, 1, 1));
@@ -155,7 +166,7 @@ mod tests {
         for user in 0..MOST_RESTING + 100 {
             let user = user.to_string();
             let account = ledger.acquire(&user, &limits, 1).unwrap_or_default();
-            account.may_ask_for([10, 0, 0, 1].into(), 7, 1, 1);
+            account.may_ask_for([10, 0, 0, 1].into(), 7, 1);
             ledger.release(&user);
         }
         assert!(ledger.entries.len() <= MOST_RESTING + 1);

@@ -78,6 +78,22 @@ impl Meter {
             .fetch_sub(count as u64 * price.each, Ordering::Relaxed);
     }
 
+    /// How many bytes may pass now.
+    pub(crate) fn room(&self, rate: u64, now: u64) -> usize {
+        let depth = Price::at(rate, 1).depth;
+        let from = self.full_at.load(Ordering::Relaxed).max(now);
+        bytes_in((now + depth).saturating_sub(from), rate)
+    }
+
+    /// Takes the price of bytes that have passed, even beyond what is left.
+    pub(crate) fn pay(&self, rate: u64, bytes: usize, now: u64) {
+        let cost = Price::at(rate, bytes).each;
+        let order = Ordering::Relaxed;
+        let paid = |full_at: u64| Some(full_at.max(now) + cost);
+        // Never fails: there always is a next value.
+        let _ = self.full_at.fetch_update(order, order, paid);
+    }
+
     /// How many of `count` packets may pass into `total`, which all users share; they are paid for there.
     pub(crate) fn take_fairly(
         &self,
@@ -88,39 +104,80 @@ impl Meter {
         now: u64,
     ) -> usize {
         let price = Price::at(rate, bytes_each);
-        let used = total.full_at.load(Ordering::Relaxed).saturating_sub(now);
-        let threshold = 2 * MEMORY * price.depth.saturating_sub(used);
-        let micros = (now / 1_000) as u32;
-        let mut packed = self.level.load(Ordering::Relaxed);
-        let level = |packed: u64| {
-            let then = (packed >> 32) as u32;
-            let age = u64::from(micros.wrapping_sub(then)) * 1_000;
-            f32::from_bits(packed as u32) * (-(age as f32) / (MEMORY * price.depth) as f32).exp()
-        };
-        let room = (threshold as f32 - level(packed)).max(0.0) as u64;
+        let room = self.part_of(total, price.depth, now);
         let fit = usize::try_from(room.div_ceil(price.each)).map_or(count, |fit| fit.min(count));
         let taken = total.take(rate, bytes_each, fit, now);
-        if taken == 0 {
-            return 0;
+        if taken > 0 {
+            self.raise_level(taken as f32 * price.each as f32, price.depth, now);
         }
-        let cost = taken as f32 * price.each as f32;
-        loop {
-            let next = u64::from(micros) << 32 | u64::from((level(packed) + cost).to_bits());
-            match self.level.compare_exchange_weak(
-                packed,
-                next,
-                Ordering::Relaxed,
-                Ordering::Relaxed,
-            ) {
-                Ok(_) => return taken,
-                Err(other) => packed = other,
-            }
-        }
+        taken
+    }
+
+    /// Gives back what was paid into `total` for `count` packets.
+    pub(crate) fn give_back_fairly(
+        &self,
+        total: &Self,
+        rate: u64,
+        bytes_each: usize,
+        count: usize,
+        now: u64,
+    ) {
+        let price = Price::at(rate, bytes_each);
+        total.give_back(rate, bytes_each, count);
+        self.raise_level(-(count as f32) * price.each as f32, price.depth, now);
+    }
+
+    /// How many bytes may pass into `total` now.
+    pub(crate) fn fair_room(&self, total: &Self, rate: u64, now: u64) -> usize {
+        let depth = Price::at(rate, 1).depth;
+        let room = bytes_in(self.part_of(total, depth, now), rate);
+        room.min(total.room(rate, now))
+    }
+
+    /// Takes the price of bytes that have passed into `total`.
+    pub(crate) fn pay_fairly(&self, total: &Self, rate: u64, bytes: usize, now: u64) {
+        let price = Price::at(rate, bytes);
+        total.pay(rate, bytes, now);
+        self.raise_level(price.each as f32, price.depth, now);
+    }
+
+    /// How far the level may rise, in nanoseconds at the total rate.
+    fn part_of(&self, total: &Self, depth: u64, now: u64) -> u64 {
+        let used = total.full_at.load(Ordering::Relaxed).saturating_sub(now);
+        let threshold = 2 * MEMORY * depth.saturating_sub(used);
+        let level = level(self.level.load(Ordering::Relaxed), depth, now);
+        (threshold as f32 - level).max(0.0) as u64
+    }
+
+    fn raise_level(&self, by: f32, depth: u64, now: u64) {
+        let order = Ordering::Relaxed;
+        let raised = |packed: u64| {
+            let level = (level(packed, depth, now) + by).max(0.0);
+            Some(u64::from(micros(now)) << 32 | u64::from(level.to_bits()))
+        };
+        // Never fails: there always is a next value.
+        let _ = self.level.fetch_update(order, order, raised);
     }
 
     pub(super) fn is_at_rest(&self, now: u64) -> bool {
         self.full_at.load(Ordering::Relaxed) <= now
     }
+}
+
+/// Of the process; may turn over.
+fn micros(now: u64) -> u32 {
+    (now / 1_000) as u32
+}
+
+/// What is left of a level by now.
+fn level(packed: u64, depth: u64, now: u64) -> f32 {
+    let then = (packed >> 32) as u32;
+    let age = u64::from(micros(now).wrapping_sub(then)) * 1_000;
+    f32::from_bits(packed as u32) * (-(age as f32) / (MEMORY * depth) as f32).exp()
+}
+
+fn bytes_in(nanos: u64, rate: u64) -> usize {
+    (u128::from(nanos) * u128::from(rate) / u128::from(SECOND)) as usize
 }
 
 #[cfg(test)]

@@ -52,6 +52,17 @@ pub struct CredentialChanges {
     pub token_keys_changed: usize,
 }
 
+impl CredentialChanges {
+    pub fn add(&mut self, more: Self) {
+        self.users_added += more.users_added;
+        self.users_removed += more.users_removed;
+        self.users_changed += more.users_changed;
+        self.secrets_added += more.secrets_added;
+        self.secrets_removed += more.secrets_removed;
+        self.token_keys_changed += more.token_keys_changed;
+    }
+}
+
 impl std::fmt::Debug for Credentials {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Credentials")

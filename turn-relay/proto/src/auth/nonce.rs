@@ -1,8 +1,8 @@
 //! Nonces that the server recognizes without remembering them.
 //!
 //! ```text
-//! obMatJos2 | base64 of 24 bits of security features | base64url of (time, HMAC-SHA256(key, time, client)[..14])
-//!    9      |                  4                      |                      24
+//! obMatJos2 | base64 of 24 bits of security features | base64url of (time, HMAC-SHA256(key, time, client, realm)[..14])
+//!    9      |                  4                      |                         24
 //! ```
 //!
 //! The first 13 characters are the nonce cookie of
@@ -63,7 +63,7 @@ impl Nonces {
         now.saturating_duration_since(self.started).as_secs() as u32
     }
 
-    fn tag(&self, seconds: u32, client: ClientAddr) -> [u8; TAG_LEN] {
+    fn tag(&self, seconds: u32, client: ClientAddr, realm: &str) -> [u8; TAG_LEN] {
         let mut mac =
             Hmac::<Sha256>::new_from_slice(&self.key).expect("HMAC takes keys of any length");
         mac.update(&seconds.to_be_bytes());
@@ -72,34 +72,43 @@ impl Nonces {
             IpAddr::V6(ip) => mac.update(&ip.octets()),
         }
         mac.update(&client.0.port().to_be_bytes());
+        // The length last: it tells realms apart, and addresses of different lengths before them.
+        mac.update(realm.as_bytes());
+        mac.update(&(realm.len() as u32).to_be_bytes());
         let mut tag = [0; TAG_LEN];
         tag.copy_from_slice(&mac.finalize().into_bytes()[..TAG_LEN]);
         tag
     }
 
-    pub(crate) fn issue(&self, now: Instant, client: ClientAddr) -> String {
+    pub(crate) fn issue(&self, now: Instant, client: ClientAddr, realm: &str) -> String {
         let seconds = self.seconds(now);
         let mut bytes = [0; 4 + TAG_LEN];
         bytes[..4].copy_from_slice(&seconds.to_be_bytes());
-        bytes[4..].copy_from_slice(&self.tag(seconds, client));
+        bytes[4..].copy_from_slice(&self.tag(seconds, client, realm));
         let mut nonce = String::with_capacity(NONCE_LEN);
         nonce.push_str(COOKIE);
         URL_SAFE_NO_PAD.encode_string(bytes, &mut nonce);
         nonce
     }
 
-    pub(crate) fn issue_short(&self, now: Instant, client: ClientAddr) -> String {
+    pub(crate) fn issue_short(&self, now: Instant, client: ClientAddr, realm: &str) -> String {
         let seconds = self.seconds(now);
         let mut bytes = [0; 2 + SHORT_TAG_LEN];
         bytes[..2].copy_from_slice(&(seconds as u16).to_be_bytes());
-        bytes[2..].copy_from_slice(&self.tag(seconds, client)[..SHORT_TAG_LEN]);
+        bytes[2..].copy_from_slice(&self.tag(seconds, client, realm)[..SHORT_TAG_LEN]);
         URL_SAFE_NO_PAD.encode(bytes)
     }
 
-    /// Whether this server gave this nonce to this client, at most a lifetime ago.
-    pub(crate) fn is_fresh(&self, now: Instant, client: ClientAddr, nonce: &[u8]) -> bool {
+    /// Whether this server gave this nonce to this client for this realm, at most a lifetime ago.
+    pub(crate) fn is_fresh(
+        &self,
+        now: Instant,
+        client: ClientAddr,
+        realm: &str,
+        nonce: &[u8],
+    ) -> bool {
         let Some(encoded) = nonce.strip_prefix(COOKIE.as_bytes()) else {
-            return self.is_fresh_short(now, client, nonce);
+            return self.is_fresh_short(now, client, realm, nonce);
         };
         let mut bytes = [0; 4 + TAG_LEN];
         if encoded.len() != NONCE_LEN - COOKIE.len()
@@ -110,13 +119,14 @@ impl Nonces {
         let [s0, s1, s2, s3, ..] = bytes;
         let seconds = u32::from_be_bytes([s0, s1, s2, s3]);
         let age = self.seconds(now).checked_sub(seconds);
-        let known = subtle::ConstantTimeEq::ct_eq(&self.tag(seconds, client)[..], &bytes[4..]);
+        let known =
+            subtle::ConstantTimeEq::ct_eq(&self.tag(seconds, client, realm)[..], &bytes[4..]);
         bool::from(known) && age.is_some_and(|age| u64::from(age) <= self.lifetime.as_secs())
     }
 }
 
 impl Nonces {
-    fn is_fresh_short(&self, now: Instant, client: ClientAddr, nonce: &[u8]) -> bool {
+    fn is_fresh_short(&self, now: Instant, client: ClientAddr, realm: &str, nonce: &[u8]) -> bool {
         let mut bytes = [0; 2 + SHORT_TAG_LEN];
         if nonce.len() != SHORT_NONCE_LEN
             || URL_SAFE_NO_PAD.decode_slice(nonce, &mut bytes) != Ok(bytes.len())
@@ -129,7 +139,7 @@ impl Nonces {
         let Some(seconds) = now.checked_sub(u32::from(age)) else {
             return false;
         };
-        let tag = &self.tag(seconds, client)[..SHORT_TAG_LEN];
+        let tag = &self.tag(seconds, client, realm)[..SHORT_TAG_LEN];
         bool::from(subtle::ConstantTimeEq::ct_eq(tag, &bytes[2..]))
             && u64::from(age) <= self.lifetime.as_secs()
     }
@@ -147,17 +157,18 @@ mod tests {
         let client = ClientAddr("192.0.2.1:5000".parse().unwrap());
         let other = ClientAddr("192.0.2.1:5001".parse().unwrap());
         let at = |seconds| start + Duration::from_secs(seconds);
-        let nonce = nonces.issue(at(100), client);
+        let nonce = nonces.issue(at(100), client, "west");
         assert_eq!(nonce.len(), NONCE_LEN);
-        assert!(nonces.is_fresh(at(100), client, nonce.as_bytes()));
-        assert!(nonces.is_fresh(at(160), client, nonce.as_bytes()));
-        assert!(!nonces.is_fresh(at(161), client, nonce.as_bytes()));
-        assert!(!nonces.is_fresh(at(99), client, nonce.as_bytes()));
-        assert!(!nonces.is_fresh(at(100), other, nonce.as_bytes()));
+        assert!(nonces.is_fresh(at(100), client, "west", nonce.as_bytes()));
+        assert!(nonces.is_fresh(at(160), client, "west", nonce.as_bytes()));
+        assert!(!nonces.is_fresh(at(161), client, "west", nonce.as_bytes()));
+        assert!(!nonces.is_fresh(at(99), client, "west", nonce.as_bytes()));
+        assert!(!nonces.is_fresh(at(100), other, "west", nonce.as_bytes()));
+        assert!(!nonces.is_fresh(at(100), client, "east", nonce.as_bytes()));
         let stranger = Nonces::new([8; 32], start, Duration::from_secs(60));
-        assert!(!stranger.is_fresh(at(100), client, nonce.as_bytes()));
+        assert!(!stranger.is_fresh(at(100), client, "west", nonce.as_bytes()));
         for length in 0..nonce.len() {
-            assert!(!nonces.is_fresh(at(100), client, &nonce.as_bytes()[..length]));
+            assert!(!nonces.is_fresh(at(100), client, "west", &nonce.as_bytes()[..length]));
         }
     }
 
@@ -169,14 +180,15 @@ mod tests {
         let other = ClientAddr("192.0.2.1:5001".parse().unwrap());
         let at = |seconds| start + Duration::from_secs(seconds);
         for second in [0, 100, 65_500, 200_000] {
-            let nonce = nonces.issue_short(at(second), client);
+            let nonce = nonces.issue_short(at(second), client, "west");
             let nonce = nonce.as_bytes();
             assert_eq!(nonce.len(), SHORT_NONCE_LEN);
-            assert!(nonces.is_fresh(at(second), client, nonce));
-            assert!(nonces.is_fresh(at(second + 60), client, nonce));
-            assert!(!nonces.is_fresh(at(second + 61), client, nonce));
-            assert!(!nonces.is_fresh(at(second + 65_536), client, nonce));
-            assert!(!nonces.is_fresh(at(second), other, nonce));
+            assert!(nonces.is_fresh(at(second), client, "west", nonce));
+            assert!(nonces.is_fresh(at(second + 60), client, "west", nonce));
+            assert!(!nonces.is_fresh(at(second + 61), client, "west", nonce));
+            assert!(!nonces.is_fresh(at(second + 65_536), client, "west", nonce));
+            assert!(!nonces.is_fresh(at(second), other, "west", nonce));
+            assert!(!nonces.is_fresh(at(second), client, "east", nonce));
         }
     }
 }

@@ -4,9 +4,8 @@
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::super::*;
-    use crate::{Extensions, Limits, PeerPolicy, PeerRules, Shared};
+    use crate::Shared;
     use model::UnixTime;
-    use std::sync::Arc;
     use std::time::Instant;
     use stun_types::message::{BINDING, MessageClass};
 
@@ -47,26 +46,16 @@ mod tests {
 
     /// The user, if the message is authentic.
     fn user_of(bytes: &[u8], password: &str, nonce_is_fresh: bool) -> Result<Box<str>, Challenge> {
-        let config = ServerConfig {
-            shared: Arc::new(Shared::new(Vec::new(), &(50_000..=50_001), 1)),
-            limits: Limits::default(),
-            software: String::new(),
-            credentials: Arc::new(credentials(password)),
-            revocations: Arc::default(),
-            peer_policy: Arc::new(PeerPolicy::from(PeerRules::default())),
-            relay_port: None,
-            short_cut: false,
-            extensions: Extensions::default(),
-            nonce_key: [0; 32],
-            seed: [0; 32],
-        };
+        let shared = Shared::new(Vec::new(), &(50_000..=50_001), 1);
+        let credentials = Arc::new(credentials(password));
+        let realm = Arc::new(Realm::new(&shared, credentials, Arc::default()));
         let now = Now {
             instant: Instant::now(),
             unix: UnixTime(0),
         };
         let message = Message::decode(bytes).unwrap();
-        let lookups = Lookups::default();
-        authenticate(&config, now, &message, nonce_is_fresh, None, &lookups).map(|by| by.user)
+        let by = authenticate(Some(&realm), now, &message, nonce_is_fresh, None, None);
+        by.map(|by| by.user.name)
     }
 
     #[test]

@@ -54,6 +54,9 @@ pub(super) struct Allocation {
     pub(super) credential: Option<String>,
     #[prost(message, optional, tag = "14")]
     pub(super) session: Option<Session>,
+    /// If it is not the first one.
+    #[prost(string, optional, tag = "15")]
+    pub(super) realm: Option<String>,
     #[prost(message, optional, tag = "20")]
     pub(super) counters: Option<Counters>,
 }

@@ -73,20 +73,24 @@ pub(crate) fn handle(server: &mut Server, request: &Request<'_, '_>) -> Outcome 
         return Err(Refusal::UnsupportedTransport);
     }
     let lifetime: Option<Lifetime> = request.message.attribute()?;
-    let lifetime = server.config.limits.grant(lifetime.map(|l| l.seconds()));
+    let lifetime = server
+        .config
+        .limits
+        .grant(lifetime.map(|l| l.seconds()), &request.by.realm);
     let lifetime = request.within_token(lifetime);
     if server.table.len() >= server.config.limits.allocations {
         return Err(no_room(server, request.path));
     }
     let nanos = server.nanos(request.now.instant);
-    let shared = &server.config.shared;
-    let account = match shared.acquire_quota(&request.by.user, nanos) {
+    let used = &request.by.realm.used;
+    let account = match used.acquire(&request.by.user.name, nanos) {
         Ok(account) => account,
         Err(Exceeded::User) => return Err(Refusal::QuotaReached),
-        Err(Exceeded::Total) => return Err(Refusal::InsufficientCapacity),
+        Err(Exceeded::Total) => return Err(no_room(server, request.path)),
     };
     let mut allocation = Allocation {
         path: request.path,
+        realm: request.by.realm.clone(),
         user: request.by.user.clone(),
         credential: request.by.credential.clone(),
         account,
@@ -115,7 +119,7 @@ pub(crate) fn handle(server: &mut Server, request: &Request<'_, '_>) -> Outcome 
     let now = request.now.instant;
     if let Err(refusal) = take_ports(server, &mut allocation, &wanted, now) {
         give_back(server, &allocation, now);
-        server.config.shared.release_quota(&request.by.user);
+        used.release(&request.by.user.name);
         // A reservation is nowhere but here.
         return Err(match refusal {
             Refusal::InsufficientCapacity if wanted.token.is_none() => {

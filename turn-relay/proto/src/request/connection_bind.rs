@@ -19,9 +19,15 @@ pub(super) fn handle(server: &mut Server, request: &Request<'_, '_>) -> Outcome 
     }
     let id: Option<ConnectionId> = message.attribute()?;
     let connection = PeerConnectionId(id.ok_or(Refusal::BadRequest)?.id());
-    server.claim_peer_connection(connection, &request.by.user, request.now.instant)?;
+    let meter = server.claim_peer_connection(connection, &request.by.user, request.now.instant)?;
+    // The connection leaves: its number may be another's soon.
+    server.forget_server_name(path);
     let answer = Answer::success(message.method(), message.transaction_id());
     server.answer_signed(path, answer, &request.by.signer);
-    server.outputs.push_back(Output::Join { path, connection });
+    server.outputs.push_back(Output::Join {
+        path,
+        connection,
+        meter,
+    });
     Ok(None)
 }

@@ -22,7 +22,10 @@ impl Request<'_, '_> {
             // A token names its issuer and not its holder. Who has another one may be the same client, whose first is
             // about to end; it says so with a Refresh.
             (Some(held), Some(shown)) => {
-                held.key == shown.key || held.kid == shown.kid || self.message.method() == REFRESH
+                let may_be = held.key == shown.key
+                    || held.kid == shown.kid
+                    || self.message.method() == REFRESH;
+                may_be && found.1.user.realm == self.by.user.realm
             }
             _ => false,
         };

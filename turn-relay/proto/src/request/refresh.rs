@@ -83,7 +83,11 @@ pub(crate) fn apply(
     };
     let lifetime = match asked.lifetime {
         Some(0) => Duration::ZERO,
-        other => server.config.limits.grant(other).min(asked.most),
+        other => server
+            .config
+            .limits
+            .grant(other, &allocation.realm)
+            .min(asked.most),
     };
     if lifetime.is_zero() {
         for family in families {

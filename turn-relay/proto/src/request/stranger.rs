@@ -86,8 +86,9 @@ impl Server {
             Challenge::StaleNonce => usize::MAX,
             _ => limit(path, message),
         };
-        let realm = self.config.credentials.realm();
-        let third_party = self.config.credentials.third_party();
+        let realm = self.challenging_realm(path, message);
+        let third_party = realm.credentials.third_party();
+        let realm = realm.name();
         let padded = |len: usize| len.next_multiple_of(4);
         let with_nonce = |len: usize| {
             let realm = OF_ATTRIBUTE + padded(realm.len());
@@ -121,10 +122,10 @@ impl Server {
         match challenge {
             Challenge::BadRequest => {}
             _ if full <= limit => {
-                answer.add_challenge(realm, &self.nonces.issue(now, client));
+                answer.add_challenge(realm, &self.nonces.issue(now, client, realm));
                 answer.add_password_algorithms();
             }
-            _ => answer.add_challenge(realm, &self.nonces.issue_short(now, client)),
+            _ => answer.add_challenge(realm, &self.nonces.issue_short(now, client, realm)),
         }
         if let Some(name) = third_party.filter(|_| challenge != Challenge::BadRequest) {
             answer.add_third_party(name);

@@ -8,6 +8,7 @@ pub struct Client {
     pub address: SocketAddr,
     pub user: String,
     pub password: String,
+    pub realm: String,
     pub nonce: Option<String>,
     pub algorithm: IntegrityAlgorithm,
     /// For the next request instead of a random one.
@@ -25,6 +26,7 @@ impl Client {
             address: addr(address),
             user: user.into(),
             password: password.into(),
+            realm: REALM.into(),
             nonce: None,
             algorithm: IntegrityAlgorithm::Sha1,
             transaction: None,
@@ -34,7 +36,7 @@ impl Client {
 
     pub fn credentials(&self) -> MessageIntegrityCredentials {
         LongTermCredentials::new(self.user.clone(), self.password.clone())
-            .to_key(REALM.into())
+            .to_key(self.realm.clone())
             .into()
     }
 
@@ -57,7 +59,9 @@ impl Client {
         writer
             .add_attribute(&Username::new(&self.user).unwrap())
             .unwrap();
-        writer.add_attribute(&Realm::new(REALM).unwrap()).unwrap();
+        writer
+            .add_attribute(&Realm::new(&self.realm).unwrap())
+            .unwrap();
         writer.add_attribute(&Nonce::new(nonce).unwrap()).unwrap();
         if self.algorithm == IntegrityAlgorithm::Sha256 {
             let offered = [PasswordAlgorithmValue::SHA256, PasswordAlgorithmValue::MD5];

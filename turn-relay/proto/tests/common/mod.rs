@@ -25,7 +25,7 @@ use stun_types::message::{
 };
 use turn_relay_proto::{
     Burst, Credentials, DropReason, Extensions, FiveTuple, Limits, Now, OpenError, Output,
-    PeerConnectionId, PeerPolicy, PeerRules, RelayAddress, RelayId, Server, ServerConfig,
+    PeerConnectionId, PeerPolicy, PeerRules, Realms, RelayAddress, RelayId, Server, ServerConfig,
     ShardMessage, Shared, Stats, Transport, UsageLimits, Verdict,
 };
 use turn_types::attribute::{ChannelNumber, RequestedTransport, XorPeerAddress, XorRelayedAddress};
@@ -62,6 +62,8 @@ pub struct Setup {
     pub extensions: Extensions,
     /// Instead of relay addresses.
     pub networks: Vec<&'static str>,
+    /// Beside the one that is called [`REALM`].
+    pub others: fn(&Shared) -> Vec<turn_relay_proto::Realm>,
 }
 
 impl Default for Setup {
@@ -79,8 +81,23 @@ impl Default for Setup {
             short_cut: true,
             extensions: Extensions::default(),
             networks: Vec::new(),
+            others: |_| Vec::new(),
         }
     }
+}
+
+/// The same with other users in the only realm.
+pub fn with_credentials(config: &mut ServerConfig, credentials: Credentials) {
+    let policy = config.realms.first().peer_policy.clone();
+    let realm = turn_relay_proto::Realm::new(&config.shared, Arc::new(credentials), policy);
+    config.realms = Arc::new(Realms::from(realm));
+}
+
+/// The same with other settings of the only realm.
+pub fn change_realm(config: &mut ServerConfig, change: impl FnOnce(&mut turn_relay_proto::Realm)) {
+    let mut realm = (**config.realms.first()).clone();
+    change(&mut realm);
+    config.realms = Arc::new(Realms::from(realm));
 }
 
 /// A server with its shell played by the test.
@@ -172,14 +189,14 @@ impl Relay {
             own: vec![server_addr()],
             ..PeerRules::default()
         }));
+        let first = turn_relay_proto::Realm::new(&shared, credentials, peer_policy);
+        let realms = Arc::new(Realms::new(first, (setup.others)(&shared)));
         let of_shard = |shard: usize| {
             let config = ServerConfig {
                 shared: shared.clone(),
                 limits: setup.limits,
                 software: "test".into(),
-                credentials: credentials.clone(),
-                revocations: Arc::default(),
-                peer_policy: peer_policy.clone(),
+                realms: realms.clone(),
                 relay_port: (!setup.networks.is_empty()).then_some(50_000 + 2 * shard as u16),
                 short_cut: setup.short_cut,
                 extensions: setup.extensions.clone(),
@@ -265,7 +282,7 @@ impl Relay {
                     message,
                     relays,
                 } => self.post(shard, message, &relays),
-                Output::LookUp { user } => self.asked.push(user.into()),
+                Output::LookUp { user } => self.asked.push(user.name.into()),
                 Output::Ended(ended) => self.ended.push(*ended),
             }
         }
