@@ -11,7 +11,8 @@ use activator_proto::reservation::RelayAccess;
 use bytes::BytesMut;
 use model::{PeerAddr, RelayName, RelayedAddr};
 use net::{BurstBatch, MAX_GSO_BYTES, MAX_GSO_SEGMENTS, Poller, SendBatch, UdpOptions, UdpSocket};
-use turn_client::{Allocation, AllocationConfig, Credential, Event, Families};
+use protocol::document::relay_trouble::Kind as TroubleKind;
+use turn_client::{Allocation, AllocationConfig, Credential, Event, Families, LostReason};
 use wire::channel_data;
 
 /// Bytes that may wait for the kernel per relay.
@@ -31,6 +32,7 @@ pub(crate) enum AllocationEvent {
     Lost {
         relay: RelayName,
         reason: String,
+        trouble: TroubleKind,
         held: bool,
     },
     NeedCredential {
@@ -309,10 +311,10 @@ impl Allocations {
                             relay.mind.release_peer(PeerAddr(peer));
                         }
                         relay.wants_new_port = reason.needs_new_port();
-                        let reason = reason.to_string();
                         return Some(AllocationEvent::Lost {
                             relay: name,
-                            reason,
+                            trouble: trouble(&reason),
+                            reason: reason.to_string(),
                             held,
                         });
                     }
@@ -488,5 +490,19 @@ fn credential(access: &RelayAccess) -> Credential {
     Credential {
         username: access.username.clone(),
         password: access.password.clone(),
+    }
+}
+
+/// What the directory says of it.
+const fn trouble(reason: &LostReason) -> TroubleKind {
+    match reason {
+        LostReason::Silent => TroubleKind::Silent,
+        LostReason::Unauthorized => TroubleKind::CredentialRefused,
+        LostReason::Mismatch
+        | LostReason::Expired
+        | LostReason::WrongCredential
+        | LostReason::PortTaken
+        | LostReason::Refused { .. }
+        | LostReason::Nonsense => TroubleKind::Refused,
     }
 }

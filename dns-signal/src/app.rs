@@ -2,17 +2,19 @@
 //! of the rest; then the identity, the directory, the device, and the loop.
 
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use anyhow::Context as _;
 use discovery_client::{Settings, StunServers, View};
 use dns_signal_proto::agent::{Agent, AgentConfig};
+use dns_signal_proto::service::ServiceId;
 use dns_signal_proto::services::Services;
+use explain::facts::Collision;
 use link::DtlsCertificate;
 use model::Role;
 use net::{HostSockets, Poller};
-use service_kit::status::Questions;
+use service_kit::status::{Asked, Asker, Questions};
 use service_kit::{
     Admin, Readiness, Task, on_own_thread, read_secret_of_field, shared_registry, shutdown_signal,
 };
@@ -25,7 +27,9 @@ use crate::dns_metrics::DnsMetrics;
 use crate::dns_resolver::{Resolver, Wanted};
 use crate::dns_state;
 use crate::eventloop::EventLoop;
+use crate::explain::{Explainer, Rejections, Told};
 use crate::metrics::LinkMetrics;
+use crate::routes;
 use crate::signaling::Signaling;
 use crate::status::{Board, ShellStats, Status};
 
@@ -51,7 +55,19 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         directory: Some(readiness.task("first view of the directory")),
         device: Some(readiness.task("TUN device")),
     };
-    let questions = serve_admin(&config, &resolver, &listener, &board, readiness).await?;
+    let (asker, asked) = Asker::new();
+    let explainer = Arc::new(Explainer {
+        config: config.clone(),
+        resolver: Arc::clone(&resolver),
+        directory: OnceLock::new(),
+        asker,
+    });
+    let questions = serve_admin(&explainer, &listener, &board, readiness).await?;
+    let ways_to_ask = WaysToAsk {
+        questions,
+        asked,
+        explainer,
+    };
     tokio::spawn(dns_state::keep(
         Arc::clone(&resolver),
         config.state_directory.clone(),
@@ -63,7 +79,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let stop = stop_signal();
     tokio::select! {
         ended = listener.run() => ended.context("DNS failed"),
-        ended = tunnel(&config, resolver, wanted, (board, questions), ready, stop) => ended,
+        ended = tunnel(&config, resolver, wanted, (board, ways_to_ask), ready, stop) => ended,
     }
 }
 
@@ -83,6 +99,13 @@ async fn stopped(stop: &mut watch::Receiver<bool>) {
     let _ = stop.wait_for(|told| *told).await;
 }
 
+/// How people ask the event loop, and what is answered beside it.
+struct WaysToAsk {
+    questions: Questions<Status>,
+    asked: mpsc::Receiver<Asked<ServiceId, Told>>,
+    explainer: Arc<Explainer>,
+}
+
 /// What readiness waits for, released one by one.
 struct Ready {
     enrolled: Option<Task>,
@@ -97,12 +120,14 @@ fn release(task: &mut Option<Task>) {
 }
 
 async fn serve_admin(
-    config: &Config,
-    resolver: &Arc<Resolver>,
+    explainer: &Arc<Explainer>,
     listener: &DnsListener,
     board: &Board,
     readiness: Readiness,
 ) -> anyhow::Result<Questions<Status>> {
+    let Explainer {
+        config, resolver, ..
+    } = &**explainer;
     let registry = shared_registry("dns_signal");
     if let Ok(mut registry) = registry.lock() {
         let dns = DnsMetrics::new(Arc::clone(resolver), listener.upstreams());
@@ -110,7 +135,12 @@ async fn serve_admin(
         registry.register_collector(Box::new(LinkMetrics(board.clone())));
     }
     let (router, questions) = service_kit::status::route();
-    Admin::bind(config.admin, registry, readiness, router)
+    let explained = Arc::clone(explainer);
+    let explain = service_kit::status::about("/explain", "name", move |name, open| {
+        let explainer = Arc::clone(&explained);
+        async move { explainer.explain(&name, open).await }
+    });
+    Admin::bind(config.admin, registry, readiness, router.merge(explain))
         .await
         .map_err(|error| error.in_file(&config.file))?
         .spawn();
@@ -122,7 +152,7 @@ async fn tunnel(
     config: &Config,
     resolver: Arc<Resolver>,
     wanted: mpsc::Receiver<Wanted>,
-    (board, questions): (Board, Questions<Status>),
+    (board, ways_to_ask): (Board, WaysToAsk),
     mut ready: Ready,
     mut stop: watch::Receiver<bool>,
 ) -> anyhow::Result<()> {
@@ -137,6 +167,20 @@ async fn tunnel(
     let device_addresses = config.tunnel.pools.device();
     let device = open_device(config)?;
     release(&mut ready.device);
+    for Collision {
+        pool,
+        route,
+        interface,
+        ..
+    } in routes::collisions(&config.tunnel.pools, device.name())
+    {
+        tracing::warn!(
+            pool,
+            route,
+            interface,
+            "the pool of virtual IPs collides with a route of this machine"
+        );
+    }
     let poller = Poller::new().context("cannot prepare the event loop")?;
     let sockets = HostSockets::bind(0, &[device.name()])
         .context("cannot bind UDP sockets on this host's addresses")?;
@@ -146,6 +190,7 @@ async fn tunnel(
     tracing::info!(candidates = ?hosts, "host candidates");
 
     let (directory, events) = discovery_client::start(settings, identity, std::future::pending());
+    let _ = ways_to_ask.explainer.directory.set(directory.clone());
     let (signaling, failed) = Signaling::new(directory.clone());
     let (stun_servers, servers) = StunServers::new(config.network.clone());
     let agent_config = AgentConfig {
@@ -179,7 +224,9 @@ async fn tunnel(
         failed,
         stun_servers,
         servers,
-        questions,
+        questions: ways_to_ask.questions,
+        asked: ways_to_ask.asked,
+        rejections: Rejections::default(),
         lookup: Box::new(move |address| lookup.destination_of(address)),
         on_view: Box::new(move |view| {
             publish_services(&resolver, view);

@@ -13,6 +13,7 @@ use dns_signal_proto::service::ServiceId;
 use dns_signal_proto::services::{Families, Services};
 use dns_signal_proto::stats::DnsStats;
 use dns_signal_proto::virtual_ip::{Pools, VirtualIpPair, VirtualIps};
+use explain::facts::Known;
 use hickory_proto::op::Query as Question;
 use hickory_proto::rr::Name;
 use tokio::sync::{Notify, mpsc};
@@ -204,6 +205,34 @@ impl Resolver {
                 ipv6: true,
             }),
         ))
+    }
+
+    /// What the directory says of a service.
+    pub(crate) fn known(&self, id: &ServiceId) -> Known {
+        match &*self.services.load() {
+            None => Known::NothingYet,
+            Some(services) if services.families(id).is_some() => Known::Exported,
+            Some(services) if services.has_network(&id.network) => Known::NoSuchService,
+            Some(_) => Known::NoSuchNetwork,
+        }
+    }
+
+    /// The link to a service is wanted, as by a query for its addresses.
+    pub(crate) fn want(&self, id: &ServiceId, now: Instant) {
+        let families = self
+            .services
+            .load()
+            .as_ref()
+            .and_then(|all| all.families(id));
+        let Families { ipv4, ipv6 } = families.unwrap_or_default();
+        self.remote(id, ipv4, ipv6, Families { ipv4, ipv6 }, now);
+    }
+
+    /// The virtual IPs of a service, if it was ever given any, in the families that it has.
+    pub(crate) fn addresses(&self, id: &ServiceId) -> Vec<IpAddr> {
+        let pair = self.assigned().get(id);
+        let address = pair.and_then(|pair| self.destination_of(IpAddr::V4(pair.ipv4)));
+        address.map_or_else(Vec::new, |found| found.addresses().collect())
     }
 
     /// Returns when there are assignments that were not saved.

@@ -17,15 +17,17 @@ use std::time::Duration;
 
 use discovery_client::{Directory, Event, StunServers, View};
 use dns_signal_proto::agent::{Agent, AgentOutput, Destination, FrameDrop, LinkNotice, Peers};
+use dns_signal_proto::service::ServiceId;
 use link::Transmit;
 use net::{Burst, Clock, HostSockets, Poller};
-use service_kit::status::{Question, Questions};
+use service_kit::status::{Asked, Question, Questions};
 use tokio::sync::mpsc;
 use tun::Device;
 use wire::frame::HEADER_LEN;
 use wire::ip::Packet;
 
 use crate::dns_resolver::Wanted;
+use crate::explain::{Rejections, Told};
 use crate::signaling::{PostFailed, Signaling};
 use crate::status::{self, Board, Picture, ShellStats, Status};
 
@@ -59,6 +61,9 @@ pub(crate) struct EventLoop {
     pub(crate) stun_servers: StunServers,
     pub(crate) servers: mpsc::Receiver<Vec<SocketAddr>>,
     pub(crate) questions: Questions<Status>,
+    /// Who asks why.
+    pub(crate) asked: mpsc::Receiver<Asked<ServiceId, Told>>,
+    pub(crate) rejections: Rejections,
     pub(crate) lookup: Lookup,
     pub(crate) on_view: OnView,
     pub(crate) board: Board,
@@ -75,6 +80,7 @@ enum Heard {
     PostFailed(PostFailed),
     StunServers(Vec<SocketAddr>),
     Question(Question<Status>),
+    Explain(Asked<ServiceId, Told>),
 }
 
 impl EventLoop {
@@ -108,6 +114,7 @@ impl EventLoop {
                     self.agent.handle_stun_servers(&servers, Clock.now());
                 }
                 Some(Heard::Question(question)) => drop(question.send(self.status())),
+                Some(Heard::Explain(asked)) => self.tell(asked),
                 None => {}
             }
             self.receive_datagrams();
@@ -139,6 +146,7 @@ impl EventLoop {
             failed,
             servers,
             questions,
+            asked,
             ..
         } = self;
         poller.hear(|| async {
@@ -150,6 +158,7 @@ impl EventLoop {
                 Some(failed) = failed.recv() => Heard::PostFailed(failed),
                 Some(servers) = servers.recv() => Heard::StunServers(servers),
                 Some(question) = questions.recv() => Heard::Question(question),
+                Some(asked) = asked.recv() => Heard::Explain(asked),
             }
         })
     }
@@ -160,6 +169,7 @@ impl EventLoop {
             Event::ViewChanged(view) => {
                 (self.on_view)(&view);
                 self.stun_servers.handle_view(&view);
+                self.rejections.forget(&view);
                 let known = view
                     .registrations
                     .values()
@@ -167,12 +177,14 @@ impl EventLoop {
                 self.agent.handle_peers(Peers::new(known), now);
             }
             Event::Message { from, document, .. } => {
+                self.rejections.believed(&from.to_string());
                 if let Some(body) = document.body {
                     self.agent.handle_document(&from, body, now);
                 }
             }
             Event::Rejected { from, reason } => {
                 tracing::warn!(%from, %reason, "a document was not believed");
+                self.rejections.note(&from, &reason);
                 if let Ok(from) = from.parse() {
                     self.agent.handle_rejected(&from, &reason, now);
                 }
@@ -293,6 +305,15 @@ impl EventLoop {
                 .collect(),
             links: self.agent.status().iter().map(status::link).collect(),
         }
+    }
+
+    fn tell(&self, asked: Asked<ServiceId, Told>) {
+        let ServiceId { service, network } = &asked.about;
+        let told = Told {
+            way: self.agent.way_to(network, service),
+            rejected: self.rejections.of(network.as_str()),
+        };
+        let _ = asked.answer.send(told);
     }
 
     fn publish(&self) {

@@ -16,6 +16,8 @@ pub mod upstream;
 pub mod dns_state;
 pub mod dns_metrics;
 mod signaling;
+mod explain;
+mod routes;
 mod status;
 mod metrics;
 mod eventloop;

@@ -2,16 +2,23 @@
 
 #![forbid(unsafe_code)]
 
+mod admin;
+mod doctor;
+mod explain;
 mod init;
 mod mesh_directory;
+mod ping;
+mod reach;
 mod samples;
+mod sidecar;
 mod status;
 mod status_text;
 mod token;
+mod top;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 
 /// Join private networks over standard TURN relays
 #[derive(Parser)]
@@ -30,6 +37,19 @@ enum Command {
     Token(token::TokenCommand),
     /// Show the mesh as discovery knows it, and services through their admin ports
     Status(status::StatusArgs),
+    /// Say why a name works or does not, and what to do
+    Explain(explain::ExplainArgs),
+    /// Measure each step to a service: name, offer, ICE, DTLS, channel, and the service itself
+    Ping(ping::PingArgs),
+    /// Links, allocations and their rates, live in the terminal
+    Top(top::TopArgs),
+    /// Look for what is wrong with this machine's sidecar and the mesh it sees
+    Doctor(doctor::DoctorArgs),
+    /// Print what makes a shell complete this command's words
+    Completions {
+        /// Which shell
+        shell: clap_complete::Shell,
+    },
     /// Revoke a certificate: its node is thrown out
     Revoke(status::RevokeArgs),
     /// Networks on this machine, out of namespaces (needs root)
@@ -42,11 +62,25 @@ fn main() -> ExitCode {
         Command::Init(args) => init::run(&args),
         Command::Token(command) => token::run(&command),
         Command::Status(args) => status::run(&args),
+        Command::Explain(args) => return exit(explain::run(&args)),
+        Command::Ping(args) => return exit(ping::run(&args)),
+        Command::Top(args) => top::run(&args),
+        Command::Doctor(args) => return exit(doctor::run(&args)),
+        Command::Completions { shell } => {
+            let mut command = Args::command();
+            clap_complete::generate(shell, &mut command, "turnpike", &mut std::io::stdout());
+            Ok(())
+        }
         Command::Revoke(args) => status::revoke(&args),
-        Command::Lab(command) => match lab::cli::run(command) {
-            Ok(code) => return code,
-            Err(error) => Err(error),
-        },
+        Command::Lab(command) => return exit(lab::cli::run(command)),
     };
     service_kit::report(None, result)
+}
+
+/// For commands whose exit code says something by itself.
+fn exit(result: anyhow::Result<ExitCode>) -> ExitCode {
+    match result {
+        Ok(code) => code,
+        Err(error) => service_kit::report(None, Err(error)),
+    }
 }

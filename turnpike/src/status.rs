@@ -2,25 +2,25 @@
 
 use std::{
     collections::BTreeMap,
-    io::{Read as _, Write as _},
-    net::{SocketAddr, TcpStream},
+    io::{IsTerminal as _, Write as _},
+    net::SocketAddr,
     path::{Path, PathBuf},
     time::Duration,
 };
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use clap::Args;
 use discovery_client::{Operator, Snapshot};
 use identity::{Serial, Verifier};
 use net::Clock;
 use serde_json::{Value, json};
 
-use crate::{mesh_directory::MeshDirectory, status_text};
+use crate::{admin, mesh_directory::MeshDirectory, status_text};
 
 /// An operator's certificate, made for one use.
 const LIFETIME: Duration = Duration::from_secs(600);
-const HTTP_TIMEOUT: Duration = Duration::from_secs(3);
-const MAX_STATUS: u64 = 16 * 1024 * 1024;
+/// Nobody reads faster.
+const MIN_INTERVAL: Duration = Duration::from_millis(100);
 
 #[derive(Args)]
 pub(crate) struct StatusArgs {
@@ -36,6 +36,10 @@ pub(crate) struct StatusArgs {
     /// For machines
     #[arg(long)]
     json: bool,
+    /// Again and again, this often, until Ctrl-C
+    #[arg(short, long, value_name = "TIME", num_args = 0..=1, default_missing_value = "2s",
+        value_parser = humantime::parse_duration)]
+    watch: Option<Duration>,
 }
 
 #[derive(Args)]
@@ -55,6 +59,27 @@ pub(crate) struct RevokeArgs {
 }
 
 pub(crate) fn run(args: &StatusArgs) -> Result<()> {
+    let Some(interval) = args.watch else {
+        print!("{}", shown(args)?);
+        return Ok(());
+    };
+    loop {
+        // What cannot be asked now may answer the next time.
+        let text = shown(args).unwrap_or_else(|error| format!("{error:#}\n"));
+        // From the top of a cleared screen; in a pipe, one after the other.
+        let clear = if std::io::stdout().is_terminal() {
+            "\x1b[H\x1b[2J"
+        } else {
+            ""
+        };
+        let mut stdout = std::io::stdout();
+        stdout.write_all(format!("{clear}{text}").as_bytes())?;
+        stdout.flush()?;
+        std::thread::sleep(interval.max(MIN_INTERVAL));
+    }
+}
+
+fn shown(args: &StatusArgs) -> Result<String> {
     let mut all = serde_json::Map::new();
     if let Some(directory) = &args.mesh_directory {
         let snapshot = with_operator(
@@ -66,18 +91,24 @@ pub(crate) fn run(args: &StatusArgs) -> Result<()> {
     }
     let mut services = BTreeMap::new();
     for address in &args.admin {
-        services.insert(address.to_string(), service_status(*address)?);
+        services.insert(
+            address.to_string(),
+            admin::get::<Value>(*address, "/status")?,
+        );
     }
     if !services.is_empty() {
         all.insert("services".into(), json!(services));
     }
     let all = Value::Object(all);
     if args.json {
-        println!("{}", serde_json::to_string_pretty(&all)?);
-    } else {
-        print!("{}", status_text::table(&all));
+        let json = match args.watch {
+            // One line each, for whoever reads them as they come.
+            Some(_) => serde_json::to_string(&all)?,
+            None => serde_json::to_string_pretty(&all)?,
+        };
+        return Ok(json + "\n");
     }
-    Ok(())
+    Ok(status_text::table(&all))
 }
 
 pub(crate) fn revoke(args: &RevokeArgs) -> Result<()> {
@@ -151,30 +182,4 @@ fn mesh_json(snapshot: &Snapshot) -> Value {
         "nodes": snapshot.nodes.iter().map(ToString::to_string).collect::<Vec<_>>(),
         "revoked": revoked,
     })
-}
-
-/// `GET /status` with HTTP/1.0, of which nothing more than the body is needed.
-fn service_status(address: SocketAddr) -> Result<Value> {
-    let about = || format!("the admin port {address}");
-    let ask = || -> std::io::Result<String> {
-        let mut stream = TcpStream::connect_timeout(&address, HTTP_TIMEOUT)?;
-        stream.set_read_timeout(Some(HTTP_TIMEOUT))?;
-        stream.write_all(format!("GET /status HTTP/1.0\r\nHost: {address}\r\n\r\n").as_bytes())?;
-        let mut text = String::new();
-        stream.take(MAX_STATUS).read_to_string(&mut text)?;
-        Ok(text)
-    };
-    let answer = ask().with_context(about)?;
-    let (head, body) = answer.split_once("\r\n\r\n").with_context(about)?;
-    let status = head.split(' ').nth(1).unwrap_or_default();
-    if status == "503" {
-        bail!("{}: {}", about(), body.trim_end());
-    }
-    if status != "200" {
-        bail!(
-            "{}: it has no /status (HTTP {status}); name that of an activator or dns-signal",
-            about()
-        );
-    }
-    serde_json::from_str(body).with_context(about)
 }

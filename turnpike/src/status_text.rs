@@ -132,7 +132,8 @@ fn service_tables(text: &mut String, address: &str, status: &Value) {
     }
 }
 
-fn section(text: &mut String, header: &[&str], rows: &[Vec<String>]) {
+/// A table, after an empty line: each column as wide as its longest cell.
+pub(crate) fn section(text: &mut String, header: &[&str], rows: &[Vec<String>]) {
     let width = |column: usize| {
         let cells = rows
             .iter()
@@ -159,7 +160,7 @@ fn section(text: &mut String, header: &[&str], rows: &[Vec<String>]) {
     }
 }
 
-fn cell(item: &Value, name: &str) -> String {
+pub(crate) fn cell(item: &Value, name: &str) -> String {
     item.get(name).map(plain).unwrap_or_default()
 }
 

@@ -101,6 +101,7 @@ impl Gateway {
                             .handle_access(&relay, access, now, &mut self.outputs);
                     self.on_foothold_lost(&relay, &moved);
                 }
+                self.on_footholds_changed();
             }
             Input::NotStarted { relay } => self.reservations.handle_not_started(&relay, now),
             Input::Allocated { relay, relayed } => {
@@ -109,14 +110,16 @@ impl Gateway {
                     self.on_foothold_gained(&relay, &relayed);
                 }
             }
-            Input::AllocationLost { relay } => {
-                let relayed = self.reservations.handle_lost(&relay);
+            Input::AllocationLost { relay, trouble } => {
+                let relayed = self.reservations.handle_lost(&relay, trouble);
+                self.on_footholds_changed();
                 self.on_foothold_lost(&relay, &relayed);
             }
             Input::CredentialRefused { relay } => {
                 if !self.closing {
                     self.reservations
                         .handle_credential_refused(&relay, now, &mut self.outputs);
+                    self.on_footholds_changed();
                 }
             }
             Input::Offer {
@@ -172,6 +175,7 @@ impl Gateway {
     pub fn handle_timeout(&mut self, now: Instant) {
         if !self.closing {
             self.reservations.handle_timeout(now, &mut self.outputs);
+            self.on_footholds_changed();
         }
     }
 
@@ -306,7 +310,7 @@ impl Gateway {
         }
         if let Some(registration) = self
             .registration
-            .handle_footholds(self.reservations.footholds())
+            .handle_footholds(self.reservations.footholds(), self.reservations.troubles())
         {
             self.stats.registrations += 1;
             self.outputs.push_back(Output::Publish(Some(registration)));

@@ -41,6 +41,8 @@ pub enum Input<'a> {
     AllocationLost {
         /// The relay.
         relay: RelayName,
+        /// Why, for who asks over the directory.
+        trouble: document::relay_trouble::Kind,
     },
     /// The relay refused the credential.
     CredentialRefused {

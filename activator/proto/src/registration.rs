@@ -21,6 +21,7 @@ impl RegistrationState {
                 instance,
                 footholds: Vec::new(),
                 services,
+                troubles: Vec::new(),
             },
             published: false,
         }
@@ -32,17 +33,23 @@ impl RegistrationState {
         self.current.instance
     }
 
-    /// The registration to publish if these footholds make it differ from what was published last.
+    /// The registration to publish if these footholds, and the reasons why there are no more, make it differ from what
+    /// was published last.
     ///
     /// It is published without any foothold too: the names then exist, although they cannot be reached yet.
     pub fn handle_footholds(
         &mut self,
         footholds: Vec<document::Foothold>,
+        troubles: Vec<document::RelayTrouble>,
     ) -> Option<document::Registration> {
-        if self.published && self.current.footholds == footholds {
+        if self.published
+            && self.current.footholds == footholds
+            && self.current.troubles == troubles
+        {
             return None;
         }
         self.current.footholds = footholds;
+        self.current.troubles = troubles;
         self.published = true;
         Some(self.current.clone())
     }

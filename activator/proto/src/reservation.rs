@@ -12,12 +12,18 @@ use std::{
 };
 
 use model::{NetworkName, RelayName, RelayTransport, RelayUri, RelayedAddr, ServerAddr};
-use protocol::{directory, document};
+use protocol::{
+    directory,
+    document::{self, relay_trouble::Kind as TroubleKind},
+};
 
 use crate::output::Output;
 
 /// Relays one activator holds allocations on; further ones in the view are left out.
 pub const MAX_RESERVATIONS: usize = 64;
+
+/// Relays of which a registration says why nothing is held there.
+pub const MAX_TROUBLES: usize = 16;
 
 /// The wait after the first failure to get a credential; doubles up to [`MAX_BACKOFF`].
 const MIN_BACKOFF: Duration = Duration::from_millis(500);
@@ -27,6 +33,9 @@ const MAX_BACKOFF: Duration = Duration::from_secs(4);
 
 /// No credential is asked for more often than this, whatever the relay says about the last one.
 const MIN_CREDENTIAL_INTERVAL: Duration = Duration::from_secs(1);
+
+/// An allocation whose credentials were refused is doubted for this long after: turn-client says so every 5 s.
+const DOUBT: Duration = Duration::from_secs(15);
 
 /// What an allocation on a relay needs.
 #[derive(Clone, PartialEq, Eq)]
@@ -66,6 +75,10 @@ struct Reservation {
     failures: u32,
     /// Credentials that the relay refused since it last accepted one.
     refusals: u32,
+    /// Why nothing is held, once that is known; or why what is held may be gone.
+    trouble: Option<TroubleKind>,
+    /// When the relay last refused a fresh credential of an allocation that is held.
+    doubted: Option<Instant>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -168,6 +181,8 @@ impl Reservations {
                     credential: Credential::Expected { since: now },
                     failures: 0,
                     refusals: 0,
+                    trouble: None,
+                    doubted: None,
                 }
             });
         }
@@ -191,6 +206,7 @@ impl Reservations {
             Err(reason) => {
                 held.failures = held.failures.saturating_add(1);
                 held.credential = Credential::Due(now + wait);
+                held.trouble = Some(TroubleKind::NoAccess);
                 outputs.push_back(Output::AccessFailed {
                     relay: relay.clone(),
                     reason,
@@ -260,6 +276,8 @@ impl Reservations {
             });
         } else {
             // Fresh credentials are refused too: a secret differs, and asking faster does not help.
+            held.trouble = Some(TroubleKind::CredentialRefused);
+            held.doubted = Some(now);
             held.credential = Credential::Due(now + MAX_BACKOFF);
         }
     }
@@ -270,15 +288,20 @@ impl Reservations {
             let news = held.relayed != relayed;
             held.relayed = relayed;
             held.refusals = 0;
+            held.trouble = None;
+            held.doubted = None;
             news
         })
     }
 
     /// The allocation is gone, until [`Self::handle_allocated`]. Returns the relayed addresses it had.
-    pub fn handle_lost(&mut self, relay: &RelayName) -> Vec<RelayedAddr> {
+    pub fn handle_lost(&mut self, relay: &RelayName, why: TroubleKind) -> Vec<RelayedAddr> {
         let held = self.by_relay.get_mut(relay);
-        held.map(|held| std::mem::take(&mut held.relayed))
-            .unwrap_or_default()
+        held.map(|held| {
+            held.trouble = Some(why);
+            std::mem::take(&mut held.relayed)
+        })
+        .unwrap_or_default()
     }
 
     /// The network in which a relay stands on which an allocation is wanted.
@@ -287,9 +310,16 @@ impl Reservations {
         self.by_relay.get(relay).map(|held| &held.network)
     }
 
-    /// Asks for the credentials that are due.
+    /// Asks for the credentials that are due, and no longer doubts what the relay has not complained of for a while.
     pub fn handle_timeout(&mut self, now: Instant, outputs: &mut VecDeque<Output>) {
         for (relay, held) in &mut self.by_relay {
+            if held.doubted.is_some_and(|at| at + DOUBT <= now) {
+                held.doubted = None;
+                if !held.relayed.is_empty() {
+                    held.trouble = None;
+                    held.refusals = 0;
+                }
+            }
             if matches!(held.credential, Credential::Due(at) if at <= now) {
                 held.credential = Credential::Expected { since: now };
                 let uri = held.uri.clone();
@@ -308,7 +338,9 @@ impl Reservations {
             Credential::Due(at) => Some(at),
             Credential::Expected { .. } => None,
         };
-        self.by_relay.values().filter_map(due).min()
+        let doubts = self.by_relay.values().filter_map(|held| held.doubted);
+        let doubts = doubts.map(|at| at + DOUBT);
+        self.by_relay.values().filter_map(due).chain(doubts).min()
     }
 
     /// The relayed addresses held now, as they are announced.
@@ -324,6 +356,23 @@ impl Reservations {
             relayed_addresses: held.relayed.iter().map(ToString::to_string).collect(),
         };
         held.map(foothold).collect()
+    }
+
+    /// Why nothing is held on relays, as it is announced: at most [`MAX_TROUBLES`].
+    #[must_use]
+    pub fn troubles(&self) -> Vec<document::RelayTrouble> {
+        let trouble = |(relay, held): (&RelayName, &Reservation)| {
+            let kind = held
+                .trouble
+                .filter(|_| held.relayed.is_empty() || held.doubted.is_some())?;
+            Some(document::RelayTrouble {
+                relay: relay.to_string(),
+                network: held.network.to_string(),
+                kind: kind.into(),
+            })
+        };
+        let all = self.by_relay.iter().filter_map(trouble);
+        all.take(MAX_TROUBLES).collect()
     }
 
     /// The relays in `network` on which an allocation is up.

@@ -6,7 +6,7 @@ mod support;
 use std::time::Duration;
 
 use activator_proto::{Input, Output};
-use protocol::document::Registration;
+use protocol::document::{Registration, relay_trouble::Kind};
 use support::{INSTANCE, World, access, orders, relay};
 
 fn published(outputs: &[Output]) -> Vec<&Registration> {
@@ -75,6 +75,7 @@ fn a_relay_that_restarts_is_registered_again_with_its_new_address() {
     let mut world = World::new().with_footholds();
     let lost = Input::AllocationLost {
         relay: relay("west-relay"),
+        trouble: Kind::Silent,
     };
     let outputs = world.input(lost);
     assert_eq!(
@@ -98,6 +99,7 @@ fn links_lose_a_way_with_the_foothold_they_stand_on_and_gain_the_next() {
     world.offer("east/workload/app", orders(1));
     let lost = Input::AllocationLost {
         relay: relay("west-relay"),
+        trouble: Kind::Silent,
     };
     let retired: Vec<(u64, String)> = world
         .input(lost)
@@ -313,4 +315,31 @@ fn at_the_end_everything_is_withdrawn_and_released() {
     assert!(world.input(Input::Shutdown).is_empty());
     let reason = support::refusal(&world.offer("west/workload/app", orders(2)));
     assert!(reason.contains("shutting down"), "{reason}");
+}
+
+#[test]
+fn a_registration_says_why_nothing_is_held_on_a_relay() {
+    let mut world = World::new().with_footholds();
+    let troubles = |outputs: &[Output]| -> Vec<(String, i32)> {
+        let registration = published(outputs)[0];
+        let of = |trouble: &protocol::document::RelayTrouble| (trouble.relay.clone(), trouble.kind);
+        registration.troubles.iter().map(of).collect()
+    };
+    let lost = |trouble| Input::AllocationLost {
+        relay: relay("west-relay"),
+        trouble,
+    };
+    let west = |kind: Kind| vec![("west-relay".to_owned(), i32::from(kind))];
+    assert_eq!(
+        troubles(&world.input(lost(Kind::Silent))),
+        west(Kind::Silent)
+    );
+    assert!(
+        published(&world.input(lost(Kind::Silent))).is_empty(),
+        "said already"
+    );
+    let outputs = world.input(lost(Kind::CredentialRefused));
+    assert_eq!(troubles(&outputs), west(Kind::CredentialRefused));
+    let outputs = world.allocated("west-relay", "10.0.0.2:50777");
+    assert_eq!(troubles(&outputs), Vec::new(), "it is held again");
 }

@@ -147,6 +147,7 @@ impl EventLoop {
             AllocationEvent::Lost {
                 relay,
                 reason,
+                trouble,
                 held,
             } => {
                 let what = if held {
@@ -155,8 +156,8 @@ impl EventLoop {
                     "no allocation yet"
                 };
                 tracing::warn!(%relay, %reason, "{what}");
-                self.gateway
-                    .handle_input(Input::AllocationLost { relay }, now);
+                let lost = Input::AllocationLost { relay, trouble };
+                self.gateway.handle_input(lost, now);
             }
             AllocationEvent::NeedCredential { relay } => {
                 tracing::debug!(%relay, "the relay wants another credential");

@@ -25,8 +25,11 @@ mod route;
 mod session;
 mod stats;
 mod waiting;
+mod why;
 
-pub use output::{AgentOutput, FrameDrop, LinkNotice, LinkStatus};
+pub use output::{
+    AgentOutput, Failure, FailureKind, FrameDrop, LinkNotice, LinkStatus, Verdict, Way,
+};
 pub use peers::Peers;
 pub use route::Destination;
 pub use session::TimedStep;
@@ -78,6 +81,9 @@ struct Remote {
     failures: u32,
     retry_at: Option<Instant>,
     last_failed: Option<NodeId>,
+    /// For whoever asks: attempts that failed since the start, and the last of them unless a link opened since.
+    attempts_failed: u64,
+    failure: Option<Failure>,
 }
 
 /// The sidecar's core. See the module's documentation.
@@ -278,14 +284,16 @@ impl Agent {
                 session.answer_deadline = None;
                 session.record("answer_received", now);
                 if let Err(error) = session.link.set_remote_description(&description, now) {
-                    return self.fail(named, &format!("the answer is unusable: {error}"), now);
+                    let why = format!("the answer is unusable: {error}");
+                    return self.fail(named, FailureKind::NotBelieved, &why, now);
                 }
                 let refused = session.on_results(&answer.bindings, now);
                 self.notice_refusals(named, refused);
             }
             Body::Refusal(refusal) => {
                 let reason: String = refusal.reason.chars().take(256).collect();
-                return self.fail(named, &format!("the activator refused: {reason}"), now);
+                let why = format!("the activator refused: {reason}");
+                return self.fail(named, FailureKind::Refused, &why, now);
             }
             Body::Candidates(candidates) => {
                 for candidate in &candidates.candidates {
@@ -294,7 +302,8 @@ impl Agent {
             }
             Body::Bye(bye) => {
                 let reason: String = bye.reason.chars().take(256).collect();
-                return self.fail(named, &format!("the activator ended it: {reason}"), now);
+                let why = format!("the activator ended it: {reason}");
+                return self.fail(named, FailureKind::Ended, &why, now);
             }
             Body::Registration(_) | Body::Offer(_) => {}
         }
@@ -307,6 +316,7 @@ impl Agent {
         for key in self.expecting_answer_of(from) {
             self.fail(
                 key,
+                FailureKind::NotBelieved,
                 &format!("the peer's document was not believed: {reason}"),
                 now,
             );
@@ -322,6 +332,7 @@ impl Agent {
         {
             self.fail(
                 link,
+                FailureKind::NotDelivered,
                 &format!("the offer could not be delivered: {why}"),
                 now,
             );
@@ -356,7 +367,7 @@ impl Agent {
             match failure {
                 None => self.close_link(key, IDLE, now),
                 Some("") => self.drain(key, now),
-                Some(why) => self.fail(key, why, now),
+                Some(why) => self.fail(key, FailureKind::NoAnswer, why, now),
             }
         }
         let networks: Vec<NetworkName> = self
@@ -411,19 +422,8 @@ impl Agent {
     /// The links as they are, for `/status`.
     #[must_use]
     pub fn status(&self) -> Vec<LinkStatus> {
-        self.links
-            .iter()
-            .map(|(key, session)| LinkStatus {
-                link: key,
-                peer: session.node.clone(),
-                open: session.link.is_open(),
-                path: session.link.path(),
-                carrier: session.link.is_open().then(|| session.link.carrier()),
-                rtt: session.link.rtt(),
-                steps: session.steps.clone(),
-                stats: session.link.stats(),
-            })
-            .collect()
+        let all = self.links.iter();
+        all.map(|(key, session)| session.status(key)).collect()
     }
 
     /// Counts a frame that the shell dropped.

@@ -72,6 +72,12 @@ impl Directory {
         self.shared.view.load_full()
     }
 
+    /// Why discovery cannot be reached now; none while it can.
+    #[must_use]
+    pub fn problem(&self) -> Option<String> {
+        self.shared.link.borrow().as_ref().err().cloned()
+    }
+
     /// This node's identity as of now, to sign with.
     #[must_use]
     pub fn identity(&self) -> Arc<NodeIdentity> {

@@ -30,7 +30,7 @@ mod tests;
 use crate::candidate::{CandidateKind, LocalCandidate, Reach, from_wire, reach};
 use crate::certificate::DtlsCertificate;
 use crate::config::{LinkConfig, LinkRole, MAX_LOCAL_CANDIDATES, MAX_REMOTE_CANDIDATES};
-use crate::output::{LinkError, Path, Transmit};
+use crate::output::{LinkError, PairOutcome, PairStatus, Path, Transmit};
 use crate::stun::{random, random_id};
 use liveness::Liveness;
 use message::{Check, Credentials, Incoming};
@@ -298,6 +298,23 @@ impl Ice {
 
     pub(crate) fn poll_event(&mut self) -> Option<IceEvent> {
         self.events.pop_front()
+    }
+
+    /// Every pair and what became of it, the likeliest first.
+    pub(crate) fn pairs(&self) -> Vec<PairStatus> {
+        let of = |pair: &Pair| PairStatus {
+            local: pair.base,
+            remote: pair.remote,
+            relayed: pair.relayed,
+            outcome: match pair.state {
+                _ if self.selected == Some(pair.path()) => PairOutcome::Selected,
+                PairState::Valid => PairOutcome::Answered,
+                PairState::Checking if !self.over => PairOutcome::Checking,
+                PairState::Checking | PairState::Failed => PairOutcome::Unanswered,
+            },
+            rtt: pair.rtt,
+        };
+        self.pairs.iter().map(of).collect()
     }
 
     /// Round trip of the selected pair, by its checks.

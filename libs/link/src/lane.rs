@@ -118,6 +118,12 @@ impl Lane {
         }
     }
 
+    /// Whether probes were sent for a while and none came back.
+    pub(crate) fn is_silent(&self) -> bool {
+        let session = self.session.as_ref();
+        session.is_some_and(|session| !session.prober.is_alive() && session.prober.has_waited())
+    }
+
     /// What is said in the session description.
     pub(crate) fn offer(&self) -> Option<LaneOffer> {
         (self.carrier != Carrier::DataChannel).then(|| LaneOffer {

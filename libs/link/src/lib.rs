@@ -36,7 +36,10 @@ pub use candidate::{CandidateKind, LocalCandidate};
 pub use certificate::DtlsCertificate;
 pub use config::{LinkConfig, LinkRole, MAX_DATAGRAM};
 pub use link::Link;
-pub use output::{Carrier, CloseReason, LinkError, LinkEvent, Path, SendRefused, Step, Transmit};
+pub use output::{
+    Carrier, CloseReason, LinkError, LinkEvent, PairOutcome, PairStatus, Path, SendRefused, Step,
+    Transmit,
+};
 pub use reflexive::Reflexive;
 pub use stats::{LaneStats, LinkStats};
 pub use table::LinkTable;

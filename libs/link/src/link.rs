@@ -16,7 +16,9 @@ use crate::config::{LINK_VERSION, LinkConfig, LinkRole};
 use crate::dtls::{Dtls, DtlsEvent};
 use crate::ice::{Ice, IceEvent};
 use crate::lane::Lane;
-use crate::output::{CloseReason, LinkError, LinkEvent, Path, SendRefused, Step, Transmit};
+use crate::output::{
+    CloseReason, LinkError, LinkEvent, PairStatus, Path, SendRefused, Step, Transmit,
+};
 use crate::stats::LinkStats;
 
 mod carriers;
@@ -307,6 +309,19 @@ impl Link {
     #[must_use]
     pub const fn pair(&self) -> Option<(SocketAddr, SocketAddr)> {
         self.pair
+    }
+
+    /// Every pair of candidates and what became of it, for people.
+    #[must_use]
+    pub fn pairs(&self) -> Vec<PairStatus> {
+        self.ice.pairs()
+    }
+
+    /// Whether the lane should carry frames and nothing of it gets through: the path drops its datagrams, for their
+    /// length most likely.
+    #[must_use]
+    pub fn lane_is_silent(&self) -> bool {
+        self.open && self.lane.is_silent()
     }
 
     /// When a frame last went in or out (at first: when the link was made).

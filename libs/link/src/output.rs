@@ -3,6 +3,7 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::str::FromStr;
+use std::time::Duration;
 
 use bytes::BytesMut;
 use protocol::document::Control;
@@ -86,6 +87,45 @@ impl fmt::Display for Path {
         f.write_str(match self {
             Self::Direct => "direct",
             Self::RelayUdp => "relay/udp",
+        })
+    }
+}
+
+/// A pair of candidates, for people.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PairStatus {
+    /// What this end sends from.
+    pub local: SocketAddr,
+    /// Where the peer is on it.
+    pub remote: SocketAddr,
+    /// Whether a relay is on it.
+    pub relayed: bool,
+    /// What became of it.
+    pub outcome: PairOutcome,
+    /// Round trip, as the last check found it that was answered at once.
+    pub rtt: Option<Duration>,
+}
+
+/// What became of a pair.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PairOutcome {
+    /// The link's packets go this way.
+    Selected,
+    /// A check was answered; another pair was chosen.
+    Answered,
+    /// Checks are still going out.
+    Checking,
+    /// No check was answered.
+    Unanswered,
+}
+
+impl fmt::Display for PairOutcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Selected => "selected",
+            Self::Answered => "answered",
+            Self::Checking => "checking",
+            Self::Unanswered => "unanswered",
         })
     }
 }

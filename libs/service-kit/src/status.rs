@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use axum::{
     Router,
-    extract::State,
+    extract::{RawQuery, State},
     http::{StatusCode, header},
     response::{IntoResponse, Response},
     routing::get,
@@ -19,8 +19,46 @@ const DEADLINE: Duration = Duration::from_secs(1);
 /// Who asks at once; more are turned away.
 const MAX_ASKING: usize = 16;
 
+/// The longest DNS name is shorter.
+const MAX_NAME: usize = 256;
+
 /// Somebody wants to know: send the status, as it is now.
 pub type Question<T> = oneshot::Sender<T>;
+
+/// Somebody wants to know about something: send what is known of it.
+#[derive(Debug)]
+pub struct Asked<Q, T> {
+    /// About what.
+    pub about: Q,
+    /// Where the answer goes.
+    pub answer: Question<T>,
+}
+
+/// Asks an event loop about things, from any task. Cheap to clone.
+#[derive(Debug)]
+pub struct Asker<Q, T>(mpsc::Sender<Asked<Q, T>>);
+
+impl<Q, T> Clone for Asker<Q, T> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<Q, T> Asker<Q, T> {
+    /// And where its questions come out.
+    #[must_use]
+    pub fn new() -> (Self, mpsc::Receiver<Asked<Q, T>>) {
+        let (sender, receiver) = mpsc::channel(MAX_ASKING);
+        (Self(sender), receiver)
+    }
+
+    /// The answer; none when the loop does not give one within a second, or is asked too much.
+    pub async fn ask(&self, about: Q) -> Option<T> {
+        let (answer, wait) = oneshot::channel();
+        self.0.try_send(Asked { about, answer }).ok()?;
+        tokio::time::timeout(DEADLINE, wait).await.ok()?.ok()
+    }
+}
 
 /// Where the questions come out. Who drops it no longer answers: 503 from then on.
 pub type Questions<T> = mpsc::Receiver<Question<T>>;
@@ -30,6 +68,39 @@ pub fn route<T: Serialize + Send + 'static>() -> (Router, Questions<T>) {
     let (questions, receiver) = mpsc::channel(MAX_ASKING);
     let router = Router::new().route("/status", get(status::<T>).with_state(questions));
     (router, receiver)
+}
+
+/// A route that answers about what its query string names: `GET <path>?<field>=VALUE`, and with `&open=1` lets `answer`
+/// know that more than looking is wanted. Values are taken as they stand: they are names, and nothing in a name needs
+/// an escape.
+pub fn about<T, F>(
+    path: &str,
+    field: &'static str,
+    answer: impl Fn(String, bool) -> F + Clone + Send + Sync + 'static,
+) -> Router
+where
+    T: Serialize,
+    F: Future<Output = T> + Send,
+{
+    let handler = async move |RawQuery(query): RawQuery| {
+        let query = query.unwrap_or_default();
+        let mut pairs = query.split('&').filter_map(|pair| pair.split_once('='));
+        let named = pairs.clone().find(|(key, _)| *key == field);
+        let open = pairs.any(|pair| pair == ("open", "1"));
+        let Some((_, value)) = named.filter(|(_, value)| value.len() <= MAX_NAME) else {
+            let problem = format!("ask with ?{field}=NAME, at most {MAX_NAME} bytes\n");
+            return (StatusCode::BAD_REQUEST, problem).into_response();
+        };
+        match serde_json::to_string(&answer(value.to_owned(), open).await) {
+            Ok(json) => json_response(json),
+            Err(_) => unanswered(),
+        }
+    };
+    Router::new().route(path, get(handler))
+}
+
+fn json_response(json: String) -> Response {
+    ([(header::CONTENT_TYPE, "application/json")], json + "\n").into_response()
 }
 
 async fn status<T: Serialize + Send + 'static>(
@@ -45,7 +116,7 @@ async fn status<T: Serialize + Send + 'static>(
         .and_then(Result::ok)
         .and_then(|status| serde_json::to_string(&status).ok());
     match json {
-        Some(json) => ([(header::CONTENT_TYPE, "application/json")], json + "\n").into_response(),
+        Some(json) => json_response(json),
         None => unanswered(),
     }
 }

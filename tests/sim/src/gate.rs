@@ -16,7 +16,7 @@ use bytes::BytesMut;
 use link::{DtlsCertificate, Link, LinkTable, Path};
 use model::{NodeId, RelayName};
 use protocol::document::document::Body;
-use protocol::document::{Bound, Control, Refusal, Registration, control};
+use protocol::document::{Bound, Control, Refusal, Registration, control, relay_trouble};
 
 use crate::allocation::{Said, Standing};
 use crate::picture::{
@@ -252,7 +252,10 @@ impl Gate {
                     let relay = self.allocations[at].name.clone();
                     let input = match said {
                         Said::Allocated(relayed) => Input::Allocated { relay, relayed },
-                        Said::Lost => Input::AllocationLost { relay },
+                        Said::Lost => Input::AllocationLost {
+                            relay,
+                            trouble: relay_trouble::Kind::Silent,
+                        },
                         Said::NeedCredential => Input::CredentialRefused { relay },
                     };
                     self.gateway.handle_input(input, now);

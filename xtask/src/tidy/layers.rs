@@ -12,13 +12,14 @@ enum Layer {
     Proof,
 }
 
-const LAYERS: [(&str, Layer); 26] = [
+const LAYERS: [(&str, Layer); 27] = [
     ("libs/model", Layer::Words),
     ("libs/wire", Layer::Words),
     ("libs/protocol", Layer::Words),
     ("libs/identity", Layer::Words),
     ("libs/link", Layer::Mind),
     ("libs/turn-client", Layer::Mind),
+    ("libs/explain", Layer::Mind),
     ("turn-relay/proto", Layer::Mind),
     ("activator/proto", Layer::Mind),
     ("dns-signal/proto", Layer::Mind),

@@ -12,7 +12,7 @@ use wire::frame::Frame;
 
 use super::route::Routes;
 use super::session::Session;
-use super::{Agent, AgentConfig, AgentOutput, FrameDrop, LinkNotice};
+use super::{Agent, AgentConfig, AgentOutput, Failure, FailureKind, FrameDrop, LinkNotice};
 
 impl Agent {
     /// Takes out of a link what it has, and acts on it.
@@ -97,6 +97,7 @@ impl Agent {
         };
         remote.failures = 0;
         remote.last_failed = None;
+        remote.failure = None;
         self.stats.dropped_waiting += remote.waiting.expire(now);
         for waiting in remote.waiting.take() {
             let sent = self.send_or_wait(&waiting.destination, &waiting.frame, waiting.since, now);
@@ -132,7 +133,8 @@ impl Agent {
     pub(super) fn on_refused_unread(&mut self, from: &NodeId, reason: &str, now: Instant) {
         let reason: String = reason.chars().take(256).collect();
         for key in self.expecting_answer_of(from) {
-            self.fail(key, &format!("the activator refused: {reason}"), now);
+            let why = format!("the activator refused: {reason}");
+            self.fail(key, FailureKind::Refused, &why, now);
         }
     }
 
@@ -145,11 +147,20 @@ impl Agent {
     }
 
     /// Ends a link that never opened, or that the peer ended through discovery.
-    pub(super) fn fail(&mut self, key: u64, why: &str, now: Instant) {
-        self.on_closed(key, &CloseReason::LocalClosed(why.to_owned()), now);
+    pub(super) fn fail(&mut self, key: u64, kind: FailureKind, why: &str, now: Instant) {
+        self.end(key, kind, &CloseReason::LocalClosed(why.to_owned()), now);
     }
 
     pub(super) fn on_closed(&mut self, key: u64, reason: &CloseReason, now: Instant) {
+        let kind = match reason {
+            CloseReason::IceTimeout => FailureKind::NoPath,
+            CloseReason::PeerClosed(_) => FailureKind::Ended,
+            _ => FailureKind::NoSession,
+        };
+        self.end(key, kind, reason, now);
+    }
+
+    fn end(&mut self, key: u64, kind: FailureKind, reason: &CloseReason, now: Instant) {
         let Some(session) = self.links.remove(key) else {
             return;
         };
@@ -195,7 +206,18 @@ impl Agent {
         if session.opened {
             self.retry(&network, now);
         } else {
-            self.on_open_failed(&network, Some(session.node), reason.to_string(), now);
+            let failure = Failure {
+                kind,
+                pairs: session.link.pairs(),
+                node: Some(session.node),
+                reason: match reason {
+                    CloseReason::LocalClosed(why) => why.clone(),
+                    reason => reason.to_string(),
+                },
+                at: now,
+                steps: session.steps,
+            };
+            self.on_open_failed(&network, failure);
         }
     }
 }

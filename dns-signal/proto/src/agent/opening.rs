@@ -10,7 +10,7 @@ use protocol::document::document::Body;
 
 use super::route::Destination;
 use super::session::Session;
-use super::{Agent, AgentOutput, LinkNotice, MAX_BACKOFF, MIN_BACKOFF};
+use super::{Agent, AgentOutput, Failure, FailureKind, LinkNotice, MAX_BACKOFF, MIN_BACKOFF};
 
 impl Agent {
     pub(super) fn open_link(
@@ -31,7 +31,8 @@ impl Agent {
         let chosen = self.peers.choose(network, &self.config.network, rank);
         let Some((node, registration)) = chosen else {
             let why = "no activator of that network is registered".to_owned();
-            return self.on_open_failed(network, None, why, now);
+            let failure = Failure::before(FailureKind::NoActivator, None, why, now);
+            return self.on_open_failed(network, failure);
         };
         let (node, instance) = (node.clone(), registration.instance);
         // What waits already is asked for in the same breath.
@@ -46,7 +47,10 @@ impl Agent {
                     remote.retry_at = None;
                 }
             }
-            Err(why) => self.on_open_failed(network, Some(node), why, now),
+            Err(why) => {
+                let failure = Failure::before(FailureKind::Local, Some(node), why, now);
+                self.on_open_failed(network, failure);
+            }
         }
     }
 
@@ -125,13 +129,7 @@ impl Agent {
         self.open_link(&destination, since, now);
     }
 
-    pub(super) fn on_open_failed(
-        &mut self,
-        network: &NetworkName,
-        node: Option<NodeId>,
-        why: String,
-        now: Instant,
-    ) {
+    pub(super) fn on_open_failed(&mut self, network: &NetworkName, failure: Failure) {
         let Some(remote) = self.remotes.get_mut(network) else {
             return;
         };
@@ -139,13 +137,15 @@ impl Agent {
             .saturating_mul(1 << remote.failures.min(4))
             .min(MAX_BACKOFF);
         remote.failures += 1;
-        remote.retry_at = Some(now + backoff);
-        remote.last_failed = node;
+        remote.retry_at = Some(failure.at + backoff);
+        remote.last_failed.clone_from(&failure.node);
         self.stats.links_failed += 1;
         let notice = LinkNotice::OpenFailed {
             network: network.clone(),
-            reason: why,
+            reason: failure.reason.clone(),
         };
+        remote.attempts_failed += 1;
+        remote.failure = Some(failure);
         self.outputs.push_back(AgentOutput::Notice(notice));
     }
 }

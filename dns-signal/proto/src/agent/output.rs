@@ -1,9 +1,9 @@
 //! Everything that can leave the agent.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
-use link::{Carrier, LinkStats, Path, Transmit};
+use link::{Carrier, LinkStats, PairStatus, Path, Transmit};
 use model::{NetworkName, NodeId, ServiceName};
 use protocol::document::document::Body;
 
@@ -92,6 +92,97 @@ pub struct LinkStatus {
     pub steps: Vec<TimedStep>,
     /// The link's counters.
     pub stats: LinkStats,
+}
+
+/// How an attempt to open a link ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FailureKind {
+    /// No activator of the network is registered.
+    NoActivator,
+    /// The offer could not be delivered.
+    NotDelivered,
+    /// The offer was not answered in time.
+    NoAnswer,
+    /// The activator refused the offer.
+    Refused,
+    /// What the activator said was not believed, or could not be used.
+    NotBelieved,
+    /// The activator gave it up.
+    Ended,
+    /// No pair of candidates worked.
+    NoPath,
+    /// A path was found, and the session did not open over it.
+    NoSession,
+    /// This end could not begin.
+    Local,
+}
+
+/// The last attempt that failed, for whoever asks why.
+#[derive(Clone, Debug)]
+pub struct Failure {
+    /// How it ended.
+    pub kind: FailureKind,
+    /// The activator that was asked.
+    pub node: Option<NodeId>,
+    /// Why, as one sentence.
+    pub reason: String,
+    /// When it ended.
+    pub at: Instant,
+    /// The steps it got to.
+    pub steps: Vec<TimedStep>,
+    /// What ICE tried.
+    pub pairs: Vec<PairStatus>,
+}
+
+impl Failure {
+    /// Before there was a session.
+    pub(crate) const fn before(
+        kind: FailureKind,
+        node: Option<NodeId>,
+        reason: String,
+        at: Instant,
+    ) -> Self {
+        Self {
+            kind,
+            node,
+            reason,
+            at,
+            steps: Vec::new(),
+            pairs: Vec::new(),
+        }
+    }
+}
+
+/// What the activator said of a service, on the link there is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It was not asked on this link.
+    NotAsked,
+    /// It was asked.
+    Asked,
+    /// This node may use it.
+    Accepted,
+    /// It may not, for this reason.
+    Refused(String),
+}
+
+/// Everything that is known of the way to a service.
+#[derive(Clone, Debug)]
+pub struct Way {
+    /// Attempts to reach the network that ended without an open link.
+    pub failures: u64,
+    /// The last of them, unless a link opened since.
+    pub last_failure: Option<Failure>,
+    /// The link there is.
+    pub link: Option<LinkStatus>,
+    /// What ICE found on it.
+    pub pairs: Vec<PairStatus>,
+    /// What its activator said of the service.
+    pub verdict: Verdict,
+    /// The longest IP packet that crosses it in one piece, bytes.
+    pub mtu: usize,
+    /// Whether its datagram lane should be up and does not get through.
+    pub lane_silent: bool,
 }
 
 /// Why a frame went no further.

@@ -8,6 +8,7 @@ use link::{Link, Step};
 use model::{NodeId, ServiceName};
 use protocol::document::{Binding, BindingResult};
 
+use super::output::LinkStatus;
 use super::route::Destination;
 
 /// What the activator said of a service.
@@ -145,6 +146,21 @@ impl Session {
             }
         }
         refused
+    }
+
+    /// As `/status` shows it.
+    pub(crate) fn status(&self, key: u64) -> LinkStatus {
+        let link = &self.link;
+        LinkStatus {
+            link: key,
+            peer: self.node.clone(),
+            open: link.is_open(),
+            path: link.path(),
+            carrier: link.is_open().then(|| link.carrier()),
+            rtt: link.rtt(),
+            steps: self.steps.clone(),
+            stats: link.stats(),
+        }
     }
 
     /// Whether a packet from the activator may carry this source: the virtual IP of an accepted service.

@@ -138,6 +138,7 @@ impl World {
                 relayed_addresses: vec![relayed.to_string()],
             }],
             services: vec![service("orders"), service("stock")],
+            troubles: Vec::new(),
         };
         let peers = Peers::new(names.iter().map(|name| {
             let node = format!("east/activator/{name}").parse();
