@@ -246,7 +246,7 @@ pub struct Pair {
     pub remote: String,
     /// Whether a relay is on it.
     pub relayed: bool,
-    /// `selected`, `answered`, `unanswered`, `checking`.
+    /// `selected`, `answered`, `unanswered`, `checking`, `unchecked`.
     pub state: String,
     /// Round trip in milliseconds, once measured.
     pub rtt_ms: Option<f64>,

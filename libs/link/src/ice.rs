@@ -309,6 +309,7 @@ impl Ice {
             outcome: match pair.state {
                 _ if self.selected == Some(pair.path()) => PairOutcome::Selected,
                 PairState::Valid => PairOutcome::Answered,
+                PairState::Waiting => PairOutcome::Unchecked,
                 PairState::Checking if !self.over => PairOutcome::Checking,
                 PairState::Checking | PairState::Failed => PairOutcome::Unanswered,
             },

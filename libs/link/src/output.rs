@@ -117,6 +117,8 @@ pub enum PairOutcome {
     Checking,
     /// No check was answered.
     Unanswered,
+    /// It was not tried yet.
+    Unchecked,
 }
 
 impl fmt::Display for PairOutcome {
@@ -126,6 +128,7 @@ impl fmt::Display for PairOutcome {
             Self::Answered => "answered",
             Self::Checking => "checking",
             Self::Unanswered => "unanswered",
+            Self::Unchecked => "unchecked",
         })
     }
 }
