@@ -57,5 +57,7 @@ pub(crate) fn link(status: &LinkStatus) -> Link {
         frames_received: status.stats.frames_received,
         bytes_received: status.stats.bytes_received,
         frames_refused: status.stats.frames_refused,
+        queue_dropped: status.stats.queue_dropped,
+        queue_marked: status.stats.queue_marked,
     }
 }

@@ -65,6 +65,8 @@ impl EventLoop {
                     frames_received: stats.frames_received,
                     bytes_received: stats.bytes_received,
                     frames_refused: stats.frames_refused,
+                    queue_dropped: stats.queue_dropped,
+                    queue_marked: stats.queue_marked,
                 }
             })
             .collect();

@@ -32,12 +32,15 @@ use rtc_sctp::{
 };
 use rtc_shared::TransportProtocol;
 use rtc_shared::marshal::{Marshal as _, Unmarshal as _};
+pub(crate) use waiting::Told;
+use waiting::Waiting;
 
 use crate::config::{LinkConfig, LinkRole, MAX_CONTROL, MAX_FRAME};
 use crate::dtls::PEER;
 use crate::output::{CloseReason, SendRefused};
 
 mod frames;
+mod waiting;
 
 /// An offerer is the DTLS client: its streams are even.
 /// [RFC 8832 §6](https://www.rfc-editor.org/rfc/rfc8832#section-6)
@@ -73,6 +76,7 @@ pub(crate) struct Channels {
     send_limit: usize,
     /// Longest message that is one chunk.
     most: usize,
+    waiting: Waiting,
     joiner: Joiner,
     trim_at: Option<Instant>,
     events: VecDeque<ChannelEvent>,
@@ -114,6 +118,7 @@ impl Channels {
             open: false,
             send_limit: config.send_limit,
             most: most as usize,
+            waiting: Waiting::default(),
             joiner: Joiner::default(),
             trim_at: None,
             events: VecDeque::new(),
@@ -178,6 +183,7 @@ impl Channels {
     pub(crate) fn handle_timeout(&mut self, now: Instant) {
         if self.trim_at.take_if(|due| *due <= now).is_some() {
             self.joiner.trim();
+            self.waiting.trim();
         }
         self.survive(|channels| {
             if let Some((_, association)) = &mut channels.association {
@@ -205,6 +211,7 @@ impl Channels {
     /// The SCTP packets that are due, each to be one DTLS record.
     pub(crate) fn poll_packets(&mut self, now: Instant) -> Option<Vec<Bytes>> {
         self.survive(|channels| {
+            channels.fill_window(now);
             let (_, association) = channels.association.as_mut()?;
             match association.poll_transmit(now)?.message {
                 Payload::RawEncode(packets) => Some(packets),
@@ -223,7 +230,7 @@ impl Channels {
             flying as f64 * QUEUE_TIME.as_secs_f64() / rtt.as_secs_f64()
         });
         let most = (in_time as usize).max(LEAST_QUEUE).min(self.send_limit);
-        (association.pending_bytes(), most)
+        (association.pending_bytes() + self.waiting.bytes(), most)
     }
 
     /// Sends a frame, cut into messages of one chunk where that can be done.
@@ -235,12 +242,48 @@ impl Channels {
             return Err(SendRefused::NotOpen);
         };
         let (waiting, most) = self.queue();
-        if waiting + frame.len() > most {
+        let room = self.association.as_ref().map_or(0, |(_, of)| of.room());
+        if self.waiting.is_empty() && waiting + frame.len() <= room.min(most) {
+            return frames::cut(frame, self.most, |message| {
+                self.write(ip, message, PayloadProtocolIdentifier::Binary, now)
+            });
+        }
+        let flow = Waiting::flow(frame);
+        let most = most.saturating_sub(waiting - self.waiting.bytes());
+        if !self.waiting.make_room(flow, frame.len(), most) {
             return Err(SendRefused::QueueFull);
         }
+        self.trim_at = Some(now + IDLE);
         frames::cut(frame, self.most, |message| {
-            self.write(ip, message, PayloadProtocolIdentifier::Binary, now)
+            self.waiting.push(flow, message.clone(), now);
+            Ok(())
         })
+    }
+
+    /// Moves what waits to where it goes out from, as far as there is room: what is there is overtaken by nothing.
+    fn fill_window(&mut self, now: Instant) {
+        let Some(ip) = self.ip else {
+            return;
+        };
+        let round_trip = self.rtt().unwrap_or_default();
+        while let Some((_, association)) = &self.association {
+            // One more than there is room for: an association with nothing to send would not probe.
+            let pending = association.pending_bytes();
+            let is_full = pending > 0 && pending >= association.room();
+            // What is ordered, control messages, would come after all that is not.
+            if is_full || association.is_ordered_pending() {
+                return;
+            }
+            let Some(message) = self.waiting.pop(round_trip, now) else {
+                return;
+            };
+            let _ = self.write(ip, &message, PayloadProtocolIdentifier::Binary, now);
+        }
+    }
+
+    /// What became of frames that waited.
+    pub(crate) fn told(&self) -> Told {
+        self.waiting.told
     }
 
     pub(crate) fn send_control(

@@ -342,6 +342,8 @@ impl Link {
         let inside = self.dtls.as_ref().map_or(0, |dtls| dtls.dropped) + self.channels.dropped;
         LinkStats {
             datagrams_dropped: self.stats.datagrams_dropped + inside + self.lane.stats.dropped(),
+            queue_dropped: self.channels.told().dropped,
+            queue_marked: self.channels.told().marked,
             lane: self.lane.stats,
             ..self.stats
         }

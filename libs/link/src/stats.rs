@@ -13,6 +13,11 @@ pub struct LinkStats {
     pub bytes_received: u64,
     /// Frames refused because the queue was full.
     pub frames_refused: u64,
+    /// Messages of frames that were dropped in the queue of a data channel, where their flow had waited for too long, or
+    /// had most of a queue that was full.
+    pub queue_dropped: u64,
+    /// Messages of frames that were marked there instead (ECN).
+    pub queue_marked: u64,
     /// Senders that were told that the path takes no packet of that length.
     pub too_big_told: u64,
     /// Datagrams that belonged to no layer or to no valid path, and what the lane dropped.

@@ -153,6 +153,11 @@ pub struct LinkStatus {
     pub bytes_received: u64,
     /// Frames that the link did not take: its queue was full.
     pub frames_refused: u64,
+    /// Messages that were dropped, or marked instead (ECN), where their flow had waited for the data channel for too long, or
+    /// had most of a queue that was full.
+    pub queue_dropped: u64,
+    /// See `queue_dropped`.
+    pub queue_marked: u64,
 }
 
 /// A step of opening a link.

@@ -13,6 +13,7 @@ mod packet;
 mod rewrite;
 
 mod cut;
+mod ecn;
 mod join;
 
 pub mod answer;
@@ -21,6 +22,7 @@ pub mod segment;
 
 pub use checksum::{Checksum, complete_partial};
 pub use cut::{Cutter, MAX_HEADERS_LEN};
+pub use ecn::{Ecn, mark_congestion};
 pub use join::Join;
 pub use layout::{Fragment, Layout, PacketError, Protocol, Version};
 pub use mss::clamp_mss;

@@ -266,3 +266,46 @@ fn packets_of_a_peer_that_means_harm_do_not_panic() {
     }
     assert!(ended > 0, "no packet was bad enough to show anything");
 }
+
+#[test]
+fn a_ping_leaves_before_all_that_waits_and_a_control_message_too() {
+    let (mut ends, now) = open();
+    let bulk = |number| waiting::tests::udp(1, number, 1_300, 0);
+    let mut refused = 0;
+    // The peer says nothing: the window fills up, and then the queue.
+    for number in 0..1_000 {
+        refused += u32::from(ends[0].send_frame(&bulk(number), now).is_err());
+        let _ = ends[0].poll_packets(now);
+    }
+    assert!(ends[0].waiting.bytes() > 200_000 && refused > 0);
+    let ping = waiting::tests::udp(2, 7, 84, 0);
+    ends[0]
+        .send_frame(&ping, now)
+        .expect("room, whatever waits");
+    let said = Control {
+        body: Some(protocol::document::control::Body::Ping(
+            protocol::document::Ping { id: 7 },
+        )),
+    };
+    ends[0].send_control(&said, now).expect("room");
+    // As soon as there is room again.
+    let later = now + Duration::from_secs(60);
+    let (mut sent, mut control, mut at) = (0, None, None);
+    for _ in 0..1_000 {
+        if let Some(due) = ends[0].poll_timeout() {
+            ends[0].handle_timeout(due.min(later));
+        }
+        for packet in ends[0].poll_packets(later).unwrap_or_default() {
+            sent += packet.len();
+            let has = |what: &[u8]| packet.windows(what.len()).any(|part| part == what);
+            at = at.or_else(|| has(&ping[24..]).then_some(sent));
+            control = control.or_else(|| has(&said.encode_to_vec()).then_some(sent));
+        }
+    }
+    let burst = 64 << 10;
+    assert!(at.is_some_and(|at| at <= burst), "{at:?} of {sent}");
+    assert!(
+        control.is_some_and(|at| at <= burst),
+        "{control:?} of {sent}"
+    );
+}

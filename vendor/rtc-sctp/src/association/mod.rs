@@ -874,6 +874,23 @@ impl Association {
         self.recovery.as_ref().map(|recovery| recovery.flight())
     }
 
+    /// Whether something that is ordered waits to be sent for the first time: after all that is unordered.
+    pub fn is_ordered_pending(&self) -> bool {
+        self.pending_queue.has_ordered()
+    }
+
+    /// Bytes of DATA that may be sent now: what the window and the peer's buffer leave.
+    pub fn room(&self) -> usize {
+        let room = match &self.recovery {
+            Some(recovery) => {
+                let (flying, most) = recovery.flight();
+                most.saturating_sub(flying)
+            }
+            None => (self.cwnd as usize).saturating_sub(self.inflight_queue.get_num_bytes()),
+        };
+        room.min(self.rwnd as usize)
+    }
+
     /// The identifiers of every stream currently open on this association.
     pub fn stream_ids(&self) -> Vec<StreamId> {
         self.streams.keys().cloned().collect()

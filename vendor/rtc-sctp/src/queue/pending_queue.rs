@@ -332,6 +332,10 @@ impl PendingQueue {
         Some(c)
     }
 
+    pub(crate) fn has_ordered(&self) -> bool {
+        !self.ordered_queue.is_empty()
+    }
+
     pub(crate) fn get_num_bytes(&self) -> usize {
         self.n_bytes
     }
