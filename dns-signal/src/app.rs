@@ -13,7 +13,7 @@ use dns_signal_proto::services::Services;
 use explain::facts::Collision;
 use link::DtlsCertificate;
 use model::Role;
-use net::{HostSockets, Poller};
+use net::{AddressChanges, HostSockets, Poller};
 use service_kit::status::{Asked, Asker, Questions};
 use service_kit::{
     Admin, Readiness, Task, on_own_thread, read_secret_of_field, shared_registry, shutdown_signal,
@@ -182,6 +182,9 @@ async fn tunnel(
         );
     }
     let poller = Poller::new().context("cannot prepare the event loop")?;
+    let address_changes =
+        AddressChanges::new().context("cannot be told when this host's addresses change")?;
+    poller.watch(&address_changes, false)?;
     let sockets = HostSockets::bind(0, &[device.name()])
         .context("cannot bind UDP sockets on this host's addresses")?;
     let watched = sockets.watch(&poller);
@@ -212,6 +215,7 @@ async fn tunnel(
         poller,
         agent: Agent::new(agent_config, certificate, hosts, seed),
         sockets,
+        address_changes,
         device,
         device_addresses: [
             IpAddr::from(device_addresses.ipv4),

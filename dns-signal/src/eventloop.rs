@@ -19,7 +19,7 @@ use discovery_client::{Directory, Event, StunServers, View};
 use dns_signal_proto::agent::{Agent, AgentOutput, Destination, FrameDrop, LinkNotice, Peers};
 use dns_signal_proto::service::ServiceId;
 use link::Transmit;
-use net::{Burst, Clock, HostSockets, Poller};
+use net::{AddressChanges, Burst, Clock, HostSockets, Poller};
 use service_kit::status::{Asked, Question, Questions};
 use tokio::sync::mpsc;
 use tun::Device;
@@ -51,6 +51,7 @@ pub(crate) struct EventLoop {
     pub(crate) poller: Poller,
     pub(crate) agent: Agent,
     pub(crate) sockets: HostSockets,
+    pub(crate) address_changes: AddressChanges,
     pub(crate) device: Device,
     pub(crate) device_addresses: [IpAddr; 2],
     pub(crate) directory: Directory,
@@ -117,6 +118,7 @@ impl EventLoop {
                 Some(Heard::Explain(asked)) => self.tell(asked),
                 None => {}
             }
+            self.look_for_addresses()?;
             self.receive_datagrams();
             self.receive_frames(&mut frame)?;
             let now = Clock.now();
@@ -194,6 +196,22 @@ impl EventLoop {
                 tracing::warn!(%reason, "discovery is not reachable; open links and the last view stay");
             }
         }
+    }
+
+    /// # Errors
+    /// When this host's addresses cannot be listed.
+    fn look_for_addresses(&mut self) -> anyhow::Result<()> {
+        if self.poller.is_ready(&self.address_changes)
+            && self.address_changes.take()
+            && self.sockets.refresh(&self.poller)?
+        {
+            let hosts = self.sockets.addresses();
+            tracing::info!(candidates = ?hosts, "this host's addresses changed");
+            // Its connection may be of an address that is gone.
+            self.directory.reconnect();
+            self.agent.handle_hosts(hosts, Clock.now());
+        }
+        Ok(())
     }
 
     fn receive_datagrams(&mut self) {

@@ -45,6 +45,8 @@ pub(crate) struct Shared {
     pub(crate) view: ArcSwap<View>,
     pub(crate) verifier: ArcSwap<Verifier>,
     pub(crate) link: watch::Sender<Link>,
+    /// Told to connect anew.
+    pub(crate) moved: tokio::sync::Notify,
     pub(crate) published: watch::Sender<Option<SignedDocument>>,
     /// The registration's lease; 0: none. Outlives connections.
     pub(crate) lease: AtomicU64,
@@ -130,6 +132,12 @@ impl Directory {
     /// Replaces what was published before. Sign it anew before the document expires.
     pub fn publish(&self, registration: Option<SignedDocument>) {
         self.shared.published.send_replace(registration);
+    }
+
+    /// Connects anew: this host has other addresses, and a connection from one that is gone would be missed late. What is
+    /// asked meanwhile waits, within its deadline.
+    pub fn reconnect(&self) {
+        self.shared.moved.notify_one();
     }
 
     /// Withdraws the registration and ends the task. At most 1 s.

@@ -31,18 +31,19 @@ impl StunServers {
         let (relays, mut changes) = watch::channel(Relays::new());
         let (servers, found) = mpsc::channel(1);
         tokio::spawn(async move {
-            while changes.changed().await.is_ok() {
-                loop {
-                    let relays = changes.borrow_and_update().clone();
-                    let (addresses, complete) = look_up_all(&relays, &own).await;
-                    if servers.send(addresses).await.is_err() {
-                        return;
-                    }
-                    let later = tokio::time::sleep(RETRY);
-                    tokio::select! {
-                        () = later, if !complete => {}
-                        changed = changes.changed() => if changed.is_err() { return },
-                    }
+            if changes.changed().await.is_err() {
+                return;
+            }
+            loop {
+                let relays = changes.borrow_and_update().clone();
+                let (addresses, complete) = look_up_all(&relays, &own).await;
+                if servers.send(addresses).await.is_err() {
+                    return;
+                }
+                let later = tokio::time::sleep(RETRY);
+                tokio::select! {
+                    () = later, if !complete => {}
+                    changed = changes.changed() => if changed.is_err() { return },
                 }
             }
         });

@@ -48,6 +48,7 @@ pub fn start(
         view: ArcSwap::default(),
         verifier: ArcSwap::from_pointee(verifier),
         link: watch::Sender::new(Err("not connected yet".into())),
+        moved: tokio::sync::Notify::new(),
         published: watch::Sender::new(None),
         lease: AtomicU64::new(0),
         stop,
@@ -86,7 +87,14 @@ async fn keep_connected(settings: &Settings, shared: &Arc<Shared>, events: mpsc:
     let mut announced: Option<String> = None;
     loop {
         let mut worked = false;
-        let reason = match attempt(settings, shared, &mut state, &mut worked).await {
+        let ended = tokio::select! {
+            ended = attempt(settings, shared, &mut state, &mut worked) => ended,
+            () = shared.moved.notified() => {
+                drop(shared.link.send_replace(Err("this host's addresses changed".into())));
+                Ended::Again
+            }
+        };
+        let reason = match ended {
             Ended::Again => {
                 tokio::time::sleep(AGAIN).await;
                 continue;

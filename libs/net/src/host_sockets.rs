@@ -12,6 +12,8 @@ use crate::udp::{UdpOptions, UdpSocket};
 #[derive(Debug)]
 pub struct HostSockets {
     sockets: Vec<HostSocket>,
+    port: u16,
+    except: Vec<String>,
     batch: BurstBatch,
 }
 
@@ -42,24 +44,52 @@ impl HostSockets {
     ///
     /// When the addresses cannot be listed or one cannot be bound.
     pub fn bind(port: u16, except: &[&str]) -> io::Result<Self> {
-        let mut sockets = Vec::new();
-        for found in interface_addresses()? {
-            if except.contains(&found.interface.as_str()) || is_link_local(found.address) {
+        let mut bound = Self {
+            sockets: Vec::new(),
+            port,
+            except: except.iter().map(|&name| name.to_owned()).collect(),
+            batch: BurstBatch::new(),
+        };
+        for address in bound.usable()? {
+            let socket = HostSocket::bind(SocketAddr::new(address, port))?;
+            bound.sockets.push(socket);
+        }
+        Ok(bound)
+    }
+
+    /// Closes sockets whose address is gone, and binds one to each that is new. One that cannot be bound yet, such as an
+    /// IPv6 address that may still be another's, is left for the next time. Whether anything changed.
+    ///
+    /// # Errors
+    ///
+    /// When the addresses cannot be listed, or a socket cannot be watched.
+    pub fn refresh(&mut self, poller: &Poller) -> io::Result<bool> {
+        let usable = self.usable()?;
+        let before = self.sockets.len();
+        self.sockets
+            .retain(|host| usable.contains(&host.socket.local_addr().ip()));
+        let mut changed = self.sockets.len() != before;
+        for address in usable {
+            let same = |host: &HostSocket| host.socket.local_addr().ip() == address;
+            if self.sockets.iter().any(same) {
                 continue;
             }
-            let address = SocketAddr::new(found.address, port);
-            sockets.push(HostSocket {
-                socket: UdpSocket::bind(address, UdpOptions::default())?,
-                outbound: SendBatch::default(),
-                blocked: false,
-                watched: false,
-                unreported: HostFlush::default(),
-            });
+            let Ok(host) = HostSocket::bind(SocketAddr::new(address, self.port)) else {
+                continue;
+            };
+            poller.watch(&host.socket, false)?;
+            self.sockets.push(host);
+            changed = true;
         }
-        Ok(Self {
-            sockets,
-            batch: BurstBatch::new(),
-        })
+        Ok(changed)
+    }
+
+    fn usable(&self) -> io::Result<Vec<IpAddr>> {
+        let found = interface_addresses()?.into_iter();
+        let usable = found.filter(|found| {
+            !self.except.contains(&found.interface) && !is_link_local(found.address)
+        });
+        Ok(usable.map(|found| found.address).collect())
     }
 
     /// The addresses bound.
@@ -126,6 +156,16 @@ impl HostSockets {
 }
 
 impl HostSocket {
+    fn bind(address: SocketAddr) -> io::Result<Self> {
+        Ok(Self {
+            socket: UdpSocket::bind(address, UdpOptions::default())?,
+            outbound: SendBatch::default(),
+            blocked: false,
+            watched: false,
+            unreported: HostFlush::default(),
+        })
+    }
+
     fn send(&mut self, remote: SocketAddr, payload: &[u8], segment: usize) -> bool {
         let mut rest = payload;
         if payload.len() > segment {

@@ -13,6 +13,7 @@ mod burst;
 mod clock;
 mod host_sockets;
 mod interface;
+mod address_changes;
 mod parts;
 mod poller;
 mod recv_batch;
@@ -20,6 +21,7 @@ mod send_batch;
 mod slices;
 mod udp;
 
+pub use address_changes::AddressChanges;
 pub use burst::{Burst, BurstBatch};
 pub use clock::Clock;
 pub use host_sockets::{HostFlush, HostSockets};

@@ -74,6 +74,20 @@ impl Lab {
         self.load_rules(&format!("{network}/carrier"), &rules)
     }
 
+    /// Gives an inside host another IPv4 address, with this last number, instead of the one it has.
+    pub fn readdress(&self, host: &str, from: u8, to: u8) -> Result<()> {
+        // The same range in every network.
+        let address = |last| Segment::Inside(Network::West).addresses(last).0;
+        let script = format!(
+            "address delete {}/{IPV4_PREFIX} dev lan\naddress add {}/{IPV4_PREFIX} dev lan\nroute replace default via {}\n",
+            address(from),
+            address(to),
+            address(1)
+        );
+        let namespace = self.namespace(host);
+        run_with_input("ip", &["-n", &namespace, "-batch", "-"], &script).map(drop)
+    }
+
     /// Pulls a host's cable out of a segment, or puts it back: the host sees that the carrier is gone.
     pub fn plug(&self, host: &str, segment: Segment, plugged: bool) -> Result<()> {
         let namespace = self.namespace(&segment.name());

@@ -336,6 +336,28 @@ fn a_nat_that_forgets_its_ports_does_not_end_a_transfer() {
 }
 
 #[test]
+fn a_sidecar_whose_address_changes_goes_on_with_its_transfers() {
+    let lab = lab("nat9");
+    for kind in [NatKind::Symmetric, NatKind::PortRestricted] {
+        connect(&lab, kind, kind);
+        let length = 40 * MIB;
+        let transfer = download(&lab, length);
+        wait_for_bytes(&lab, 2 * MIB);
+        for (from, to) in [(10, 11), (11, 10)] {
+            lab.readdress("west/app", from, to)
+                .expect("another address");
+            let stall = wait_for_bytes(&lab, MIB);
+            println!(
+                "{} ms until another MiB was there, by {}",
+                stall.as_millis(),
+                path(&lab)
+            );
+        }
+        assert_whole(&lab, transfer, length);
+    }
+}
+
+#[test]
 fn behind_a_carriers_nat_links_are_direct_all_the_same() {
     let lab = lab("nat7");
     lab.put_behind_carrier(Network::West, NatKind::PortRestricted)

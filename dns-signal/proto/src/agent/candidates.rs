@@ -22,6 +22,26 @@ impl Agent {
         self.ask_stun_servers(now);
     }
 
+    /// This host has other addresses: links go on from those that there are now.
+    pub fn handle_hosts(&mut self, hosts: Vec<SocketAddr>, now: Instant) {
+        let stays = |host: &&SocketAddr| !hosts.contains(host);
+        let gone: Vec<SocketAddr> = self.hosts.iter().filter(stays).copied().collect();
+        self.hosts = hosts;
+        self.reflexive.set_bases(&self.hosts, now);
+        let candidates = self.candidates();
+        let keys: Vec<u64> = self.links.iter().map(|(key, _)| key).collect();
+        for key in keys {
+            self.trickle(key, &candidates, now);
+            if let Some(session) = self.links.get_mut(key) {
+                for address in &gone {
+                    session.link.retire_address(*address, now);
+                }
+            }
+            self.drain(key, now);
+        }
+        self.ask_stun_servers(now);
+    }
+
     /// The addresses that STUN servers see of this host now.
     pub fn reflexive(&self) -> impl Iterator<Item = SocketAddr> {
         self.reflexive

@@ -170,7 +170,8 @@ impl Ice {
     /// A local or remote address is no more: pairs with it are over.
     pub(crate) fn retire(&mut self, address: SocketAddr, now: Instant) {
         let gone = |path: (SocketAddr, SocketAddr)| path.0 == address || path.1 == address;
-        self.locals.retain(|local| local.address != address);
+        self.locals
+            .retain(|local| local.address != address && local.base != address);
         self.bases.retain(|base| base.address != address);
         self.remotes.retain(|remote| remote.address != address);
         self.described.retain(|remote| *remote != address);
