@@ -29,6 +29,8 @@ pub fn prepare(files: &Files, binaries: &Path) -> Result<()> {
             NAME,
             "--discovery",
             &plan::DISCOVERY.to_string(),
+            "--server-name",
+            &plan::DISCOVERY_IPV6.ip().to_string(),
         ],
     )
     .context("making the mesh")?;
@@ -89,7 +91,7 @@ fn discovery_config(files: &Files) -> String {
     let mesh = mesh.display();
     let data = files.of_process("discovery", FileKind::State);
     let mut text = format!(
-        r#"listen = "{listen}"
+        r#"listen = "[::]:{port}"
 admin = "127.0.0.1:{admin}"
 data-file = "{data}"
 ca-certificate-file = "{mesh}/ca-certificate.pem"
@@ -97,7 +99,7 @@ ca-key-file = "{mesh}/ca-key.pem"
 certificate-file = "{mesh}/discovery-certificate.pem"
 key-file = "{mesh}/discovery-key.pem"
 "#,
-        listen = plan::DISCOVERY,
+        port = plan::DISCOVERY.port(),
         admin = plan::DISCOVERY_ADMIN_PORT,
         data = data.join("directory.redb").display(),
     );

@@ -28,6 +28,11 @@ pub const INSIDE_IPV6: &str = "fd00:10::/64";
 
 /// Where discovery listens.
 pub const DISCOVERY: SocketAddr = SocketAddr::new(public_ipv4(10), 7400);
+/// The same over IPv6.
+pub const DISCOVERY_IPV6: SocketAddr = SocketAddr::new(
+    IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0x113, 0, 0, 0, 0, 0x10)),
+    7400,
+);
 /// The DNS server outside the mesh.
 pub const UPSTREAM_DNS: SocketAddr = SocketAddr::new(public_ipv4(53), 53);
 /// A second address of the same host: shows which NAT mapping another destination gets.

@@ -5,7 +5,7 @@ use std::fs;
 use std::net::{SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
-use lab::plan::Segment;
+use lab::plan::{DISCOVERY, DISCOVERY_IPV6, Segment};
 use lab::{Dependent, Lab, NatKind, Network, netns, wait};
 use scenarios::{ORDERS, RECOVERY, bare_lab, lab, page, page_within, service};
 
@@ -355,6 +355,31 @@ fn a_sidecar_whose_address_changes_goes_on_with_its_transfers() {
         }
         assert_whole(&lab, transfer, length);
     }
+}
+
+#[test]
+fn a_workload_without_ipv4_reaches_a_service_of_either_family() {
+    let lab = lab("nat10");
+    lab.stop(SIDECAR).expect("it ends");
+    let (ipv4, ipv6) = (DISCOVERY.to_string(), DISCOVERY_IPV6.to_string());
+    lab.edit_config(SIDECAR, |text| text.replace(&ipv4, &ipv6))
+        .expect("discovery over IPv6");
+    lab.output("west/app", &["ip", "-4", "address", "flush", "dev", "lan"])
+        .expect("no IPv4");
+    lab.start(SIDECAR).expect("it starts");
+    lab.wait_for_name(Network::West, &Network::East.service_name(), RECOVERY)
+        .expect("the name");
+    page_within(&lab, "west/app", ORDERS, RECOVERY).expect("a page");
+    let before = lab.relay_bytes(Network::West).expect("a count");
+    let url = format!("{ORDERS}/bytes/{}", 2 * MIB);
+    for family in ["-4", "-6"] {
+        page(&lab, "west/app", &url, &[family, "-o", "/dev/null"]).expect("a download");
+    }
+    wait::until_true("west's relay to have counted it", RECOVERY, || {
+        Ok(lab.relay_bytes(Network::West)? - before > 4 * MIB)
+    })
+    .expect("the bytes crossed the relay");
+    assert_eq!(path(&lab), "relay/udp");
 }
 
 #[test]
