@@ -6,6 +6,7 @@ use clap::Subcommand;
 
 mod cpu;
 mod dns;
+mod failover;
 mod parts;
 mod relay;
 mod report;
@@ -24,6 +25,8 @@ pub(crate) enum Subject {
     Dns,
     /// Two networks joined, beside no tunnel, nebula, wireguard-go and boringtun
     Tunnel(tunnel::Options),
+    /// What a running transfer notices when a relay, a path, an activator or discovery dies
+    Failover(failover::Options),
     /// The relay under load, beside coturn and beside the machine's limit
     Relay(relay::Options),
 }
@@ -33,6 +36,7 @@ pub(crate) fn run(subject: Subject) -> Result<ExitCode> {
         Subject::Link => link()?,
         Subject::Dns => dns::run()?,
         Subject::Tunnel(options) => return tunnel::run(&options),
+        Subject::Failover(options) => return failover::run(&options),
         Subject::Relay(options) => relay::run(&options)?,
     }
     Ok(ExitCode::SUCCESS)

@@ -187,10 +187,13 @@ fn an_only_activator_that_falls_silent_is_offered_nothing_until_its_link_is_over
     world.send(ORDERS, b"lost").expect("sent");
     world.advance(SECOND);
     assert_eq!(world.offers, 1);
+    world.send(ORDERS, b"into silence").expect("sent");
     world.advance(5 * SECOND);
-    world.send(ORDERS, b"again").expect("kept");
+    assert_eq!(world.offers, 2, "what nobody answered waits for a link");
+    assert_eq!(world.received.len(), 1);
+    world.send(ORDERS, b"again").expect("sent");
     world.settle();
-    assert_eq!((world.offers, world.received.len()), (2, 1));
+    assert_eq!((world.offers, world.received.len()), (2, 2));
 }
 
 #[test]

@@ -40,6 +40,7 @@ pub struct Link {
     /// Frames can be sent: the lane has keys, or the data channels are open.
     open: bool,
     early: carriers::Early,
+    kept: carriers::Kept,
     /// When a sender was last told that the path takes less.
     told_too_big: Option<Instant>,
     last_traffic: Instant,
@@ -75,6 +76,7 @@ impl Link {
             open_deadline: None,
             open: false,
             early: carriers::Early::default(),
+            kept: carriers::Kept::default(),
             told_too_big: None,
             last_traffic: now,
             closed: false,
@@ -197,6 +199,7 @@ impl Link {
             _ => self.stats.datagrams_dropped += 1,
         }
         self.drive(now);
+        self.send_kept(now);
     }
 
     /// Lets timers run that are due.

@@ -33,6 +33,8 @@ pub struct LabOptions {
     pub binaries: PathBuf,
     /// Whether to start discovery, relays, activators and dns-signal.
     pub mesh: bool,
+    /// Whether each network has a second relay and a second activator.
+    pub spares: bool,
     /// How long one process may take until it is ready.
     pub ready_within: Duration,
     /// Called with a line when a stage is done.
@@ -52,6 +54,7 @@ impl LabOptions {
             nat: NatKind::default(),
             binaries: binaries.unwrap_or_default(),
             mesh: true,
+            spares: false,
             ready_within: Duration::from_secs(15),
             progress: |_| {},
         }
@@ -64,6 +67,8 @@ struct Record {
     nat: NatKind,
     binaries: PathBuf,
     mesh: bool,
+    #[serde(default)]
+    spares: bool,
 }
 
 /// A lab that is up. Dropping it leaves it up; see [`Lab::down`] and [`crate::ScopedLab`].
@@ -119,6 +124,7 @@ impl Lab {
             nat: NatKind::default(),
             binaries: PathBuf::new(),
             mesh: true,
+            spares: true,
         };
         Self::from_record(name, record, Duration::ZERO).down()
     }
@@ -131,6 +137,7 @@ impl Lab {
             nat: options.nat,
             binaries,
             mesh: options.mesh,
+            spares: options.spares,
         };
         let text = serde_json::to_string(&record).context("the lab's record")?;
         let lab = Self::from_record(&options.name, record, options.ready_within);
@@ -153,7 +160,7 @@ impl Lab {
 
     fn from_record(name: &str, record: Record, ready_within: Duration) -> Self {
         let files = Files::of(name);
-        let processes = process::all(&files, &record.binaries, record.mesh);
+        let processes = process::all(&files, &record.binaries, record.mesh, record.spares);
         let Record { nat, binaries, .. } = record;
         Self {
             name: name.to_owned(),
@@ -182,7 +189,7 @@ impl Lab {
         }
         report("two networks, their routers, and a public segment");
         if options.mesh {
-            mesh::prepare(&self.files, &self.binaries)?;
+            mesh::prepare(&self.files, &self.binaries, options.spares)?;
             report("certificate authority, join tokens, configuration");
         }
         // Discovery first: the others would otherwise spend their first second on a failed attempt.

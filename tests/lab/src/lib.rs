@@ -33,6 +33,7 @@ pub mod status;
 mod lab;
 mod admin;
 mod cable;
+pub mod failover;
 mod router;
 mod scoped;
 pub mod cli;

@@ -2,6 +2,7 @@
 //! process. Made with the same command an operator uses.
 use std::fs;
 use std::io::Read as _;
+use std::net::SocketAddr;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
@@ -15,7 +16,7 @@ use crate::process::{FileKind, Files};
 pub const NAME: &str = "lab";
 
 /// Makes the mesh directory, tokens, and configuration files.
-pub fn prepare(files: &Files, binaries: &Path) -> Result<()> {
+pub fn prepare(files: &Files, binaries: &Path, spares: bool) -> Result<()> {
     let turnpike = binaries.join("turnpike");
     let mesh = files.mesh();
     let turnpike = turnpike.display().to_string();
@@ -36,7 +37,15 @@ pub fn prepare(files: &Files, binaries: &Path) -> Result<()> {
     .context("making the mesh")?;
     for network in Network::ALL {
         write_secret(&relay_secret(files, network), &random_hex()?)?;
-        for (process, role) in [("activator", "activator"), ("dns-signal", "workload")] {
+        let nodes = [
+            ("activator", "activator"),
+            ("activator2", "activator"),
+            ("dns-signal", "workload"),
+        ];
+        for (process, role) in nodes {
+            if process.ends_with('2') && !spares {
+                continue;
+            }
             let token = files.of_process(&format!("{network}/{process}"), FileKind::Token);
             write_secret(
                 &token,
@@ -46,12 +55,17 @@ pub fn prepare(files: &Files, binaries: &Path) -> Result<()> {
     }
     write(
         &files.of_process("discovery", FileKind::Config),
-        &discovery_config(files),
+        &discovery_config(files, spares),
     )?;
     for network in Network::ALL {
         for (process, text) in [
-            ("relay", relay_config(files, network)),
-            ("activator", activator_config(files, network)),
+            ("relay", relay_config(files, network, network.relay(), 2)),
+            (
+                "relay2",
+                relay_config(files, network, network.second_relay(), 4),
+            ),
+            ("activator", activator_config(files, network, "activator")),
+            ("activator2", activator_config(files, network, "activator2")),
             ("dns-signal", dns_signal_config(files, network)),
         ] {
             write(
@@ -86,7 +100,7 @@ fn relay_secret(files: &Files, network: Network) -> std::path::PathBuf {
     files.of_process(&format!("{network}/relay-secret"), FileKind::Token)
 }
 
-fn discovery_config(files: &Files) -> String {
+fn discovery_config(files: &Files, spares: bool) -> String {
     let mesh = files.mesh();
     let mesh = mesh.display();
     let data = files.of_process("discovery", FileKind::State);
@@ -104,23 +118,29 @@ key-file = "{mesh}/discovery-key.pem"
         data = data.join("directory.redb").display(),
     );
     for network in Network::ALL {
-        text += &format!(
-            r#"
+        let first = (network.to_string(), network.relay());
+        let second = (format!("{network}-second"), network.second_relay());
+        for (name, relay) in [Some(first), spares.then_some(second)]
+            .into_iter()
+            .flatten()
+        {
+            text += &format!(
+                r#"
 [[relay]]
-name = "{network}"
+name = "{name}"
 network = "{network}"
 url = "turn:{relay}?transport=udp"
 auth-secret-file = "{secret}"
 "#,
-            relay = network.relay(),
-            secret = relay_secret(files, network).display(),
-        );
+                secret = relay_secret(files, network).display(),
+            );
+        }
     }
     text
 }
 
-fn relay_config(files: &Files, network: Network) -> String {
-    let (ipv4, ipv6) = Segment::Inside(network).addresses(2);
+fn relay_config(files: &Files, network: Network, listen: SocketAddr, inside: u8) -> String {
+    let (ipv4, ipv6) = Segment::Inside(network).addresses(inside);
     format!(
         r#"listen = ["udp://{listen}"]
 realm = "{network}"
@@ -130,7 +150,6 @@ allow-peers = ["{INSIDE_IPV4}", "{INSIDE_IPV6}"]
 port-range = "49152-65535"
 admin = "127.0.0.1:{admin}"
 "#,
-        listen = network.relay(),
         secret = relay_secret(files, network).display(),
         admin = plan::RELAY_ADMIN_PORT,
     )
@@ -151,7 +170,7 @@ admin = "127.0.0.1:{admin}"
     )
 }
 
-fn activator_config(files: &Files, network: Network) -> String {
+fn activator_config(files: &Files, network: Network, process: &str) -> String {
     let (ipv4, ipv6) = Segment::Inside(network).addresses(20);
     format!(
         r#"{node}
@@ -166,7 +185,7 @@ addresses = ["{ipv4}", "{ipv6}"]
 tcp = [{http}, {tcp_echo}]
 udp = [{udp_echo}]
 "#,
-        node = node_config(files, network, "activator", plan::ACTIVATOR_ADMIN_PORT),
+        node = node_config(files, network, process, plan::ACTIVATOR_ADMIN_PORT),
         service = network.service(),
         http = plan::HTTP_PORT,
         tcp_echo = plan::TCP_ECHO_PORT,

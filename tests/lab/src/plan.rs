@@ -120,6 +120,12 @@ impl Network {
         self.public_base() + 1
     }
 
+    /// Where its second relay listens, in a lab that has one.
+    #[must_use]
+    pub const fn second_relay(self) -> SocketAddr {
+        SocketAddr::new(public_ipv4(self.public_base() + 4), RELAY_PORT)
+    }
+
     const fn public_base(self) -> u8 {
         match self {
             Self::West => 10,
@@ -292,9 +298,20 @@ pub fn hosts() -> Vec<Host> {
             named("relay"),
             &[(Segment::Public, base + 2), (inside, 2)],
         ));
-        for (host, last) in [("activator", 3), ("app", 10), (network.service(), 20)] {
+        // In labs with spares, a second relay and a second activator run here.
+        hosts.push(Host::new(
+            named("relay2"),
+            &[(Segment::Public, base + 4), (inside, 4)],
+        ));
+        let rest = [
+            ("activator", 3),
+            ("activator2", 5),
+            ("app", 10),
+            (network.service(), 20),
+        ];
+        for (host, last) in rest {
             hosts.push(Host {
-                forwards: host == "activator",
+                forwards: host.starts_with("activator"),
                 default_route: Some(network),
                 ..Host::new(named(host), &[(inside, last)])
             });
@@ -340,6 +357,6 @@ mod tests {
                 }
             }
         }
-        assert_eq!(seen.len(), 17);
+        assert_eq!(seen.len(), 23);
     }
 }

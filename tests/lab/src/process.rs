@@ -136,9 +136,10 @@ const fn loopback(port: u16) -> SocketAddr {
 }
 
 /// All processes, in the order in which they start: a process needs only those before it. With `mesh` false, only
-/// what stands outside of it: the example services and the DNS server.
+/// what stands outside of it: the example services and the DNS server. With `spares`, each network has a second relay and
+/// a second activator.
 #[must_use]
-pub fn all(files: &Files, binaries: &Path, mesh: bool) -> Vec<Process> {
+pub fn all(files: &Files, binaries: &Path, mesh: bool, spares: bool) -> Vec<Process> {
     let service = |name: String| Process {
         host: name
             .split_once("/web")
@@ -185,10 +186,17 @@ pub fn all(files: &Files, binaries: &Path, mesh: bool) -> Vec<Process> {
     ));
     for (role, program, host, port) in [
         ("relay", "turn-relay", "relay", plan::RELAY_ADMIN_PORT),
+        ("relay2", "turn-relay", "relay2", plan::RELAY_ADMIN_PORT),
         (
             "activator",
             "activator",
             "activator",
+            plan::ACTIVATOR_ADMIN_PORT,
+        ),
+        (
+            "activator2",
+            "activator",
+            "activator2",
             plan::ACTIVATOR_ADMIN_PORT,
         ),
         (
@@ -198,6 +206,9 @@ pub fn all(files: &Files, binaries: &Path, mesh: bool) -> Vec<Process> {
             plan::DNS_SIGNAL_ADMIN_PORT,
         ),
     ] {
+        if role.ends_with('2') && !spares {
+            continue;
+        }
         processes.extend(Network::ALL.map(|network| {
             configured(
                 format!("{network}/{role}"),

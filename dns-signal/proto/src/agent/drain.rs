@@ -161,7 +161,7 @@ impl Agent {
     }
 
     fn end(&mut self, key: u64, kind: FailureKind, reason: &CloseReason, now: Instant) {
-        let Some(session) = self.links.remove(key) else {
+        let Some(mut session) = self.links.remove(key) else {
             return;
         };
         let network = session.node.network.clone();
@@ -201,9 +201,10 @@ impl Agent {
             return;
         }
         if remote.link.is_none() && self.take_over(&network, reason, now) {
-            return;
+            return self.send_again(session.link.take_kept(), now);
         }
         if session.opened {
+            self.send_again(session.link.take_kept(), now);
             self.retry(&network, now);
         } else {
             let failure = Failure {

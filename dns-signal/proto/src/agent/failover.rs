@@ -12,6 +12,7 @@ use std::time::Instant;
 
 use link::CloseReason;
 use model::{NetworkName, NodeId};
+use wire::frame::Frame;
 
 use super::Agent;
 
@@ -55,11 +56,13 @@ impl Agent {
         };
         if session.link.is_open() && !session.link.is_silent() {
             session.standby = false;
+            let kept = link.and_then(|key| Some(self.links.get_mut(key)?.link.take_kept()));
             if let Some(remote) = self.remotes.get_mut(network) {
                 (remote.link, remote.next) = (Some(next), None);
             }
             self.stats.links_replaced += 1;
             self.flush_waiting(next, now);
+            self.send_again(kept.into_iter().flatten(), now);
         }
     }
 
@@ -92,6 +95,16 @@ impl Agent {
         self.stats.links_replaced += 1;
         self.flush_waiting(next, now);
         true
+    }
+
+    /// Takes up what a link sent that nobody answered.
+    pub(super) fn send_again(&mut self, frames: impl Iterator<Item = Vec<u8>>, now: Instant) {
+        for frame in frames {
+            let to = Frame::decode(&frame).map(|frame| frame.packet.destination());
+            if let Ok(to) = to {
+                let _ = self.handle_frame(&frame, to, now);
+            }
+        }
     }
 
     /// Opens a second link where one shall be kept and there is none.

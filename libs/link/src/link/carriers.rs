@@ -1,5 +1,6 @@
 //! Frames in and out: the datagram lane where it is up and the frame fits, else the data channel.
 
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
@@ -22,6 +23,29 @@ const MAX_EARLY_BYTES: usize = 256 << 10;
 
 /// ICMP errors are sent no more often: [RFC 1812 §4.3.2.8](https://www.rfc-editor.org/rfc/rfc1812#section-4.3.2.8).
 const TOO_BIG_INTERVAL: Duration = Duration::from_millis(10);
+
+/// Frames of a silent link that are kept, the latest of them, and their bytes.
+const MAX_KEPT: usize = 64;
+const MAX_KEPT_BYTES: usize = 256 << 10;
+
+/// What was sent while nothing answered: lost, most likely. It is sent again when a path is found, so that nobody inside
+/// has to wait for a timer of his own that may have backed off by then.
+#[derive(Default)]
+pub(super) struct Kept {
+    frames: VecDeque<Vec<u8>>,
+    bytes: usize,
+}
+
+impl Kept {
+    fn push(&mut self, frame: &[u8]) {
+        self.bytes += frame.len();
+        self.frames.push_back(frame.to_vec());
+        while self.frames.len() > MAX_KEPT || self.bytes > MAX_KEPT_BYTES {
+            let dropped = self.frames.pop_front();
+            self.bytes -= dropped.map_or(0, |frame| frame.len());
+        }
+    }
+}
 
 /// What waits for the data channels.
 #[derive(Default)]
@@ -101,7 +125,24 @@ impl Link {
             self.ice.heard(pair.0, pair.1, now);
             self.lane.on_heard(now);
             self.flush_lane(now);
+            self.send_kept(now);
         }
+    }
+
+    /// Sends again what was sent into silence, if there is a path now.
+    pub(super) fn send_kept(&mut self, now: Instant) {
+        if self.kept.frames.is_empty() || self.ice.is_silent() || !self.is_open() {
+            return;
+        }
+        for frame in self.take_kept() {
+            let _ = self.carry(&frame, now);
+        }
+    }
+
+    /// What was sent while nothing answered ([`LinkEvent::Silent`]), oldest first, at most 64 frames: for another link
+    /// that takes the place of this one.
+    pub fn take_kept(&mut self) -> impl Iterator<Item = Vec<u8>> + use<> {
+        std::mem::take(&mut self.kept).frames.into_iter()
     }
 
     /// Sends one tunnel frame: by the lane, or as one message on the `ip` channel. When it does not fit the lane and its
@@ -117,6 +158,9 @@ impl Link {
         } else {
             Err(SendRefused::NotOpen)
         };
+        if sent.is_ok() && self.ice.is_silent() {
+            self.kept.push(frame);
+        }
         match sent {
             Ok(()) => {
                 self.stats.frames_sent += 1;

@@ -150,3 +150,67 @@ pub(crate) fn observe(servers: &[SocketAddr]) -> Result<()> {
     }
     Ok(())
 }
+
+/// Bytes of a record of [`sequence`]: its number, and a pattern that begins with it.
+const RECORD: usize = 512;
+const EVERY: Duration = Duration::from_millis(5);
+/// A connection on which nothing comes back for so long is lost.
+const LOST_AFTER: Duration = Duration::from_secs(20);
+
+/// Prints one line of JSON: records that came back, and the longest pause between two of them in milliseconds.
+pub(crate) fn sequence(server: SocketAddr, length: Duration) -> Result<()> {
+    let mut stream = TcpStream::connect_timeout(&server, CONNECT_DEADLINE)
+        .with_context(|| format!("connecting to {server}"))?;
+    stream.set_nodelay(true).context("no delay")?;
+    stream
+        .set_read_timeout(Some(LOST_AFTER))
+        .context("a read timeout")?;
+    let mut writer = stream.try_clone().context("a second handle")?;
+    let begin = Instant::now();
+    let writing = thread::spawn(move || -> std::io::Result<u64> {
+        let mut number = 0_u64;
+        while begin.elapsed() < length {
+            writer.write_all(&record(number))?;
+            number += 1;
+            thread::sleep(EVERY);
+        }
+        writer.shutdown(std::net::Shutdown::Write)?;
+        Ok(number)
+    });
+    let (mut records, mut longest, mut last) = (0_u64, Duration::ZERO, Instant::now());
+    let mut received = [0; RECORD];
+    loop {
+        match stream.read_exact(&mut received) {
+            Ok(()) => {}
+            Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => break,
+            Err(error) => {
+                return Err(error).with_context(|| format!("after {records} records"));
+            }
+        }
+        ensure!(
+            received == record(records),
+            "record {records} came back as another"
+        );
+        longest = longest.max(last.elapsed());
+        last = Instant::now();
+        records += 1;
+    }
+    let sent = writing
+        .join()
+        .map_err(|_| anyhow!("a thread panicked"))?
+        .context("sending")?;
+    ensure!(records == sent, "{records} of {sent} records came back");
+    println!(
+        "{{\"records\":{records},\"longest_pause_ms\":{}}}",
+        longest.as_millis()
+    );
+    Ok(())
+}
+
+fn record(number: u64) -> [u8; RECORD] {
+    let mut record = [0; RECORD];
+    for (index, chunk) in record.chunks_mut(8).enumerate() {
+        chunk.copy_from_slice(&number.wrapping_add(index as u64).to_be_bytes());
+    }
+    record
+}

@@ -3,6 +3,7 @@
 
 use std::net::SocketAddr;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Result;
 use clap::Parser;
@@ -53,6 +54,17 @@ enum Command {
         #[arg(long)]
         family: Option<u8>,
     },
+    /// For a while, send numbered records over one TCP connection to an echo server every 5 ms, demand each back in order,
+    /// and print the longest time in which nothing came back
+    Sequence {
+        /// Name or address
+        host: String,
+        /// TCP port
+        port: u16,
+        /// How long
+        #[arg(long, default_value_t = 8)]
+        seconds: u64,
+    },
     /// From one socket, ask each server under which address it sees us, and print the answers
     Observe {
         /// UDP servers
@@ -96,6 +108,14 @@ fn run(command: Command) -> Result<()> {
             bytes,
             family,
         } => client::tcp_echo(client::resolve(&host, port, family)?, connections, bytes),
+        Command::Sequence {
+            host,
+            port,
+            seconds,
+        } => client::sequence(
+            client::resolve(&host, port, None)?,
+            Duration::from_secs(seconds),
+        ),
         Command::Observe { servers } => client::observe(&servers),
         Command::Digest { length } => {
             println!("{}", bytes::digest(length));
