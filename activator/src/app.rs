@@ -1,8 +1,11 @@
 //! Composition: config → admin port → mesh → device and kernel → loop.
 
-use std::{sync::Arc, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 
-use activator_proto::{Forwarder, Gateway, GatewayConfig, forward::nat::NatTable};
+use activator_proto::{
+    Forwarder, Gateway, GatewayConfig, forward::nat::NatTable, reservation::MAX_RESERVATIONS,
+};
+use allocations::{AccessFetcher, Allocations};
 use anyhow::Context as _;
 use discovery_client::{IdentityHandle, JoinError, Settings, StunServers};
 use ipnet::IpNet;
@@ -18,8 +21,6 @@ use tun::{Device, TunConfig};
 use wire::frame::MAX_FRAME_LEN;
 
 use crate::{
-    access::AccessFetcher,
-    allocations::Allocations,
     cli::Cli,
     config::Config,
     eventloop::{EventLoop, random},
@@ -65,6 +66,7 @@ pub(crate) async fn run(cli: &Cli) -> anyhow::Result<()> {
     let identity = join(&settings).await?;
     let node = identity.current().node_id().clone();
     tracing::info!(%node, exports = checked.exports.iter().count(), "joined");
+    let trust = relay_trust(&config, &identity).map_err(|error| error.in_file(file))?;
     let certificate = DtlsCertificate::generate().context("cannot make a DTLS certificate")?;
 
     let (ipv4, ipv6) = checked.pool.interface_addresses();
@@ -85,7 +87,7 @@ pub(crate) async fn run(cli: &Cli) -> anyhow::Result<()> {
     let (directory, events) =
         discovery_client::start(settings, identity, std::future::pending::<()>());
     let (stun_servers, servers) = StunServers::new(node.network.clone());
-    let (fetcher, access) = AccessFetcher::new(directory.clone());
+    let (fetcher, access) = AccessFetcher::new(directory.clone(), MAX_RESERVATIONS);
     let gateway = GatewayConfig {
         node,
         instance: random(),
@@ -97,7 +99,7 @@ pub(crate) async fn run(cli: &Cli) -> anyhow::Result<()> {
     let eventloop = EventLoop {
         poller,
         gateway: Gateway::new(gateway, forwarder),
-        allocations: Allocations::new(),
+        allocations: Allocations::new(Some(trust)),
         links: ActiveLinks::new(checked.limits.total),
         hosts: sockets.addresses(),
         sockets,
@@ -143,6 +145,25 @@ pub(crate) async fn run(cli: &Cli) -> anyhow::Result<()> {
     };
     let removed = forwarding.remove();
     ran.and(removed)
+}
+
+/// Whose certificates relays may show over TLS.
+fn relay_trust(
+    config: &Config,
+    identity: &IdentityHandle,
+) -> Result<Arc<rustls::ClientConfig>, ConfigError> {
+    let file = config.relay_trust_file.as_deref();
+    let wrong = |problem: String| {
+        let path = file.unwrap_or_else(|| Path::new("")).display();
+        let remedy =
+            "name a PEM file with the certificates of the CAs that relays' certificates are from";
+        ConfigError::of_field("relay-trust-file", path, problem, remedy)
+    };
+    let more = file.map(std::fs::read).transpose();
+    let more = more.map_err(|error| wrong(error.to_string()))?;
+    let current = identity.current();
+    allocations::relay_trust(current.ca_certificate_der(), more.as_deref())
+        .map_err(|error| wrong(error.to_string()))
 }
 
 fn settings(config: &Config) -> Result<Settings, ConfigError> {

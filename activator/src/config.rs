@@ -34,6 +34,9 @@ pub(crate) struct Config {
     /// Address of the admin port (health, metrics, status). Default: `127.0.0.1:9102`.
     #[serde(default = "default_admin")]
     pub(crate) admin: SocketAddr,
+    /// PEM file with CA certificates. A relay that is reached over TLS has to show a certificate for its host from the mesh's CA,
+    /// or from one of these. Default: the mesh's CA only, not even the system's.
+    pub(crate) relay_trust_file: Option<PathBuf>,
     /// The TUN interface and the addresses behind it.
     #[serde(default)]
     pub(crate) tunnel: TunnelConfig,

@@ -27,6 +27,7 @@ use std::{
 };
 
 use activator_proto::{Gateway, Input};
+use allocations::{AccessFetcher, AccessResult, Allocations};
 use bytes::BytesMut;
 use discovery_client::{Directory, Event, StunServers};
 use link::{DtlsCertificate, LinkConfig, Reflexive};
@@ -39,8 +40,6 @@ use tokio::{runtime::Handle, sync::mpsc, task::JoinHandle};
 use tun::Device;
 
 use crate::{
-    access::{AccessFetcher, AccessResult},
-    allocations::Allocations,
     links::ActiveLinks,
     metrics::{Board, ShellStats},
     registration::Publisher,
@@ -188,8 +187,7 @@ impl EventLoop {
     }
 
     fn handle_timeouts(&mut self, now: Instant) {
-        self.allocations.handle_timeout(now);
-        self.allocations.renew_ports(random, &self.poller, now);
+        self.allocations.handle_timeout(random, &self.poller, now);
         self.links.handle_timeout(now);
         if self.gateway.poll_timeout().is_some_and(|due| due <= now) {
             self.gateway.handle_timeout(now);

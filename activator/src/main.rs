@@ -8,8 +8,6 @@ mod cli;
 mod config;
 mod app;
 mod eventloop;
-mod access;
-mod allocations;
 mod links;
 mod signaling;
 mod registration;

@@ -23,6 +23,8 @@ pub(crate) struct AllocationStatus {
     pub(crate) relay: String,
     pub(crate) network: String,
     pub(crate) server: Option<String>,
+    /// How the relay is spoken to now: `udp`, `tcp` or `tls`.
+    pub(crate) transport: Option<String>,
     pub(crate) relayed: Vec<String>,
     /// `waiting` for a credential, `allocating`, `allocated`.
     pub(crate) state: &'static str,

@@ -47,6 +47,10 @@ pub struct RelayConfig {
     pub network: NetworkName,
     /// RFC 7065: `turn:203.0.113.12:3478?transport=udp`.
     pub url: String,
+    /// The same relay over other transports, for nodes that cannot reach it over UDP: `turn:HOST:PORT?transport=tcp`,
+    /// `turns:HOST:443`. At most 7. Default: none.
+    #[serde(default)]
+    pub more_urls: Vec<String>,
     /// The secret it shares with discovery, to mint TURN credentials (at least 16 bytes of text).
     pub auth_secret_file: PathBuf,
 }

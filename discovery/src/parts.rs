@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap, io, os::unix::fs::DirBuilderExt as _, path::Path, time::Duration,
 };
 
-use model::RelayName;
+use model::{MAX_RELAY_URIS, RelayName, RelayUri};
 use prost::Message as _;
 use protocol::directory::Relay;
 use service_kit::ConfigError;
@@ -91,12 +91,19 @@ pub(crate) fn relays(configs: &[RelayConfig]) -> Result<Relays, ConfigError> {
     let (mut entries, mut secrets) = (BTreeMap::new(), BTreeMap::new());
     for (i, config) in configs.iter().enumerate() {
         let field = |name: &str| format!("relay[{i}].{name}");
-        if !(config.url.starts_with("turn:") || config.url.starts_with("turns:")) {
-            let problem = "not a TURN URI";
-            let remedy = "write it as turn:HOST:PORT?transport=udp";
+        let more = config.more_urls.iter().map(|url| ("more-urls", url));
+        for (name, url) in std::iter::once(("url", &config.url)).chain(more) {
+            if let Err(error) = RelayUri::decode(url) {
+                let remedy = "write it as turn:HOST:PORT?transport=udp, turn:HOST:PORT?transport=tcp or turns:HOST:443";
+                return Err(ConfigError::of_field(&field(name), url, error, remedy));
+            }
+        }
+        if config.more_urls.len() >= MAX_RELAY_URIS {
+            let problem = format!("{} URLs", config.more_urls.len());
+            let remedy = "give at most 7";
             return Err(ConfigError::of_field(
-                &field("url"),
-                &config.url,
+                &field("more-urls"),
+                "",
                 problem,
                 remedy,
             ));
@@ -118,6 +125,7 @@ pub(crate) fn relays(configs: &[RelayConfig]) -> Result<Relays, ConfigError> {
             name: config.name.to_string(),
             network: config.network.to_string(),
             url: config.url.clone(),
+            more_urls: config.more_urls.clone(),
         };
         entries.insert(format!("relay/{}", config.name), relay.encode_to_vec());
         if secrets

@@ -17,13 +17,13 @@ use service_kit::ConfigError;
 
 use crate::{
     mesh_directory::{
-        CA_CERTIFICATE, CA_KEY, DISCOVERY_CERTIFICATE, DISCOVERY_KEY, MESH, MeshFile, RELAY_SECRET,
-        absolute,
+        CA_CERTIFICATE, CA_KEY, DISCOVERY_CERTIFICATE, DISCOVERY_KEY, MESH, MeshFile,
+        RELAY_CERTIFICATE, RELAY_KEY, RELAY_SECRET, absolute,
     },
     samples::{self, Sample},
 };
 
-/// Discovery's own certificate. There is one of it, and an operator to replace it.
+/// The certificates of discovery and relays. There is one of each, and an operator to replace it.
 const SERVER_LIFETIME: Duration = Duration::from_secs(5 * 365 * 86_400);
 
 #[derive(Args)]
@@ -130,6 +130,11 @@ fn build(
         let directory = building.join(network.as_str());
         make_directory(&directory)?;
         write_private(&directory.join(RELAY_SECRET), random_secret()?.as_bytes())?;
+        let host = samples::relay_host(relay).unwrap_or_default().to_owned();
+        let server = authority.issue_server(&[host], SERVER_LIFETIME, now)?;
+        let certificate = server.certificate_pem.as_bytes();
+        write_public(&directory.join(RELAY_CERTIFICATE), certificate)?;
+        write_private(&directory.join(RELAY_KEY), server.key_pem.as_bytes())?;
         for (name, text) in [
             ("turn-relay.toml", sample.turn_relay(network, relay)),
             ("activator.toml", sample.activator(network)),

@@ -15,6 +15,8 @@ pub(crate) const CA_KEY: &str = "ca-key.pem";
 pub(crate) const DISCOVERY_CERTIFICATE: &str = "discovery-certificate.pem";
 pub(crate) const DISCOVERY_KEY: &str = "discovery-key.pem";
 pub(crate) const RELAY_SECRET: &str = "relay-secret";
+pub(crate) const RELAY_CERTIFICATE: &str = "relay-certificate.pem";
+pub(crate) const RELAY_KEY: &str = "relay-key.pem";
 pub(crate) const MESH: &str = "mesh.toml";
 
 /// `mesh.toml`: what is not in the certificates.

@@ -5,7 +5,8 @@ use std::{fmt::Write as _, net::SocketAddr, path::Path};
 use model::NetworkName;
 
 use crate::mesh_directory::{
-    CA_CERTIFICATE, CA_KEY, DISCOVERY_CERTIFICATE, DISCOVERY_KEY, RELAY_SECRET,
+    CA_CERTIFICATE, CA_KEY, DISCOVERY_CERTIFICATE, DISCOVERY_KEY, RELAY_CERTIFICATE, RELAY_KEY,
+    RELAY_SECRET,
 };
 
 /// What all samples speak of.
@@ -27,6 +28,22 @@ pub(crate) fn relay_address(url: &str) -> Option<&str> {
     let (host, port) = address.rsplit_once(':')?;
     let fits = !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port != 0);
     (fits && query == "transport=udp").then_some(address)
+}
+
+/// The host of such a URI, an IPv6 address without its brackets.
+pub(crate) fn relay_host(url: &str) -> Option<&str> {
+    let (host, _) = relay_address(url)?.rsplit_once(':')?;
+    Some(host.trim_matches(['[', ']']))
+}
+
+/// The same relay over TCP, and over TLS on the port of HTTPS.
+fn more_urls(url: &str) -> Option<[String; 2]> {
+    let address = relay_address(url)?;
+    let (host, _) = address.rsplit_once(':')?;
+    Some([
+        format!("turn:{address}?transport=tcp"),
+        format!("turns:{host}:443"),
+    ])
 }
 
 impl Sample<'_> {
@@ -74,8 +91,12 @@ turn-credential-lifetime = "1h"
             let _ = write!(
                 text,
                 "\n[[relay]]\nname = \"{network}\"\nnetwork = \"{network}\"\nurl = {url}\n\
+                 # For nodes whose network does not let UDP out.\nmore-urls = [{more}]\n\
                  # The same secret as on the relay.\nauth-secret-file = {secret}\n",
                 url = quoted(relay),
+                more = more_urls(relay)
+                    .map(|urls| urls.map(|url| quoted(&url)).join(", "))
+                    .unwrap_or_default(),
             );
         }
         text
@@ -84,11 +105,17 @@ turn-credential-lifetime = "1h"
     pub(crate) fn turn_relay(&self, network: &NetworkName, relay: &str) -> String {
         let listen = relay_address(relay).unwrap_or("0.0.0.0:3478");
         let secret = self.path(&format!("{network}/{RELAY_SECRET}"));
+        let certificate = self.path(&format!("{network}/{RELAY_CERTIFICATE}"));
+        let key = self.path(&format!("{network}/{RELAY_KEY}"));
+        let (host, _) = listen.rsplit_once(':').unwrap_or(("0.0.0.0", ""));
         format!(
             r#"# The relay at the edge of `{network}`: it listens outside and relays inside. `turn-relay --config FILE`
 
-# Where the activators of other networks connect.
-listen = ["udp://{listen}"]
+# Where the activators of other networks connect: over TCP and TLS those whose network does not let UDP out.
+listen = ["udp://{listen}", "tcp://{listen}", "tls://{host}:443"]
+# Names the host given to `turnpike init` with --relay; issued by the mesh's CA, which is whom nodes believe.
+certificate-file = {certificate}
+key-file = {key}
 realm = "{network}"
 # The same secret as in discovery.toml.
 auth-secret-files = [{secret}]

@@ -71,6 +71,7 @@ fn init_makes_a_whole_mesh_with_secrets_that_only_the_owner_reads() {
         "discovery-key.pem",
         "west/relay-secret",
         "east/relay-secret",
+        "west/relay-key.pem",
     ] {
         assert_eq!(mode(name), 0o600, "{name}");
     }

@@ -375,7 +375,7 @@ impl Gateway {
         let relays: Vec<RelayName> = self
             .reservations
             .status()
-            .filter(|status| status.server.is_some())
+            .filter(|status| !status.ways.is_empty())
             .map(|status| status.relay.clone())
             .collect();
         for relay in relays {

@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use identity::Serial;
-use model::{NodeId, RelayName, RelayedAddr};
+use model::{NodeId, RelayAccess, RelayName, RelayedAddr};
 use protocol::{directory, document};
 
-use crate::{links::LinkKey, reservation::RelayAccess};
+use crate::links::LinkKey;
 
 /// What happened outside.
 #[derive(Debug)]

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use model::{NodeId, RelayName, RelayUri, RelayedAddr};
+use model::{NodeId, RelayAccess, RelayName, RelayUri, RelayedAddr};
 use protocol::document;
 
-use crate::{answer::RefuseReason, links::LinkKey, reservation::RelayAccess};
+use crate::{answer::RefuseReason, links::LinkKey};
 
 /// What is to be done outside.
 #[derive(Debug, Clone, PartialEq)]
@@ -14,8 +14,8 @@ pub enum Output {
     FetchAccess {
         /// The relay.
         relay: RelayName,
-        /// Where it listens.
-        uri: RelayUri,
+        /// Where it listens, the preferred first; never empty.
+        uris: Vec<RelayUri>,
     },
     /// For the log: no credential or no address; it will be tried again.
     AccessFailed {
@@ -44,7 +44,7 @@ pub enum Output {
     RenewCredential {
         /// The relay.
         relay: RelayName,
-        /// The credential; the server is the same.
+        /// The credential; the ways are the same.
         access: RelayAccess,
     },
     /// Delete the allocation and forget the relay.

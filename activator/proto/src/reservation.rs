@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use model::{NetworkName, RelayName, RelayTransport, RelayUri, RelayedAddr, ServerAddr};
+use model::{NetworkName, RelayAccess, RelayName, RelayUri, RelayWay, RelayedAddr};
 use protocol::{
     directory,
     document::{self, relay_trouble::Kind as TroubleKind},
@@ -37,38 +37,13 @@ const MIN_CREDENTIAL_INTERVAL: Duration = Duration::from_secs(1);
 /// An allocation whose credentials were refused is doubted for this long after: turn-client says so every 5 s.
 const DOUBT: Duration = Duration::from_secs(15);
 
-/// What an allocation on a relay needs.
-#[derive(Clone, PartialEq, Eq)]
-pub struct RelayAccess {
-    /// The relay's address, looked up.
-    pub server: ServerAddr,
-    /// TURN username.
-    pub username: String,
-    /// TURN password. Never logged.
-    pub password: String,
-    /// How long the relay accepts the credential from now on.
-    pub lifetime: Duration,
-}
-
-impl std::fmt::Debug for RelayAccess {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self {
-            server,
-            username,
-            lifetime,
-            ..
-        } = self;
-        write!(f, "RelayAccess({username} at {server} for {lifetime:?})")
-    }
-}
-
 /// One allocation that should be held.
 #[derive(Debug, Clone)]
 struct Reservation {
     network: NetworkName,
-    uri: RelayUri,
-    /// The server the allocation runs on; none before the first credential.
-    server: Option<ServerAddr>,
+    uris: Vec<RelayUri>,
+    /// The ways that the allocation may use; none before the first credential.
+    ways: Vec<RelayWay>,
     relayed: Vec<RelayedAddr>,
     credential: Credential,
     /// Credentials that could not be had, in a row.
@@ -96,8 +71,8 @@ pub struct ReservationStatus<'a> {
     pub relay: &'a RelayName,
     /// The network it stands in.
     pub network: &'a NetworkName,
-    /// Where allocations were made; none yet before the first credential.
-    pub server: Option<ServerAddr>,
+    /// Where the relay is spoken to, the preferred first; none yet before the first credential.
+    pub ways: &'a [RelayWay],
     /// The relayed addresses held now.
     pub relayed: &'a [RelayedAddr],
 }
@@ -130,7 +105,7 @@ impl Reservations {
         now: Instant,
         outputs: &mut VecDeque<Output>,
     ) -> Vec<Foothold> {
-        let mut wanted: BTreeMap<RelayName, (NetworkName, RelayUri)> = BTreeMap::new();
+        let mut wanted: BTreeMap<RelayName, (NetworkName, Vec<RelayUri>)> = BTreeMap::new();
         for (name, relay) in relays {
             if wanted.len() == MAX_RESERVATIONS {
                 outputs.push_back(Output::RelayIgnored {
@@ -140,7 +115,13 @@ impl Reservations {
                 break;
             }
             match usable(relay) {
-                Ok(found) => drop(wanted.insert(name.clone(), found)),
+                Ok((network, uris, wrong)) => {
+                    wanted.insert(name.clone(), (network, uris));
+                    outputs.extend(wrong.map(|reason| Output::RelayIgnored {
+                        relay: name.clone(),
+                        reason,
+                    }));
+                }
                 Err(reason) => {
                     outputs.push_back(Output::RelayIgnored {
                         relay: name.clone(),
@@ -154,12 +135,12 @@ impl Reservations {
         self.by_relay.retain(|name, held| {
             let keep = wanted
                 .get(name)
-                .is_some_and(|(network, uri)| *network == held.network && *uri == held.uri);
+                .is_some_and(|(network, uris)| *network == held.network && *uris == held.uris);
             if !keep {
                 if !held.relayed.is_empty() {
                     lost.push((name.clone(), std::mem::take(&mut held.relayed)));
                 }
-                if held.server.is_some() {
+                if !held.ways.is_empty() {
                     outputs.push_back(Output::Release {
                         relay: name.clone(),
                     });
@@ -167,16 +148,16 @@ impl Reservations {
             }
             keep
         });
-        for (name, (network, uri)) in wanted {
+        for (name, (network, uris)) in wanted {
             self.by_relay.entry(name).or_insert_with_key(|name| {
                 outputs.push_back(Output::FetchAccess {
                     relay: name.clone(),
-                    uri: uri.clone(),
+                    uris: uris.clone(),
                 });
                 Reservation {
                     network,
-                    uri,
-                    server: None,
+                    uris,
+                    ways: Vec::new(),
                     relayed: Vec::new(),
                     credential: Credential::Expected { since: now },
                     failures: 0,
@@ -218,7 +199,7 @@ impl Reservations {
         held.failures = 0;
         let renew_in = (access.lifetime * 2 / 3).max(MIN_CREDENTIAL_INTERVAL);
         held.credential = Credential::Due(now + renew_in);
-        if held.server == Some(access.server) {
+        if held.ways == access.ways {
             outputs.push_back(Output::RenewCredential {
                 relay: relay.clone(),
                 access,
@@ -226,7 +207,7 @@ impl Reservations {
             return Vec::new();
         }
         // The first one, or the relay's name now leads to another address.
-        let moved = held.server.replace(access.server).is_some();
+        let moved = !std::mem::replace(&mut held.ways, access.ways.clone()).is_empty();
         if moved {
             outputs.push_back(Output::Release {
                 relay: relay.clone(),
@@ -246,7 +227,7 @@ impl Reservations {
     /// There could be no allocation for a reason of this host's: from the beginning, later.
     pub fn handle_not_started(&mut self, relay: &RelayName, now: Instant) {
         if let Some(held) = self.by_relay.get_mut(relay) {
-            held.server = None;
+            held.ways.clear();
             held.credential = Credential::Due(now + MAX_BACKOFF);
         }
     }
@@ -269,10 +250,10 @@ impl Reservations {
         held.refusals = held.refusals.saturating_add(1);
         if held.refusals == 1 {
             held.credential = Credential::Expected { since: now };
-            let uri = held.uri.clone();
+            let uris = held.uris.clone();
             outputs.push_back(Output::FetchAccess {
                 relay: relay.clone(),
-                uri,
+                uris,
             });
         } else {
             // Fresh credentials are refused too: a secret differs, and asking faster does not help.
@@ -322,10 +303,10 @@ impl Reservations {
             }
             if matches!(held.credential, Credential::Due(at) if at <= now) {
                 held.credential = Credential::Expected { since: now };
-                let uri = held.uri.clone();
+                let uris = held.uris.clone();
                 outputs.push_back(Output::FetchAccess {
                     relay: relay.clone(),
-                    uri,
+                    uris,
                 });
             }
         }
@@ -391,7 +372,7 @@ impl Reservations {
         self.by_relay.iter().map(|(relay, held)| ReservationStatus {
             relay,
             network: &held.network,
-            server: held.server,
+            ways: &held.ways,
             relayed: &held.relayed,
         })
     }
@@ -411,16 +392,19 @@ impl Reservations {
     }
 }
 
-fn usable(relay: &directory::Relay) -> Result<(NetworkName, RelayUri), String> {
+/// The relay's network, its URIs, and what is wrong with one that is left out.
+fn usable(
+    relay: &directory::Relay,
+) -> Result<(NetworkName, Vec<RelayUri>, Option<String>), String> {
     let network = relay
         .network
         .parse()
         .map_err(|error: model::NameError| error.to_string())?;
-    let uri = RelayUri::decode(&relay.url).map_err(|error| error.to_string())?;
-    match uri.transport {
-        RelayTransport::Udp => Ok((network, uri)),
-        RelayTransport::Tcp | RelayTransport::Tls => {
-            Err(format!("`{uri}`: relays are reached over UDP only so far"))
-        }
+    let all = std::iter::once(&relay.url).chain(&relay.more_urls);
+    let (uris, wrong) = RelayUri::decode_all(all.map(String::as_str));
+    let wrong = wrong.map(|error| error.to_string());
+    if uris.is_empty() {
+        return Err(wrong.unwrap_or_default());
     }
+    Ok((network, uris, wrong))
 }

@@ -170,7 +170,7 @@ fn a_relay_that_cannot_be_used_is_said_and_does_not_disturb_the_others() {
     world.add_relay("a", "west");
     world.add_relay("b", "west");
     world.add_relay("c", "west");
-    world.relays.get_mut(&relay("a")).unwrap().url = "turns:203.0.113.12".to_owned();
+    world.relays.get_mut(&relay("a")).unwrap().url = "stun:203.0.113.12".to_owned();
     world.relays.get_mut(&relay("b")).unwrap().network = "NOT A NAME".to_owned();
     let outputs = world.view();
     assert_eq!(asked(&outputs), ["c"]);

@@ -7,11 +7,16 @@ use activator_proto::{
     forward::{FromLink, fit_mss},
     stats::DropReason,
 };
-use link::{CloseReason, LinkEvent, Step};
-use protocol::document::{BindingResult, Bound, Bye, Control, Refusal, control, document::Body};
+use allocations::{AllocationEvent, Allocations};
+use link::{CloseReason, Link, LinkEvent, Path, Step};
+use model::RelayTransport;
+use protocol::document::{
+    BindingResult, Bound, Bye, Control, Refusal, control, document::Body,
+    relay_trouble::Kind as TroubleKind,
+};
+use turn_client::LostReason;
 
 use super::EventLoop;
-use crate::allocations::AllocationEvent;
 
 impl EventLoop {
     /// Until nothing is left to do; then sends.
@@ -22,7 +27,7 @@ impl EventLoop {
                 self.on_output(output, now);
                 idle = false;
             }
-            while let Some(event) = self.allocations.poll_event() {
+            while let Some(event) = self.allocations.poll_event(now) {
                 self.on_allocation(event, now);
                 idle = false;
             }
@@ -37,7 +42,7 @@ impl EventLoop {
 
     fn on_output(&mut self, output: Output, now: Instant) {
         match output {
-            Output::FetchAccess { relay, uri } => self.fetcher.fetch(relay, uri),
+            Output::FetchAccess { relay, uris } => self.fetcher.fetch(relay, uris),
             Output::AccessFailed {
                 relay,
                 reason,
@@ -135,19 +140,31 @@ impl EventLoop {
 
     fn on_allocation(&mut self, event: AllocationEvent, now: Instant) {
         match event {
-            AllocationEvent::Allocated { relay, relayed } => {
+            AllocationEvent::Allocated {
+                relay,
+                relayed,
+                transport,
+            } => {
                 let addresses: Vec<String> = relayed.iter().map(ToString::to_string).collect();
-                tracing::info!(%relay, relayed = %addresses.join(" "), "allocation gained");
+                tracing::info!(%relay, %transport, relayed = %addresses.join(" "), "allocation gained");
                 if let Some(task) = self.allocated.take() {
                     task.done();
                 }
                 self.gateway
                     .handle_input(Input::Allocated { relay, relayed }, now);
             }
+            AllocationEvent::Moved { relay, transport } => {
+                tracing::info!(%relay, %transport, "allocation moved");
+                let keys: Vec<LinkKey> = self.links.iter().map(|active| active.key).collect();
+                for key in keys {
+                    if let Some(active) = self.links.touch(key) {
+                        set_leg(&mut active.link, &self.allocations, now);
+                    }
+                }
+            }
             AllocationEvent::Lost {
                 relay,
                 reason,
-                trouble,
                 held,
             } => {
                 let what = if held {
@@ -156,6 +173,7 @@ impl EventLoop {
                     "no allocation yet"
                 };
                 tracing::warn!(%relay, %reason, "{what}");
+                let trouble = trouble(&reason);
                 let lost = Input::AllocationLost { relay, trouble };
                 self.gateway.handle_input(lost, now);
             }
@@ -216,6 +234,7 @@ impl EventLoop {
                 }
                 LinkEvent::Step(step) => {
                     active.reached(step, now);
+                    set_leg(&mut active.link, &self.allocations, now);
                     if step == Step::Open {
                         self.stats.links_opened += 1;
                         let path = active.link.path().map(|path| path.to_string());
@@ -234,6 +253,7 @@ impl EventLoop {
                     }
                 }
                 LinkEvent::Path(path) => {
+                    set_leg(&mut active.link, &self.allocations, now);
                     tracing::debug!(link = %key, %path, "path");
                 }
                 LinkEvent::Silent => {
@@ -295,7 +315,33 @@ impl EventLoop {
     }
 }
 
+/// Tells a link how the relay of its present path is reached.
+fn set_leg(link: &mut Link, allocations: &Allocations, now: Instant) {
+    let local = link.pair().map(|(local, _)| local);
+    let leg = match local.and_then(|local| allocations.transport_of(local)) {
+        None => return,
+        Some(RelayTransport::Udp) => Path::RelayUdp,
+        Some(RelayTransport::Tcp) => Path::RelayTcp,
+        Some(RelayTransport::Tls) => Path::RelayTls,
+    };
+    link.set_leg(leg, now);
+}
+
 /// From the operating system; a fallback that is merely different each time is good enough for a seed.
 pub(crate) fn random() -> u64 {
     getrandom::u64().unwrap_or_else(|_| u64::from(std::process::id()) << 32 | 0x9e37_79b9)
+}
+
+/// What the directory says of it.
+const fn trouble(reason: &LostReason) -> TroubleKind {
+    match reason {
+        LostReason::Silent => TroubleKind::Silent,
+        LostReason::Unauthorized => TroubleKind::CredentialRefused,
+        LostReason::Mismatch
+        | LostReason::Expired
+        | LostReason::WrongCredential
+        | LostReason::PortTaken
+        | LostReason::Refused { .. }
+        | LostReason::Nonsense => TroubleKind::Refused,
+    }
 }

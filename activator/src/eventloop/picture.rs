@@ -16,22 +16,23 @@ impl EventLoop {
         let relays: BTreeMap<_, _> = self
             .allocations
             .stats()
-            .map(|(name, stats, peers)| (name, (stats, peers)))
+            .map(|(name, stats, peers, way)| (name, (stats, peers, way)))
             .collect();
         let allocations = self
             .gateway
             .reservations()
             .status()
             .map(|held| {
-                let (stats, peers) = relays.get(held.relay).copied().unwrap_or_default();
+                let (stats, peers, way) = relays.get(held.relay).copied().unwrap_or_default();
                 AllocationStatus {
                     relay: held.relay.to_string(),
                     network: held.network.to_string(),
-                    server: held.server.map(|server| server.to_string()),
+                    server: way.map(|way| way.server.to_string()),
+                    transport: way.map(|way| way.transport.to_string()),
                     relayed: held.relayed.iter().map(ToString::to_string).collect(),
-                    state: match (held.server, held.relayed) {
-                        (None, _) => "waiting",
-                        (Some(_), []) => "allocating",
+                    state: match (held.ways, held.relayed) {
+                        ([], _) => "waiting",
+                        (_, []) => "allocating",
                         _ => "allocated",
                     },
                     peers,
@@ -92,7 +93,7 @@ impl EventLoop {
 
     pub(super) fn publish_picture(&self) {
         let mut shell = self.stats;
-        for (_, stats, _) in self.allocations.stats() {
+        for (_, stats, ..) in self.allocations.stats() {
             shell.relay_messages_dropped += stats.dropped;
             shell.datagrams_refused += stats.refused;
         }

@@ -144,7 +144,7 @@ impl Agent {
             let relayed = session
                 .link
                 .pair()
-                .filter(|_| session.link.path() == Some(link::Path::RelayUdp))
+                .filter(|_| session.link.path().is_some_and(link::Path::is_relayed))
                 .map(|(_, relayed)| relayed);
             if said.instance != session.instance {
                 stale.push((key, "the activator started anew"));

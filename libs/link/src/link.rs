@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
-use protocol::document::{Bye, Candidate, Control, SessionDescription, control::Body};
+use protocol::document::{Bye, Candidate, Control, Leg, SessionDescription, control::Body};
 
 use crate::candidate::LocalCandidate;
 use crate::certificate::DtlsCertificate;
@@ -36,6 +36,10 @@ pub struct Link {
     /// Where packets go: the nominated pair, or before that the pair DTLS came in on.
     pair: Option<(SocketAddr, SocketAddr)>,
     path: Option<Path>,
+    /// How the relay is reached, if one is used: by this end and by the peer.
+    legs: [Path; 2],
+    /// The peer was told of the first once.
+    said_leg: bool,
     open_deadline: Option<Instant>,
     /// Frames can be sent: the lane has keys, or the data channels are open.
     open: bool,
@@ -73,6 +77,8 @@ impl Link {
             lane: Lane::new(role, config),
             pair: None,
             path: None,
+            legs: [Path::RelayUdp; 2],
+            said_leg: false,
             open_deadline: None,
             open: false,
             early: carriers::Early::default(),
@@ -304,8 +310,40 @@ impl Link {
 
     /// How packets travel, once a pair is nominated.
     #[must_use]
-    pub const fn path(&self) -> Option<Path> {
-        self.path
+    pub fn path(&self) -> Option<Path> {
+        let [own, peers] = self.legs;
+        match self.path? {
+            Path::Direct => Some(Path::Direct),
+            _ => Some(own.max(peers)),
+        }
+    }
+
+    /// How this end reaches the relay of the nominated pair. The peer is told, so that both call the path the same.
+    pub fn set_leg(&mut self, leg: Path, now: Instant) {
+        let before = self.path();
+        if std::mem::replace(&mut self.legs[0], leg) != leg {
+            self.say_leg(now);
+            self.on_legs(before);
+        }
+    }
+
+    /// Over UDP is what the peer takes for granted.
+    pub(crate) fn say_leg(&mut self, now: Instant) {
+        if self.legs[0] == Path::RelayUdp && !self.said_leg {
+            return;
+        }
+        let leg = Leg {
+            path: self.legs[0].to_string(),
+        };
+        let body = Some(Body::Leg(leg));
+        // What is not open yet hears of it when it is.
+        self.said_leg |= self.send_control(&Control { body }, now).is_ok();
+    }
+
+    fn on_legs(&mut self, before: Option<Path>) {
+        if let Some(path) = self.path().filter(|path| Some(*path) != before) {
+            self.events.push_back(LinkEvent::Path(path));
+        }
     }
 
     /// The base and the peer's address of the nominated pair.
@@ -426,6 +464,7 @@ impl Link {
             }
         }
         if self.path.replace(path) != Some(path) {
+            let path = self.path().unwrap_or(path);
             self.events.push_back(LinkEvent::Path(path));
         }
         if first {
@@ -470,6 +509,13 @@ impl Link {
                     body: Some(Body::Pong(ping)),
                 };
                 let _ = self.channels.send_control(&pong, now);
+            }
+            Some(Body::Leg(leg)) => {
+                let before = self.path();
+                if let Some(leg) = Path::from_text(&leg.path).filter(|leg| leg.is_relayed()) {
+                    self.legs[1] = leg;
+                    self.on_legs(before);
+                }
             }
             Some(Body::Bye(bye)) => {
                 let reason = bye.reason.chars().take(256).collect();

@@ -73,21 +73,48 @@ pub enum Step {
     Open,
 }
 
-/// How a link's packets travel.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// How a link's packets travel: as the worse of its two ends reaches the relay. The later in this list, the worse.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Path {
     /// Host to host, punched or not.
     Direct,
     /// Through a relay, reached over UDP.
     RelayUdp,
+    /// Through a relay, which one end reaches over TCP.
+    RelayTcp,
+    /// Through a relay, which one end reaches over TLS.
+    RelayTls,
+}
+
+impl Path {
+    /// All of them, the best first.
+    pub const ALL: [Self; 4] = [Self::Direct, Self::RelayUdp, Self::RelayTcp, Self::RelayTls];
+
+    /// Whether a relay carries the packets.
+    #[must_use]
+    pub fn is_relayed(self) -> bool {
+        self != Self::Direct
+    }
+
+    pub(crate) fn from_text(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|path| path.as_str() == text)
+    }
+
+    /// `direct`, `relay/udp`, `relay/tcp`, `relay/tls`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Direct => "direct",
+            Self::RelayUdp => "relay/udp",
+            Self::RelayTcp => "relay/tcp",
+            Self::RelayTls => "relay/tls",
+        }
+    }
 }
 
 impl fmt::Display for Path {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Direct => "direct",
-            Self::RelayUdp => "relay/udp",
-        })
+        f.write_str(self.as_str())
     }
 }
 

@@ -7,10 +7,12 @@ mod name;
 mod node;
 mod counter;
 mod address;
+mod relay_access;
 mod relay_uri;
 
 pub use address::{ClientAddr, MappedAddr, PeerAddr, RelayedAddr, ServerAddr, VirtualIp};
 pub use counter::{LeaseId, Revision, UnixTime};
 pub use name::{MeshName, NameError, NetworkName, NodeName, RelayName, ServiceName};
 pub use node::{NodeId, NodeIdError, Role, SpiffeId, Subject};
-pub use relay_uri::{RelayTransport, RelayUri, RelayUriError};
+pub use relay_access::{RelayAccess, RelayWay};
+pub use relay_uri::{MAX_RELAY_URIS, RelayTransport, RelayUri, RelayUriError};

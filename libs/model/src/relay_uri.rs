@@ -3,13 +3,16 @@
 
 use std::{fmt, net::IpAddr};
 
+/// URIs of one relay that are used at most.
+pub const MAX_RELAY_URIS: usize = 8;
+
 /// The port when a `turn:` URI names none ([RFC 8656 section 18](https://www.rfc-editor.org/rfc/rfc8656#section-18)).
 const TURN_PORT: u16 = 3478;
 
 /// The port when a `turns:` URI names none.
 const TURNS_PORT: u16 = 5349;
 
-/// How the relay is spoken to.
+/// How the relay is spoken to; in the order in which they are preferred.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum RelayTransport {
     /// `turn:…`, `turn:…?transport=udp`.
@@ -18,6 +21,16 @@ pub enum RelayTransport {
     Tcp,
     /// `turns:…`, `turns:…?transport=tcp`.
     Tls,
+}
+
+impl fmt::Display for RelayTransport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Udp => "udp",
+            Self::Tcp => "tcp",
+            Self::Tls => "tls",
+        })
+    }
 }
 
 /// A decoded TURN URI.
@@ -85,6 +98,23 @@ impl RelayUri {
             port,
             transport,
         })
+    }
+
+    /// The URIs of one relay: what can be used of them, the preferred transports first and otherwise in their order, at
+    /// most [`MAX_RELAY_URIS`]; and what is wrong with the first of the others.
+    pub fn decode_all<'a>(
+        uris: impl Iterator<Item = &'a str>,
+    ) -> (Vec<Self>, Option<RelayUriError>) {
+        let (mut usable, mut wrong) = (Vec::new(), None);
+        for uri in uris.take(MAX_RELAY_URIS) {
+            match Self::decode(uri) {
+                Ok(uri) if !usable.contains(&uri) => usable.push(uri),
+                Ok(_) => {}
+                Err(error) => drop(wrong.get_or_insert(error)),
+            }
+        }
+        usable.sort_by_key(|uri| uri.transport);
+        (usable, wrong)
     }
 
     /// The host, when it is an address and no name has to be looked up.

@@ -1,4 +1,4 @@
-//! Hands for the network: batched UDP sockets, the addresses of this host, and the one clock.
+//! Hands for the network: batched UDP sockets, connections over TCP and TLS, the addresses of this host, and the one clock.
 //!
 //! The journey: [`Poller::wait`] wakes a service's loop, [`UdpSocket::try_recv_batch`] hands it every
 //! datagram of up to 32 kernel buffers (each of up to 64 KB when the kernel joined equal datagrams, GRO), the
@@ -19,6 +19,7 @@ mod poller;
 mod recv_batch;
 mod send_batch;
 mod slices;
+mod stream;
 mod udp;
 
 pub use address_changes::AddressChanges;
@@ -30,6 +31,7 @@ pub use poller::Poller;
 pub use recv_batch::{Meta, RecvBatch};
 pub use send_batch::{Flushed, SendBatch, SendBatchFull};
 pub use slices::ask_for_short_slices;
+pub use stream::{Stream, TlsTo};
 pub use udp::{UdpOptions, UdpSocket};
 
 /// The largest number of datagrams that one GSO send may carry (`UDP_MAX_SEGMENTS` of Linux).

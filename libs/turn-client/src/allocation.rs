@@ -14,13 +14,14 @@
 //! leaves alive. An Allocate that meets an old allocation on our five-tuple (437) deletes that first.
 
 mod answers;
+mod moving;
 mod packets;
 mod upkeep;
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use model::{MappedAddr, PeerAddr, RelayedAddr};
+use model::{MappedAddr, PeerAddr, RelayTransport, RelayedAddr};
 use stun_types::attribute::AttributeStaticType;
 use stun_types::message::MessageClass;
 use turn_types::attribute::{
@@ -28,6 +29,8 @@ use turn_types::attribute::{
     XorPeerAddress,
 };
 use wire::channel_data::FIRST_CHANNEL;
+
+pub use moving::Moving;
 
 use crate::credential::Authenticator;
 use crate::input::{AllocationConfig, Credential, Families};
@@ -76,6 +79,8 @@ struct Liveness {
     probes: u32,
     /// Something was sent to a peer since: an answer may be expected.
     used: bool,
+    /// The first request since that has no answer.
+    asked: Option<Instant>,
 }
 
 /// A standing allocation on one relay. See the crate's documentation.
@@ -98,8 +103,16 @@ pub struct Allocation {
     peers: Peers,
     timers: Timers,
     liveness: Liveness,
+    /// Of the last request that was answered.
+    rtt: Option<Duration>,
+    /// Whether a ticket is asked for, and the present one (RFC 8016).
+    mobile: bool,
+    ticket: Option<Vec<u8>>,
+    moving: Option<moving::Move>,
     random: Random,
     transmits: VecDeque<Vec<u8>>,
+    /// Those for where it is to move.
+    ahead: VecDeque<Vec<u8>>,
     events: VecDeque<Event>,
     stats: Stats,
 }
@@ -122,9 +135,15 @@ impl Allocation {
                 quiet_since: now,
                 probes: 0,
                 used: false,
+                asked: None,
             },
+            rtt: None,
+            mobile: config.mobile,
+            ticket: None,
+            moving: None,
             random: Random::new(config.seed),
             transmits: VecDeque::new(),
+            ahead: VecDeque::new(),
             events: VecDeque::new(),
             stats: Stats::default(),
             config,
@@ -133,7 +152,7 @@ impl Allocation {
         allocation
     }
 
-    /// What it was made with.
+    /// What it was made with, and where it is now.
     pub fn config(&self) -> &AllocationConfig {
         &self.config
     }
@@ -255,6 +274,8 @@ impl Allocation {
 
     /// Begins to get an allocation, whatever was before.
     fn attempt(&mut self, now: Instant) {
+        self.moving = None;
+        self.ahead.clear();
         self.transactions.clear();
         self.timers.clear();
         self.deleted = false;
@@ -263,6 +284,7 @@ impl Allocation {
         self.resumable &= alive;
         if !self.resumable {
             self.authenticator.adopt_next();
+            self.ticket = None;
         }
         let request = if self.resumable {
             Request::Resume
@@ -277,6 +299,9 @@ impl Allocation {
         self.stats.lost += 1;
         self.resumable = reason == LostReason::Silent;
         self.wants_credential = None;
+        if self.moving.take().is_some() {
+            self.events.push_back(Event::NotMoved);
+        }
         self.peers.on_lost();
         let patient = reason.needs_new_port();
         self.say_lost(reason);
@@ -312,8 +337,14 @@ impl Allocation {
         match request {
             Request::Allocate => self.add_wishes(&mut writer),
             Request::Delete => writer.add(Lifetime::TYPE, &0u32.to_be_bytes()),
-            Request::Resume | Request::Refresh | Request::Probe => {
+            Request::Refresh | Request::Probe | Request::Fence => {
                 writer.add(Lifetime::TYPE, &LIFETIME.to_be_bytes());
+            }
+            Request::Resume | Request::Move => {
+                writer.add(Lifetime::TYPE, &LIFETIME.to_be_bytes());
+                if let Some(ticket) = &self.ticket {
+                    writer.add(moving::MOBILITY_TICKET, ticket);
+                }
             }
             Request::Permission(ip) => {
                 writer.add_address(XorPeerAddress::TYPE, std::net::SocketAddr::new(ip, 0));
@@ -330,17 +361,34 @@ impl Allocation {
             .sign(&mut writer)
             .map(|key| (generation, key));
         writer.finish();
-        self.transmits.push_back(bytes.clone());
+        let stream = self.queue(request, bytes.clone());
+        self.liveness.asked.get_or_insert(now);
         self.stats.requests += 1;
         let due = self
             .transactions
-            .insert(id, request, challenges, signed, bytes, now);
+            .insert(id, request, challenges, signed, bytes, stream, now);
         self.timers.set(due, Due::Transaction(id));
+    }
+
+    /// Puts a message where it goes; whether that is a stream.
+    fn queue(&mut self, request: Request, message: Vec<u8>) -> bool {
+        let ahead = self
+            .moving
+            .filter(|to| request == Request::Move && !to.is_where(&self.config));
+        let (queue, transport) = match ahead {
+            Some(to) => (&mut self.ahead, to.transport()),
+            None => (&mut self.transmits, self.config.transport),
+        };
+        queue.push_back(message);
+        transport != RelayTransport::Udp
     }
 
     fn add_wishes(&self, writer: &mut Writer<'_>) {
         writer.add(RequestedTransport::TYPE, &[UDP, 0, 0, 0]);
         writer.add(Lifetime::TYPE, &LIFETIME.to_be_bytes());
+        if self.mobile {
+            writer.add(moving::MOBILITY_TICKET, &[]);
+        }
         match self.config.families {
             Families::V4 => writer.add(RequestedAddressFamily::TYPE, &[IPV4, 0, 0, 0]),
             Families::V6 => writer.add(RequestedAddressFamily::TYPE, &[IPV6, 0, 0, 0]),

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::net::SocketAddr;
 
+use model::RelayTransport;
+
 /// The families that relayed addresses are wanted of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Families {
@@ -15,9 +17,13 @@ pub enum Families {
     Both,
 }
 
-/// What stays the same as long as an allocation lives.
+/// What an allocation begins with. [`Allocation::move_to`](crate::Allocation::move_to) changes transport and addresses.
 #[derive(Debug, Clone)]
 pub struct AllocationConfig {
+    /// What messages travel by. Over a stream none is repeated: TCP does that.
+    pub transport: RelayTransport,
+    /// Whether to ask for a ticket, without which nothing moves (RFC 8016).
+    pub mobile: bool,
     /// The relay. The shell sends there, and passes on only what came from there.
     pub server: SocketAddr,
     /// The socket's own address: with the relay's it makes the five-tuple.

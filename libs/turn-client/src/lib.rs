@@ -4,7 +4,10 @@
 //! It allocates, for one or both address families, and goes on trying until it succeeds; keeps the allocation and
 //! the NAT's binding alive; notices within about four seconds that the relay is gone, and at once that the relay
 //! forgot it (437); installs and refreshes permissions and channels for the peers it is told of; and frames data
-//! to and from them. The shell moves datagrams and passes the time in.
+//! to and from them. The shell moves datagrams, or the bytes of a stream, and passes the time in.
+//!
+//! Where a relay can be reached in several ways, a [`Ladder`] says which to try and which to use, and the allocation
+//! moves there ([`Allocation::move_to`]).
 //!
 //! The journey: [`Allocation::handle_datagram`] tells ChannelData (`peers.rs` knows the channel; the payload is
 //! lent, not copied) from STUN, whose answers go by transaction (`transaction.rs`) through authentication
@@ -17,7 +20,7 @@
 //! number of transactions; nothing to a peer waits.
 //!
 //! Done: RFC 8489 (retransmission, long-term credentials with MD5 and SHA-256 password algorithms, both integrity
-//! attributes), RFC 8656 over UDP with ADDITIONAL-ADDRESS-FAMILY. Not done: TCP and TLS to the relay, RFC 6062,
+//! attributes), RFC 8656 over UDP and over streams (TCP, TLS) with ADDITIONAL-ADDRESS-FAMILY, RFC 8016. Not done: RFC 6062,
 //! ALTERNATE-SERVER (reported as a refusal), EVEN-PORT, DONT-FRAGMENT, USERHASH.
 //!
 //! Written on `stun-types` and `turn-types` and not on `turn-client-proto`, because that has its transaction IDs
@@ -29,6 +32,7 @@
 mod allocation;
 mod credential;
 mod input;
+mod ladder;
 mod output;
 mod peers;
 mod random;
@@ -37,7 +41,9 @@ mod timer;
 mod transaction;
 
 pub use allocation::Allocation;
+pub use allocation::Moving;
 pub use input::{AllocationConfig, Credential, Families};
+pub use ladder::{Ladder, Rung, Step};
 pub use output::{DropReason, Event, LostReason, Received, State};
 pub use peers::MAX_PEERS;
 pub use stats::Stats;

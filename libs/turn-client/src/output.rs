@@ -56,6 +56,10 @@ pub enum Event {
     /// The relay does not accept the credential: [`Allocation::set_credential`](crate::Allocation::set_credential)
     /// with another. Said again every 5 s.
     NeedCredential,
+    /// The allocation is where [`Allocation::move_to`](crate::Allocation::move_to) wanted it. Nothing of it has changed.
+    Moved,
+    /// It stays where it was: the relay did not answer there, or did not let it move.
+    NotMoved,
     /// The relay now passes packets of this peer, both ways.
     PeerReady(PeerAddr),
 }

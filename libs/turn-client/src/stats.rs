@@ -5,6 +5,8 @@ pub struct Stats {
     pub allocated: u64,
     /// Allocations that were lost, whatever the reason.
     pub lost: u64,
+    /// Moves to another five-tuple.
+    pub moved: u64,
     /// Requests sent, not counting retransmissions.
     pub requests: u64,
     /// Requests sent again because no answer came.

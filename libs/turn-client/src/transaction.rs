@@ -15,6 +15,10 @@ use turn_types::message::{ALLOCATE, CHANNEL_BIND, CREATE_PERMISSION, REFRESH};
 use wire::stun::write::Key;
 
 const RTO: Duration = Duration::from_millis(500);
+/// How long an answer over a stream may take.
+const ON_STREAM: Duration = Duration::from_secs(3);
+/// How long a fence is waited for: it is a courtesy to what is under way.
+const FENCE: Duration = Duration::from_millis(400);
 
 /// What is asked of the relay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,6 +33,10 @@ pub(crate) enum Request {
     Refresh,
     /// The same, to hear whether it is there. Sent once.
     Probe,
+    /// The same, to hear that all that was sent before has arrived. Sent once.
+    Fence,
+    /// That it takes the allocation to where this comes from.
+    Move,
     /// A permission.
     Permission(IpAddr),
     /// A channel: its index and its peer.
@@ -39,7 +47,12 @@ impl Request {
     pub(crate) fn method(self) -> Method {
         match self {
             Self::Allocate => ALLOCATE,
-            Self::Resume | Self::Delete | Self::Refresh | Self::Probe => REFRESH,
+            Self::Resume
+            | Self::Delete
+            | Self::Refresh
+            | Self::Probe
+            | Self::Fence
+            | Self::Move => REFRESH,
             Self::Permission(_) => CREATE_PERMISSION,
             Self::Channel(..) => CHANNEL_BIND,
         }
@@ -47,9 +60,9 @@ impl Request {
 
     fn sends(self) -> u32 {
         match self {
-            Self::Allocate | Self::Resume | Self::Delete => 3,
+            Self::Allocate | Self::Resume | Self::Delete | Self::Move => 3,
             Self::Refresh => 4,
-            Self::Probe => 1,
+            Self::Probe | Self::Fence => 1,
             Self::Permission(_) | Self::Channel(..) => 5,
         }
     }
@@ -64,15 +77,24 @@ pub(crate) struct Transaction {
     /// The authenticator's generation it was signed in, and the key its answer must be signed with.
     pub(crate) signed: Option<(u32, Key)>,
     bytes: Vec<u8>,
+    first: Instant,
+    repeated: bool,
     sent: u32,
     due: Instant,
+}
+
+impl Transaction {
+    /// What the answer says of the round trip; nothing after a repetition.
+    pub(crate) fn rtt(&self, now: Instant) -> Option<Duration> {
+        (!self.repeated).then(|| now.saturating_duration_since(self.first))
+    }
 }
 
 /// What is to be done when a transaction's time has come.
 #[derive(Debug)]
 pub(crate) enum Overdue {
     /// Send this; the next time is given.
-    SendAgain(Vec<u8>, Instant),
+    SendAgain(Request, Vec<u8>, Instant),
     /// No answer came.
     GiveUp(Request),
 }
@@ -83,7 +105,7 @@ pub(crate) struct Transactions {
 }
 
 impl Transactions {
-    /// Remembers a request that is sent now. Returns when to look after it.
+    /// Remembers a request that is sent now; over a stream once only. Returns when to look after it.
     pub(crate) fn insert(
         &mut self,
         id: TransactionId,
@@ -91,15 +113,22 @@ impl Transactions {
         challenges: u8,
         signed: Option<(u32, Key)>,
         bytes: Vec<u8>,
+        stream: bool,
         now: Instant,
     ) -> Instant {
-        let due = now + wait(request, 1);
+        let (sent, due) = if stream && request != Request::Fence {
+            (request.sends(), now + ON_STREAM)
+        } else {
+            (1, now + wait(request, 1))
+        };
         let transaction = Transaction {
             request,
             challenges,
             signed,
             bytes,
-            sent: 1,
+            first: now,
+            repeated: false,
+            sent,
             due,
         };
         self.waiting.insert(id, transaction);
@@ -114,8 +143,21 @@ impl Transactions {
         self.waiting.remove(&id)
     }
 
+    /// Nothing is to come of an earlier move.
+    pub(crate) fn forget_moves(&mut self) {
+        self.waiting
+            .retain(|_, waiting| !matches!(waiting.request, Request::Fence | Request::Move));
+    }
+
     pub(crate) fn clear(&mut self) {
         self.waiting.clear();
+    }
+
+    /// Everything that waits, to be sent once more.
+    pub(crate) fn all(&self) -> impl Iterator<Item = &[u8]> {
+        self.waiting
+            .values()
+            .map(|waiting| waiting.bytes.as_slice())
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -132,8 +174,10 @@ impl Transactions {
                 .map(|gone| Overdue::GiveUp(gone.request));
         }
         transaction.sent += 1;
+        transaction.repeated = true;
         transaction.due = at + wait(transaction.request, transaction.sent);
         Some(Overdue::SendAgain(
+            transaction.request,
             transaction.bytes.clone(),
             transaction.due,
         ))
@@ -142,8 +186,10 @@ impl Transactions {
 
 /// How long to wait after the `sent`th time.
 fn wait(request: Request, sent: u32) -> Duration {
-    if request == Request::Probe {
-        return 4 * RTO;
+    match request {
+        Request::Probe => return 4 * RTO,
+        Request::Fence => return FENCE,
+        _ => {}
     }
     // After the last time not the full doubling: a new attempt is worth more than a late answer.
     if sent == request.sends() {

@@ -12,7 +12,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use nix::sys::signal::Signal;
 use serde::{Deserialize, Serialize};
 
-use crate::nat::NatKind;
+use crate::nat::{Firewall, NatKind};
 use crate::plan::{self, Network};
 use crate::probe::RecordType;
 use crate::process::{self, Files, Handle, Process};
@@ -31,6 +31,8 @@ pub struct LabOptions {
     pub nat: NatKind,
     /// Where the binaries are; see [`LabOptions::new`].
     pub binaries: PathBuf,
+    /// What the routers let through at first: west's, east's.
+    pub firewalls: [Firewall; 2],
     /// Whether to start discovery, relays, activators and dns-signal.
     pub mesh: bool,
     /// Whether each network has a second relay and a second activator.
@@ -52,6 +54,7 @@ impl LabOptions {
         Self {
             name: name.to_owned(),
             nat: NatKind::default(),
+            firewalls: [Firewall::Open; 2],
             binaries: binaries.unwrap_or_default(),
             mesh: true,
             spares: false,
@@ -178,6 +181,9 @@ impl Lab {
             (options.progress)(&format!("{:6.2} s  {what}", begin.elapsed().as_secs_f64()));
         };
         topology::build(&self.name, self.nat)?;
+        for (network, firewall) in Network::ALL.into_iter().zip(options.firewalls) {
+            topology::set_firewall(&self.name, network, firewall)?;
+        }
         for host in plan::hosts() {
             let own = options.mesh && host.name.ends_with("/app");
             let server = if own {
@@ -295,6 +301,11 @@ impl Lab {
             );
         }
         Ok(printed)
+    }
+
+    /// What a network's router lets through from now on.
+    pub fn set_firewall(&self, network: Network, firewall: Firewall) -> Result<()> {
+        topology::set_firewall(&self.name, network, firewall)
     }
 
     /// Starts a command in a host and does not wait for it. Its output is piped.

@@ -40,6 +40,6 @@ pub mod cli;
 
 pub use cable::Cable;
 pub use lab::{Lab, LabOptions};
-pub use nat::{Dependent, NatKind};
+pub use nat::{Dependent, Firewall, NatKind};
 pub use plan::Network;
 pub use scoped::ScopedLab;

@@ -32,6 +32,14 @@ pub fn prepare(files: &Files, binaries: &Path, spares: bool) -> Result<()> {
             &plan::DISCOVERY.to_string(),
             "--server-name",
             &plan::DISCOVERY_IPV6.ip().to_string(),
+            "--network",
+            "west",
+            "--relay",
+            &relay_uri(Network::West.relay()),
+            "--network",
+            "east",
+            "--relay",
+            &relay_uri(Network::East.relay()),
         ],
     )
     .context("making the mesh")?;
@@ -96,6 +104,10 @@ pub fn create_token(
     Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
+fn relay_uri(relay: SocketAddr) -> String {
+    format!("turn:{relay}?transport=udp")
+}
+
 fn relay_secret(files: &Files, network: Network) -> std::path::PathBuf {
     files.of_process(&format!("{network}/relay-secret"), FileKind::Token)
 }
@@ -129,9 +141,13 @@ key-file = "{mesh}/discovery-key.pem"
 [[relay]]
 name = "{name}"
 network = "{network}"
-url = "turn:{relay}?transport=udp"
+url = "{url}"
+more-urls = ["turn:{relay}?transport=tcp", "turns:{host}:{tls}"]
 auth-secret-file = "{secret}"
 "#,
+                url = relay_uri(relay),
+                host = relay.ip(),
+                tls = plan::RELAY_TLS_PORT,
                 secret = relay_secret(files, network).display(),
             );
         }
@@ -142,7 +158,9 @@ auth-secret-file = "{secret}"
 fn relay_config(files: &Files, network: Network, listen: SocketAddr, inside: u8) -> String {
     let (ipv4, ipv6) = Segment::Inside(network).addresses(inside);
     format!(
-        r#"listen = ["udp://{listen}"]
+        r#"listen = ["udp://{listen}", "tcp://{listen}", "tls://{host}:{tls}"]
+certificate-file = "{mesh}/{network}/relay-certificate.pem"
+key-file = "{mesh}/{network}/relay-key.pem"
 realm = "{network}"
 auth-secret-files = ["{secret}"]
 relay-addresses = ["{ipv4}", "{ipv6}"]
@@ -150,6 +168,9 @@ allow-peers = ["{INSIDE_IPV4}", "{INSIDE_IPV6}"]
 port-range = "49152-65535"
 admin = "127.0.0.1:{admin}"
 "#,
+        host = listen.ip(),
+        tls = plan::RELAY_TLS_PORT,
+        mesh = files.mesh().display(),
         secret = relay_secret(files, network).display(),
         admin = plan::RELAY_ADMIN_PORT,
     )

@@ -9,7 +9,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::plan::{INSIDE_IPV4, INSIDE_IPV6, Network, Segment};
+use crate::plan::{DISCOVERY, INSIDE_IPV4, INSIDE_IPV6, Network, Segment};
 
 /// What a mapping or a filter of a NAT depends on, beside the inside address (RFC 4787, sections 4.1 and 5).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -156,6 +156,47 @@ impl NatKind {
         icmpv6 type {{ nd-neighbor-solicit, nd-neighbor-advert }} accept
         iifname "lan" accept
         counter
+    }}
+}}
+"#
+        )
+    }
+}
+
+/// What a router lets through, whatever the NAT would.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Firewall {
+    /// Everything.
+    #[default]
+    Open,
+    /// Everything but UDP.
+    NoUdp,
+    /// Out: TCP to port 443, and to discovery. In: the answers.
+    OnlyTcp443,
+}
+
+impl Firewall {
+    /// A rule set of its own, in nft's language, in place of the one before.
+    #[must_use]
+    pub fn ruleset(self) -> String {
+        let discovery = DISCOVERY.port();
+        let rules = match self {
+            Self::Open => String::new(),
+            Self::NoUdp => "meta l4proto udp counter drop".to_owned(),
+            Self::OnlyTcp443 => format!(
+                r#"meta l4proto {{ icmp, icmpv6 }} accept
+        iifname "lan" tcp dport {{ 443, {discovery} }} accept
+        iifname "wan" tcp sport {{ 443, {discovery} }} accept
+        counter drop"#
+            ),
+        };
+        format!(
+            r#"table inet firewall
+delete table inet firewall
+table inet firewall {{
+    chain forward {{
+        type filter hook forward priority filter - 1; policy accept;
+        {rules}
     }}
 }}
 "#

@@ -37,8 +37,10 @@ pub const DISCOVERY_IPV6: SocketAddr = SocketAddr::new(
 pub const UPSTREAM_DNS: SocketAddr = SocketAddr::new(public_ipv4(53), 53);
 /// A second address of the same host: shows which NAT mapping another destination gets.
 pub const UPSTREAM_SECOND: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 54);
-/// Port of every relay.
+/// Port of every relay, over UDP and TCP.
 pub const RELAY_PORT: u16 = 3478;
+/// Port of every relay, over TLS.
+pub const RELAY_TLS_PORT: u16 = 443;
 
 /// TCP port of the example services: HTTP.
 pub const HTTP_PORT: u16 = 8080;

@@ -10,9 +10,9 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 
 use crate::command::{run, run_with_input};
-use crate::nat::NatKind;
+use crate::nat::{Firewall, NatKind};
 use crate::netns;
-use crate::plan::{self, Host, IPV4_PREFIX, IPV6_PREFIX, Segment};
+use crate::plan::{self, Host, IPV4_PREFIX, IPV6_PREFIX, Network, Segment};
 use crate::wait;
 
 const REMOVE_DEADLINE: Duration = Duration::from_secs(5);
@@ -41,7 +41,7 @@ pub fn build(lab: &str, nat: NatKind) -> Result<()> {
         if host.name.ends_with("/router") {
             let namespace = netns::name(lab, &host.name);
             let args = ["netns", "exec", &namespace, "nft", "-f", "-"];
-            let network = plan::Network::ALL
+            let network = Network::ALL
                 .into_iter()
                 .find(|network| host.name.starts_with(network.name()))
                 .context("a router of a network")?;
@@ -49,6 +49,14 @@ pub fn build(lab: &str, nat: NatKind) -> Result<()> {
                 .context("loading the router's rules")?;
         }
     }
+    Ok(())
+}
+
+/// What a network's router lets through from now on.
+pub fn set_firewall(lab: &str, network: Network, firewall: Firewall) -> Result<()> {
+    let namespace = netns::name(lab, &format!("{network}/router"));
+    let args = ["netns", "exec", &namespace, "nft", "-f", "-"];
+    run_with_input("ip", &args, &firewall.ruleset()).context("loading the router's firewall")?;
     Ok(())
 }
 

@@ -4,8 +4,7 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use activator_proto::reservation::RelayAccess;
-use model::{PeerAddr, RelayName, RelayedAddr};
+use model::{PeerAddr, RelayAccess, RelayName, RelayedAddr, RelayTransport};
 use turn_client::{Allocation, AllocationConfig, Credential, Event, Families, Received};
 
 use crate::relay::Counts;
@@ -46,7 +45,7 @@ impl Standing {
     ) -> Self {
         Self {
             name,
-            server: access.server.0,
+            server: access.ways[0].server.0,
             local,
             mind: mind(&access, local, seed, now),
             relayed: Vec::new(),
@@ -128,7 +127,7 @@ impl Standing {
                     return Some(Said::Lost);
                 }
                 Event::NeedCredential => return Some(Said::NeedCredential),
-                Event::PeerReady(_) => {}
+                Event::PeerReady(_) | Event::Moved | Event::NotMoved => {}
             }
         }
     }
@@ -159,7 +158,9 @@ impl Standing {
 
 fn mind(access: &RelayAccess, local: SocketAddr, seed: u64, now: Instant) -> Allocation {
     let config = AllocationConfig {
-        server: access.server.0,
+        mobile: true,
+        transport: RelayTransport::Udp,
+        server: access.ways[0].server.0,
         local,
         families: Families::Both,
         seed,

@@ -8,13 +8,12 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use activator_proto::forward::{nat::NatTable, pool::ClientPool};
-use activator_proto::reservation::RelayAccess;
 use activator_proto::{
     Forwarder, Gateway, GatewayConfig, Input, LinkKey, LinkLimits, Output, policy::ExportTable,
 };
 use bytes::BytesMut;
 use link::{DtlsCertificate, Link, LinkTable, Path};
-use model::{NodeId, RelayName};
+use model::{NodeId, RelayAccess, RelayName};
 use protocol::document::document::Body;
 use protocol::document::{Bound, Control, Refusal, Registration, control, relay_trouble};
 

@@ -128,5 +128,6 @@ pub(crate) fn relay_entry() -> directory::Relay {
         name: relay_name().to_string(),
         network: "west".to_owned(),
         url: format!("turn:{RELAY_OUTSIDE}?transport=udp"),
+        more_urls: Vec::new(),
     }
 }

@@ -5,10 +5,9 @@ mod levers;
 
 use std::time::{Duration, Instant};
 
-use activator_proto::reservation::RelayAccess;
 use dns_signal_proto::agent::{Agent, AgentConfig, FrameDrop, LinkNotice};
 use link::{DtlsCertificate, LinkConfig};
-use model::{RelayName, ServerAddr, UnixTime};
+use model::{RelayAccess, RelayName, RelayWay, ServerAddr, UnixTime};
 use turn_relay_proto::{Now, rest_password};
 use wire::frame::Header;
 
@@ -275,7 +274,11 @@ impl World {
         let username = format!("{expires}:east/activator/gate");
         let password = rest_password(SECRET, &username);
         RelayAccess {
-            server: ServerAddr(address(RELAY_OUTSIDE)),
+            ways: vec![RelayWay {
+                transport: model::RelayTransport::Udp,
+                server: ServerAddr(address(RELAY_OUTSIDE)),
+                host: "relay".to_owned(),
+            }],
             username,
             password,
             lifetime: CREDENTIAL,

@@ -222,7 +222,7 @@ impl Churner {
                         Event::NeedCredential => {
                             bail!("the server does not accept the credential")
                         }
-                        Event::PeerReady(_) => {}
+                        Event::PeerReady(_) | Event::Moved | Event::NotMoved => {}
                     }
                 }
                 handshake::flush(&slot.socket, allocation)?;

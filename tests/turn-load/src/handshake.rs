@@ -74,7 +74,7 @@ impl Client {
                 },
                 Event::Lost { reason } => bail!("no allocation: {reason}"),
                 Event::NeedCredential => bail!("the server does not accept the credential"),
-                Event::PeerReady(_) => {}
+                Event::PeerReady(_) | Event::Moved | Event::NotMoved => {}
             }
         }
         flush(&self.socket, &mut self.allocation)?;
@@ -94,6 +94,8 @@ pub(crate) fn allocate(socket: &UdpSocket, server: &Server) -> Result<Allocation
         Families::V6
     };
     let config = AllocationConfig {
+        mobile: false,
+        transport: model::RelayTransport::Udp,
         server: server.server,
         local: socket.local_addr()?,
         families,

@@ -202,7 +202,7 @@ fn activator_killed(project: &Project<'_>) -> Result<()> {
     answers(project, EAST, WEST, RECOVERY)
 }
 
-/// East's activator reaches relays over UDP only, so nobody reaches east's services meanwhile; east's own workloads reach
+/// The relays of this picture listen for UDP only, so nobody reaches east's services meanwhile; east's own workloads reach
 /// others through east's relay, which stands outside.
 fn udp_blocked(project: &Project<'_>) -> Result<()> {
     during(project, "udp-blocked", || {

@@ -8,6 +8,7 @@ enum Layer {
     Mind,
     Hand,
     Kit,
+    Joint,
     Service,
     Proof,
 }
@@ -27,6 +28,7 @@ const LAYERS: [(&str, Layer); 27] = [
     ("libs/net", Layer::Hand),
     ("libs/tun", Layer::Hand),
     ("libs/service-kit", Layer::Kit),
+    ("libs/allocations", Layer::Joint),
     ("turn-relay", Layer::Service),
     ("activator", Layer::Service),
     ("dns-signal", Layer::Service),
@@ -43,13 +45,14 @@ const LAYERS: [(&str, Layer); 27] = [
 ];
 
 /// Edges between layers that are forbidden, each with its reason.
-const FORBIDDEN: [(Layer, &[Layer], &str); 5] = [
+const FORBIDDEN: [(Layer, &[Layer], &str); 6] = [
     (
         Layer::Words,
         &[
             Layer::Mind,
             Layer::Hand,
             Layer::Kit,
+            Layer::Joint,
             Layer::Service,
             Layer::Proof,
         ],
@@ -57,18 +60,35 @@ const FORBIDDEN: [(Layer, &[Layer], &str); 5] = [
     ),
     (
         Layer::Mind,
-        &[Layer::Hand, Layer::Kit, Layer::Service, Layer::Proof],
+        &[
+            Layer::Hand,
+            Layer::Kit,
+            Layer::Joint,
+            Layer::Service,
+            Layer::Proof,
+        ],
         "a mind only thinks: input, output and time are handed to it",
     ),
     (
         Layer::Hand,
-        &[Layer::Mind, Layer::Kit, Layer::Service, Layer::Proof],
+        &[
+            Layer::Mind,
+            Layer::Kit,
+            Layer::Joint,
+            Layer::Service,
+            Layer::Proof,
+        ],
         "a hand knows no state machine: hands and minds meet in a service's event loop",
     ),
     (
         Layer::Kit,
-        &[Layer::Mind, Layer::Service, Layer::Proof],
+        &[Layer::Mind, Layer::Joint, Layer::Service, Layer::Proof],
         "the kit is the same for every service, so it knows none",
+    ),
+    (
+        Layer::Joint,
+        &[Layer::Kit, Layer::Joint, Layer::Service, Layer::Proof],
+        "a joint is a part of several services' event loops: minds with their hands, and no more of a service",
     ),
     (
         Layer::Service,

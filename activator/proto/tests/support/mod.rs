@@ -18,10 +18,9 @@ use activator_proto::{
     Forwarder, Gateway, GatewayConfig, Input, LinkLimits, Output,
     forward::{nat::NatTable, pool::ClientPool},
     policy::{Export, ExportTable},
-    reservation::RelayAccess,
 };
 use identity::Serial;
-use model::{NodeId, RelayName, RelayedAddr, ServerAddr};
+use model::{NodeId, RelayAccess, RelayName, RelayTransport, RelayWay, RelayedAddr, ServerAddr};
 use protocol::{directory, document};
 
 pub const INSTANCE: u64 = 0x1234;
@@ -77,6 +76,7 @@ impl World {
             name: name.to_owned(),
             network: network.to_owned(),
             url: "turn:203.0.113.12:3478?transport=udp".to_owned(),
+            more_urls: Vec::new(),
         };
         self.relays.insert(name.parse().unwrap(), relay);
     }
@@ -156,7 +156,11 @@ pub fn ip(text: &str) -> IpAddr {
 
 pub fn access() -> RelayAccess {
     RelayAccess {
-        server: ServerAddr("203.0.113.12:3478".parse().unwrap()),
+        ways: vec![RelayWay {
+            transport: RelayTransport::Udp,
+            server: ServerAddr("203.0.113.12:3478".parse().unwrap()),
+            host: "203.0.113.12".to_owned(),
+        }],
         username: "user".to_owned(),
         password: "secret".to_owned(),
         lifetime: Duration::from_secs(600),

@@ -8,7 +8,7 @@ use stun_types::message::MessageClass;
 use turn_types::attribute::{Lifetime, XorRelayedAddress};
 use wire::stun::Message;
 
-use super::{Allocation, Grant, LIFETIME, Phase};
+use super::{Allocation, Grant, LIFETIME, Phase, moving};
 use crate::output::{DropReason, Event, LostReason, Received};
 use crate::timer::Due;
 use crate::transaction::{Request, Transaction};
@@ -62,6 +62,7 @@ impl Allocation {
             return Received::Dropped(DropReason::UnknownTransaction);
         };
         self.on_heard(now);
+        self.rtt = transaction.rtt(now).or(self.rtt);
         match error {
             None => self.on_success(&transaction, message, now),
             Some(_) if challenged => self.on_challenge(&transaction, now),
@@ -73,7 +74,10 @@ impl Allocation {
     fn on_success(&mut self, transaction: &Transaction, message: &Message<'_>, now: Instant) {
         match transaction.request {
             Request::Allocate => match read_grant(message, now) {
-                Some(grant) => self.activate(grant, now),
+                Some(grant) => {
+                    self.ticket = moving::read_ticket(message);
+                    self.activate(grant, now);
+                }
                 None => {
                     self.say_lost(LostReason::Nonsense);
                     self.wait(now, REFUSED_PAUSE);
@@ -81,6 +85,7 @@ impl Allocation {
             },
             Request::Resume => {
                 let lifetime = read_lifetime(message);
+                self.ticket = moving::read_ticket(message).or(self.ticket.take());
                 if let Some(mut grant) = self.grant.take() {
                     set_lifetime(&mut grant, lifetime, now);
                     self.activate(grant, now);
@@ -94,6 +99,8 @@ impl Allocation {
                 }
                 self.wants_credential = None;
             }
+            Request::Fence => self.ask_to_move(now),
+            Request::Move => self.on_moved(message, now),
             Request::Permission(ip) => {
                 let again = self
                     .random
@@ -177,9 +184,21 @@ impl Allocation {
 
     fn on_error(&mut self, request: Request, error: &ErrorCode, now: Instant) {
         match (request, error.code()) {
+            // It can, but does not want to: RFC 8016 section 3.1.1.
+            (Request::Allocate, 405) if self.mobile => {
+                self.mobile = false;
+                self.send(Request::Allocate, 0, now);
+            }
+            (Request::Fence, _) => self.ask_to_move(now),
+            (Request::Move, _) => {
+                // Not what the relay gave us, or not any more: it moves nothing.
+                self.ticket = None;
+                self.on_not_moved(now);
+            }
             // Nothing to resume or to delete: what we want is the next step anyway.
-            (Request::Resume | Request::Delete, 437) => {
+            (Request::Resume | Request::Delete, 400 | 437) => {
                 self.resumable = false;
+                self.ticket = None;
                 self.send(Request::Allocate, 0, now);
             }
             (Request::Allocate, 437) if !self.deleted => {
@@ -199,6 +218,13 @@ impl Allocation {
                 self.say_lost(reason);
                 self.wait(now, REFUSED_PAUSE);
             }
+            // A NAT gave us another address, perhaps: the ticket shows whose we are.
+            (_, 437) if self.moving.is_none() && self.ticket.is_some() => {
+                let config = &self.config;
+                let (transport, server, local) = (config.transport, config.server, config.local);
+                self.move_to(transport, server, local, true, now);
+            }
+            (_, 437) if self.moving.is_some() => {}
             (_, 437) => self.lose(LostReason::Mismatch, now),
             (Request::Refresh | Request::Probe, 441) => self.lose(LostReason::WrongCredential, now),
             (Request::Permission(ip), 403) => {
@@ -241,6 +267,8 @@ impl Allocation {
                 }
             }
             Request::Allocate | Request::Resume | Request::Delete | Request::Probe => {}
+            Request::Fence => self.ask_to_move(now),
+            Request::Move => self.on_not_moved(now),
         }
     }
 }
@@ -255,7 +283,7 @@ fn is_authentic(transaction: &Transaction, message: &Message<'_>) -> bool {
     }
 }
 
-fn read_lifetime(message: &Message<'_>) -> u32 {
+pub(super) fn read_lifetime(message: &Message<'_>) -> u32 {
     let value = message
         .value(Lifetime::TYPE)
         .and_then(|value| value.first_chunk());
@@ -265,7 +293,7 @@ fn read_lifetime(message: &Message<'_>) -> u32 {
 }
 
 /// Refreshed at half time, so that half of it is left for the repetitions.
-fn set_lifetime(grant: &mut Grant, seconds: u32, now: Instant) {
+pub(super) fn set_lifetime(grant: &mut Grant, seconds: u32, now: Instant) {
     let lifetime = Duration::from_secs(u64::from(seconds));
     grant.expires = now + lifetime;
     grant.refresh = now + lifetime / 2;

@@ -8,6 +8,7 @@ use stun_types::attribute::AttributeStaticType;
 use stun_types::message::MessageClass;
 use turn_types::attribute::{Data, XorPeerAddress};
 use turn_types::message::{DATA, SEND};
+use wire::stream::{FrameError, Frames, MAX_FRAME};
 use wire::stun::Message;
 use wire::{Class, channel_data, classify};
 
@@ -59,14 +60,50 @@ impl Allocation {
     pub fn handle_datagrams(
         &mut self,
         now: Instant,
-        mut burst: BytesMut,
+        burst: BytesMut,
         segment: usize,
+        each: impl FnMut(PeerAddr, BytesMut, usize),
+    ) {
+        self.handle_messages(now, burst, |_| segment.max(1), each);
+    }
+
+    /// As [`Self::handle_datagrams`], for what a stream has brought: takes the whole messages out of `stream` and leaves
+    /// the beginning of the next ([RFC 8656 section 12.5](https://www.rfc-editor.org/rfc/rfc8656#section-12.5)).
+    ///
+    /// # Errors
+    /// When what follows is no message: the stream is of no more use.
+    pub fn handle_stream(
+        &mut self,
+        now: Instant,
+        stream: &mut BytesMut,
+        each: impl FnMut(PeerAddr, BytesMut, usize),
+    ) -> Result<(), FrameError> {
+        let mut frames = Frames::new(stream, MAX_FRAME);
+        while frames.next_run().is_some() {}
+        let error = frames.error();
+        let whole = stream.len() - frames.rest().len();
+        if whole > 0 {
+            let padded = |rest: &[u8]| {
+                let frame = Frames::new(rest, MAX_FRAME).next();
+                frame.map_or(rest.len(), |frame| frame.len().next_multiple_of(4))
+            };
+            self.handle_messages(now, stream.split_to(whole), padded, each);
+        }
+        error.map_or(Ok(()), Err)
+    }
+
+    /// `measure` says how long the first of some messages is, with what lies between it and the next.
+    fn handle_messages(
+        &mut self,
+        now: Instant,
+        mut burst: BytesMut,
+        measure: impl Fn(&[u8]) -> usize,
         mut each: impl FnMut(PeerAddr, BytesMut, usize),
     ) {
         let mut runs = Vec::new();
         let mut at = 0;
         while at < burst.len() {
-            let end = at.saturating_add(segment.max(1)).min(burst.len());
+            let end = at.saturating_add(measure(&burst[at..])).min(burst.len());
             let datagram = &burst[at..end];
             if let Received::FromPeer { peer, payload } = self.handle_datagram(now, datagram) {
                 // Where it lies in the burst; never before what was moved already.
@@ -139,6 +176,7 @@ impl Allocation {
         self.liveness.quiet_since = now;
         self.liveness.probes = 0;
         self.liveness.used = false;
+        self.liveness.asked = None;
     }
 
     /// The number of the channel that is bound for `peer`, for so many datagrams that are about to be sent in

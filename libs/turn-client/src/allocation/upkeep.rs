@@ -35,7 +35,8 @@ impl Allocation {
                     .grant
                     .as_ref()
                     .map(|grant| grant.refresh.min(grant.expires));
-                [grant, Some(self.probe_due()), self.wants_credential]
+                let probe = self.moving.is_none().then(|| self.probe_due());
+                [grant, probe, self.wants_credential]
                     .into_iter()
                     .flatten()
                     .min()
@@ -55,6 +56,16 @@ impl Allocation {
         } else {
             (SILENCE, PROBE_INTERVAL)
         }
+    }
+
+    /// Since when the relay has been asked something and nothing came from it.
+    pub fn unanswered_since(&self) -> Option<Instant> {
+        self.liveness.asked
+    }
+
+    /// How long the relay took for its last answer on the present way.
+    pub fn rtt(&self) -> Option<Duration> {
+        self.rtt
     }
 
     /// Does what is due.
@@ -86,7 +97,7 @@ impl Allocation {
             // If this one fails, the next is soon enough; half of the lifetime is left.
             grant.refresh = now + Duration::from_secs(10);
         }
-        if self.probe_due() <= now {
+        if self.moving.is_none() && self.probe_due() <= now {
             if self.liveness.probes >= MAX_PROBES {
                 return self.lose(LostReason::Silent, now);
             }
@@ -110,9 +121,9 @@ impl Allocation {
     fn on_due(&mut self, at: Instant, due: Due, now: Instant) {
         match due {
             Due::Transaction(id) => match self.transactions.on_due(id, at) {
-                Some(Overdue::SendAgain(bytes, next)) => {
+                Some(Overdue::SendAgain(request, bytes, next)) => {
                     self.stats.retransmissions += 1;
-                    self.transmits.push_back(bytes);
+                    self.queue(request, bytes);
                     self.timers.set(next, due);
                 }
                 Some(Overdue::GiveUp(request)) => self.on_no_answer(request, now),
@@ -137,6 +148,8 @@ impl Allocation {
                 self.say_lost(LostReason::Silent);
                 self.wait(now, SILENT_PAUSE);
             }
+            Request::Fence => self.ask_to_move(now),
+            Request::Move => self.on_not_moved(now),
             _ => self.retry_later(request, now, Duration::from_secs(1)),
         }
     }

@@ -294,6 +294,8 @@ impl World {
     pub fn with(relay: Relay, families: Families) -> Self {
         let now = Instant::now();
         let config = AllocationConfig {
+            mobile: true,
+            transport: model::RelayTransport::Udp,
             server: addr(RELAY),
             local: addr("10.0.0.3:40000"),
             families,

@@ -2,9 +2,8 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use activator_proto::reservation::RelayAccess;
 use discovery_client::Directory;
-use model::{RelayName, RelayUri, ServerAddr};
+use model::{RelayAccess, RelayName, RelayUri, RelayWay, ServerAddr};
 use net::Clock;
 use tokio::{runtime::Handle, sync::mpsc};
 
@@ -13,14 +12,16 @@ const LOOKUP_DEADLINE: Duration = Duration::from_secs(3);
 
 /// The answer to one question.
 #[derive(Debug)]
-pub(crate) struct AccessResult {
-    pub(crate) relay: RelayName,
-    pub(crate) access: Result<RelayAccess, String>,
+pub struct AccessResult {
+    /// The relay it was for.
+    pub relay: RelayName,
+    /// What an allocation needs, or why it cannot be had.
+    pub access: Result<RelayAccess, String>,
 }
 
 /// Asks for access to relays.
 #[derive(Debug)]
-pub(crate) struct AccessFetcher {
+pub struct AccessFetcher {
     directory: Directory,
     results: mpsc::Sender<AccessResult>,
     runtime: Handle,
@@ -28,9 +29,10 @@ pub(crate) struct AccessFetcher {
 
 impl AccessFetcher {
     /// The results come over the channel, exactly one for each [`Self::fetch`]. It works in the runtime this is called in.
-    pub(crate) fn new(directory: Directory) -> (Self, mpsc::Receiver<AccessResult>) {
-        // The core has one question per relay on its way at most.
-        let (results, receiver) = mpsc::channel(activator_proto::reservation::MAX_RESERVATIONS * 2);
+    /// `relays`: so many may be asked for at a time.
+    pub fn new(directory: Directory, relays: usize) -> (Self, mpsc::Receiver<AccessResult>) {
+        // There is one question per relay on its way at most.
+        let (results, receiver) = mpsc::channel(relays * 2);
         let runtime = Handle::current();
         let fetcher = Self {
             directory,
@@ -41,10 +43,10 @@ impl AccessFetcher {
     }
 
     /// Asks in the background.
-    pub(crate) fn fetch(&self, relay: RelayName, uri: RelayUri) {
+    pub fn fetch(&self, relay: RelayName, uris: Vec<RelayUri>) {
         let (directory, results) = (self.directory.clone(), self.results.clone());
         self.runtime.spawn(async move {
-            let access = access(&directory, &relay, &uri).await;
+            let access = access(&directory, &relay, &uris).await;
             let _ = results.send(AccessResult { relay, access }).await;
         });
     }
@@ -53,15 +55,28 @@ impl AccessFetcher {
 async fn access(
     directory: &Directory,
     relay: &RelayName,
-    uri: &RelayUri,
+    uris: &[RelayUri],
 ) -> Result<RelayAccess, String> {
-    let server = look_up(uri).await?;
+    let (mut ways, mut failed) = (Vec::new(), None);
+    for uri in uris {
+        match look_up(uri).await {
+            Ok(server) => ways.push(RelayWay {
+                transport: uri.transport,
+                server: ServerAddr(server),
+                host: uri.host.clone(),
+            }),
+            Err(problem) => failed = failed.or(Some(problem)),
+        }
+    }
+    if ways.is_empty() {
+        return Err(failed.unwrap_or_else(|| "it has no URI".to_owned()));
+    }
     let credential = directory
         .turn_credentials(relay)
         .await
         .map_err(|error| error.to_string())?;
     Ok(RelayAccess {
-        server: ServerAddr(server),
+        ways,
         username: credential.username,
         password: credential.password,
         lifetime: credential.expires.since(Clock.unix_time()),
