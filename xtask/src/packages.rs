@@ -31,6 +31,11 @@ pub(crate) const FOR_TESTS: &[Tool] = &[
     ("faketime", "faketime"),
     ("turnutils_uclient", "coturn"),
     ("chromium", "chromium"),
+    // Pods, and what says whether manifests are right.
+    ("podman", "podman"),
+    ("catatonit", "catatonit"),
+    ("runc", "runc"),
+    ("/usr/share/doc/python3-venv/copyright", "python3-venv"),
     // Libraries, by a file that is theirs.
     (
         "/usr/lib/python3/dist-packages/aioice/turn.py",

@@ -10,6 +10,7 @@
 pub mod relay;
 pub mod coturn;
 pub mod python;
+pub mod pods;
 pub mod workload;
 pub mod sdp;
 pub mod control;
