@@ -134,6 +134,9 @@ impl Agent {
     /// The directory's view changed. Links of an activator that started anew are over; those of one that is merely
     /// absent live on. A link over a relayed address that its activator no longer holds looks for another way.
     pub fn handle_peers(&mut self, peers: Peers, now: Instant) {
+        for node in peers.started_since(&self.peers) {
+            self.health.on_started(node);
+        }
         self.peers = peers;
         self.health.retain(|node| self.peers.get(node).is_some());
         let (mut stale, mut moved) = (Vec::new(), Vec::new());

@@ -181,6 +181,23 @@ fn an_activator_that_falls_silent_is_replaced_by_another_within_a_second() {
 }
 
 #[test]
+fn an_activator_that_failed_and_started_anew_replaces_the_other_in_its_turn() {
+    let mut world = World::new();
+    world.register_all(&["gate", "other"], 1, support::relayed());
+    world.want("orders", ORDERS);
+    world.settle();
+    for (instance, next) in [(1, "other"), (2, "gate")] {
+        world.register_all(&["gate", "other"], 1, support::relayed());
+        assert_eq!(instance, world.offers as u64);
+        world.activator = None;
+        world.send(ORDERS, b"lost").expect("sent");
+        world.advance(2 * SECOND);
+        assert_eq!(world.node.name.as_str(), next);
+    }
+    assert_eq!(world.agent.stats().links_replaced, 2);
+}
+
+#[test]
 fn an_only_activator_that_falls_silent_is_offered_nothing_until_its_link_is_over() {
     let mut world = open_world();
     world.activator = None;

@@ -119,7 +119,7 @@ impl Agent {
         }
     }
 
-    /// Opens a link to an activator of the network that is not the one in use, if one is well, for all that the link in
+    /// Opens a link to an activator of the network that is not the one in use, for all that the link in
     /// use leads to.
     fn open_next(&mut self, network: &NetworkName, now: Instant) {
         let Some(current) = self
@@ -130,7 +130,7 @@ impl Agent {
             return;
         };
         let rank = |node: &NodeId| {
-            let usable = *node != current.node && !self.health.is_sick(node, now);
+            let usable = *node != current.node && !self.health.rests(node, now);
             usable.then(|| self.health.rank(node, now))
         };
         let chosen = self.peers.choose(network, &self.config.network, rank);

@@ -7,6 +7,8 @@ use model::NodeId;
 
 /// Who failed is asked last for this long.
 const SICK: Duration = Duration::from_secs(10);
+/// And for so long not at all in place of another.
+const REST: Duration = Duration::from_secs(1);
 
 /// Of the activators in the directory's view, what was seen of them.
 #[derive(Debug, Default)]
@@ -35,14 +37,27 @@ impl Health {
         self.failed.insert(node.clone(), now);
     }
 
-    pub(crate) fn is_sick(&self, node: &NodeId, now: Instant) -> bool {
+    /// It is another process now.
+    pub(crate) fn on_started(&mut self, node: &NodeId) {
+        self.failed.remove(node);
+    }
+
+    /// Whether it failed just now.
+    pub(crate) fn rests(&self, node: &NodeId, now: Instant) -> bool {
+        self.failed_within(node, REST, now)
+    }
+
+    fn failed_within(&self, node: &NodeId, limit: Duration, now: Instant) -> bool {
         let failed = self.failed.get(node);
-        failed.is_some_and(|at| now.saturating_duration_since(*at) < SICK)
+        failed.is_some_and(|at| now.saturating_duration_since(*at) < limit)
     }
 
     /// The lowest is asked first: who is well, then who is near. Who was never measured is tried.
     pub(crate) fn rank(&self, node: &NodeId, now: Instant) -> (bool, Duration) {
         let round_trip = self.round_trips.get(node).copied();
-        (self.is_sick(node, now), round_trip.unwrap_or_default())
+        (
+            self.failed_within(node, SICK, now),
+            round_trip.unwrap_or_default(),
+        )
     }
 }

@@ -25,6 +25,20 @@ impl Peers {
         Self { registrations }
     }
 
+    /// Those who were not there before, or started anew since.
+    pub(crate) fn started_since<'a>(
+        &'a self,
+        before: &'a Self,
+    ) -> impl Iterator<Item = &'a NodeId> {
+        let same = |node: &NodeId, said: &Registration| {
+            let known = before.get(node);
+            known.is_some_and(|known| known.instance == said.instance)
+        };
+        let all = self.registrations.iter();
+        all.filter(move |(node, said)| !same(node, said))
+            .map(|(node, _)| node)
+    }
+
     pub(crate) fn get(&self, node: &NodeId) -> Option<&Registration> {
         self.registrations.get(node)
     }
