@@ -148,21 +148,21 @@ impl Report {
             *users.entry(user).or_default() += 1;
         }
         for (user, allocations) in users {
-            let RealmUser { realm, name } = user;
-            tracing::info!(%realm, user = %name, allocations, "ended: revoked");
+            let (user, realm) = (&*user.name, &*user.realm);
+            tracing::info!(user, allocations, realm, "ended: revoked");
         }
         let credentials = &self.credentials;
         tracing::info!(
             fields = self.fields.len(),
             certificate = self.certificate,
-            realms_added = self.realms_added,
-            realms_removed = self.realms_removed,
             users_added = credentials.users_added,
             users_removed = credentials.users_removed,
             users_changed = credentials.users_changed,
             secrets_added = credentials.secrets_added,
             secrets_removed = credentials.secrets_removed,
             token_keys_changed = credentials.token_keys_changed,
+            realms_added = self.realms_added,
+            realms_removed = self.realms_removed,
             revoked = self.revoked,
             no_longer_revoked = self.no_longer_revoked,
             allocations_ended = ended.revoked.len(),
