@@ -1,7 +1,6 @@
 //! The configuration file, field by field, and its check.
 
 use std::{
-    collections::BTreeSet,
     net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
 };
@@ -10,11 +9,12 @@ use activator_proto::{
     LinkLimits,
     forward::pool::ClientPool,
     policy::{Export, ExportError, ExportTable},
+    who::Who,
 };
 use ipnet::{Ipv4Net, Ipv6Net};
 use link::Carrier;
 use model::{NetworkName, NodeName, ServiceName};
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer, de::Error as _};
 use service_kit::ConfigError;
 
 /// `activator.toml`.
@@ -43,6 +43,9 @@ pub(crate) struct Config {
     /// Bounds on links.
     #[serde(default)]
     pub(crate) limits: LimitsConfig,
+    /// Who may use exports that have no `allow` of their own; `[]`: nobody. Default: all workloads of the mesh.
+    #[serde(default, deserialize_with = "who")]
+    pub(crate) default_allow: Option<Vec<Who>>,
     /// What other networks can reach here. Default: nothing.
     #[serde(default)]
     pub(crate) export: Vec<ExportConfig>,
@@ -118,9 +121,9 @@ pub(crate) struct ExportConfig {
     /// UDP ports that can be reached. Default: none.
     #[serde(default)]
     pub(crate) udp: Vec<u16>,
-    /// Networks whose workloads may use it. Default: all networks of the mesh.
-    #[serde(default)]
-    pub(crate) allow: Option<BTreeSet<NetworkName>>,
+    /// Who may use it: `NETWORK`, `NETWORK/NAME`, `NETWORK/BEGINNING*`, `*`. Default: `default-allow`.
+    #[serde(default, deserialize_with = "who")]
+    pub(crate) allow: Option<Vec<Who>>,
 }
 
 /// What was read, checked, and put into the forms that are worked with.
@@ -293,8 +296,14 @@ impl Config {
                 ));
             }
         }
-        ExportTable::new(self.export.iter().map(ExportConfig::to_export).collect())
-            .map_err(|error| self.explain(file, &error))
+        let exports = self.export.iter();
+        let default_allow = self.default_allow.as_ref();
+        ExportTable::new(
+            exports
+                .map(|export| export.to_export(default_allow))
+                .collect(),
+        )
+        .map_err(|error| self.explain(file, &error))
     }
 
     /// Says which export an error is about: the last of that name, for a name given twice.
@@ -327,14 +336,14 @@ impl Config {
 }
 
 impl ExportConfig {
-    fn to_export(&self) -> Export {
+    fn to_export(&self, default_allow: Option<&Vec<Who>>) -> Export {
         let mut export = Export {
             name: self.name.clone(),
             ipv4: Vec::new(),
             ipv6: Vec::new(),
             tcp: self.tcp.iter().copied().collect(),
             udp: self.udp.iter().copied().collect(),
-            allow: self.allow.clone(),
+            allow: self.allow.as_ref().or(default_allow).cloned(),
         };
         for address in &self.addresses {
             match address {
@@ -344,6 +353,14 @@ impl ExportConfig {
         }
         export
     }
+}
+
+fn who<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<Who>>, D::Error> {
+    let texts = Vec::<String>::deserialize(deserializer)?;
+    let all = texts
+        .iter()
+        .map(|text| text.parse().map_err(D::Error::custom));
+    all.collect::<Result<_, _>>().map(Some)
 }
 
 #[cfg(test)]

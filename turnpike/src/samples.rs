@@ -156,6 +156,9 @@ client-pool-ipv6 = "fd89:7475:726e::/64"
 # What carries packets: "auto", "datagram" or "data-channel".
 carrier = "auto"
 
+# Who may use exports without an `allow` of their own: networks, or workloads of one (network/name, network/beginning*).
+# default-allow = ["{network}"]
+
 # CHANGE: what others reach as orders.{network}.mesh.internal. One section for each service.
 [[export]]
 name = "orders"

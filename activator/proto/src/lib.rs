@@ -21,6 +21,7 @@ pub mod gateway;
 pub mod reservation;
 pub mod registration;
 pub mod policy;
+pub mod who;
 pub mod answer;
 pub mod links;
 pub mod forward;

@@ -6,9 +6,11 @@ use std::{
     sync::Arc,
 };
 
-use model::{NetworkName, NodeId, ServiceName};
+use model::{NetworkName, NodeId, NodeName, ServiceName};
 use protocol::document;
 use rustc_hash::FxHashMap;
+
+use crate::who::Who;
 
 /// Services one activator can export: all of them stand in one registration, which must stay under 16 KiB.
 pub const MAX_EXPORTS: usize = 128;
@@ -29,8 +31,8 @@ pub struct Export {
     pub tcp: Ports,
     /// UDP ports that can be reached.
     pub udp: Ports,
-    /// Networks whose workloads may use it; absent: every enrolled workload of the mesh.
-    pub allow: Option<BTreeSet<NetworkName>>,
+    /// Who may use it; absent: every enrolled workload of the mesh.
+    pub allow: Option<Vec<Who>>,
 }
 
 /// A set of ports, made for a handful of them.
@@ -117,11 +119,13 @@ pub enum PolicyError {
     #[error("unknown service `{0}`")]
     UnknownService(String),
     /// Exported, but not to this node.
-    #[error("policy: `{service}` is not open to workloads of network `{network}`")]
+    #[error("policy: `{service}` is not open to the workload `{name}` of network `{network}`")]
     NotAllowed {
         /// The service.
         service: ServiceName,
-        /// The network of the node that asked.
+        /// The name of the node that asked.
+        name: NodeName,
+        /// Its network.
         network: NetworkName,
     },
 }
@@ -154,17 +158,20 @@ impl ExportTable {
     /// The service that `name` stands for, if `node` may use it.
     ///
     /// # Errors
-    /// When there is no such service, or it is not open to the node's network.
+    /// When there is no such service, or it is not open to the node.
     pub fn resolve(&self, name: &str, node: &NodeId) -> Result<&Arc<Export>, PolicyError> {
         // The name comes from another node: it is echoed into logs, so it must be a name first.
         let unknown = || PolicyError::UnknownService(name.chars().take(63).collect());
         let service: ServiceName = name.parse().map_err(|_| unknown())?;
         let export = self.by_name.get(&service).ok_or_else(unknown)?;
         match &export.allow {
-            Some(allow) if !allow.contains(&node.network) => Err(PolicyError::NotAllowed {
-                service,
-                network: node.network.clone(),
-            }),
+            Some(allow) if !allow.iter().any(|who| who.contains(node)) => {
+                Err(PolicyError::NotAllowed {
+                    service,
+                    name: node.name.clone(),
+                    network: node.network.clone(),
+                })
+            }
             _ => Ok(export),
         }
     }

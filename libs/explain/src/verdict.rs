@@ -337,7 +337,7 @@ fn consent(sidecar: &Sidecar) -> Option<Finding> {
             after(reason, "policy: ")
         );
         let allow = format!(
-            "add `{}` to the export's `allow` in {node}'s configuration, if it should be allowed, and start it again",
+            "add `{}` to `allow` of the [[export]] in {node}'s configuration, if it should be allowed, and start it again",
             sidecar.network
         );
         return Some(Finding::new(Code::PolicyRefused, what, &[&allow]));

@@ -188,7 +188,7 @@ pub fn export(name: &str, addresses: &[&str], tcp: &[u16], udp: &[u16]) -> Expor
 /// `orders` on both families, `stock` on the same IPv4 address with another port, `north-only` for one network.
 pub fn exports() -> Vec<Export> {
     let mut north_only = export("north-only", &["10.0.0.21"], &[80], &[]);
-    north_only.allow = Some(["north".parse().unwrap()].into());
+    north_only.allow = Some(vec!["north".parse().unwrap()]);
     vec![
         export("orders", &["10.0.0.20", "fd00:10::20"], &[8080], &[9000]),
         export("stock", &["10.0.0.20"], &[8081], &[]),
