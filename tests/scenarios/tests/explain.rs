@@ -163,6 +163,20 @@ fn policy_refuses() {
         &[],
         &["by policy", "`orders` is not open to", "`west`"],
     );
+    let log = fs::read_to_string(lab.files().of_process("east/activator", FileKind::Log));
+    let log = log.expect("the activator's log");
+    assert!(
+        log.contains("offer refused") && log.contains("policy: `orders` is not open to"),
+        "the other end says so too"
+    );
+    // Workloads by the beginning of their names.
+    lab.stop("east/activator").expect("it stops");
+    lab.edit_config("east/activator", |text| {
+        text.replace("allow = [\"north\"]", "allow = [\"west/workload-*\"]")
+    })
+    .expect("edited");
+    lab.start("east/activator").expect("it starts");
+    works_again(&lab);
 }
 
 #[test]
