@@ -104,6 +104,7 @@ mod tests {
             name: network.to_owned(),
             network: network.to_owned(),
             url: url.to_owned(),
+            ..Relay::default()
         }
     }
 
