@@ -2,8 +2,9 @@
 //!
 //! The picture is always the same ([`plan`]): a public segment in TEST-NET addresses, and two private networks,
 //! `west` and `east`, which use the same addresses inside. Each has a router that translates addresses ([`nat`]) and
-//! drops what nobody asked for, a relay at its edge, an activator, a service, and a workload host `app`. There is no
-//! route between the two: what gets from one to the other went through a relay, until [`Lab::join`] lays a cable of its own.
+//! drops what its kind does not let in ([`Lab::set_nat`] and its neighbors change that while the lab is up), a relay at
+//! its edge, an activator, a service, and a workload host `app`. There is no route between the two: what gets from one to
+//! the other went through a relay, through punched NATs, or through a cable that [`Lab::join`] laid.
 //!
 //! The journey of `Lab::up`: [`topology`] makes namespaces, bridges, and addresses; [`mesh`] makes the certificate
 //! authority, tokens, and configuration files; [`process`] starts the real binaries, each in its host's namespace, and
