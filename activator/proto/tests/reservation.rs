@@ -192,9 +192,11 @@ fn a_credential_that_cannot_be_had_is_asked_for_again_with_back_off() {
             access: Err("away".to_owned()),
         };
         let outputs = world.input(failed);
-        let [Output::AccessFailed { retry_in, .. }] = outputs[..] else {
+        // The directory is told why, the first time.
+        let [Output::AccessFailed { retry_in, .. }, ref told @ ..] = outputs[..] else {
             panic!("{outputs:?}")
         };
+        assert_eq!(told.len(), usize::from(waits.is_empty()), "{told:?}");
         assert!(
             world
                 .advance(retry_in - Duration::from_millis(1))
@@ -248,7 +250,10 @@ fn a_refused_credential_is_exchanged_at_once_but_not_in_a_loop() {
         access: Ok(access()),
     };
     world.input(fetched());
-    assert!(world.input(refused()).is_empty(), "no better: later");
+    let outputs = world.input(refused());
+    assert!(asked(&outputs).is_empty(), "no better: later");
+    let troubles = &published(&outputs)[0].troubles;
+    assert_eq!(troubles[0].kind(), Kind::CredentialRefused, "and said so");
     assert_eq!(
         asked(&world.advance(Duration::from_secs(4))),
         ["west-relay"]
