@@ -199,7 +199,9 @@ fn read_tls(
         match tls.read_tls(socket) {
             Ok(0) if filled > 0 => return Ok(filled),
             Ok(0) => return Ok(0),
-            Ok(_) => drop(tls.process_new_packets().map_err(invalid)?),
+            Ok(_) => {
+                tls.process_new_packets().map_err(invalid)?;
+            }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock && filled > 0 => {
                 return Ok(filled);
             }
