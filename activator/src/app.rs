@@ -116,8 +116,10 @@ pub(crate) async fn run(cli: &Cli) -> anyhow::Result<()> {
         access,
         questions,
         certificate,
+        paths: checked.paths,
         link_config: LinkConfig {
             carrier: checked.carrier,
+            path: checked.path,
             ..LinkConfig::default()
         },
         board,

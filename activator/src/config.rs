@@ -1,6 +1,7 @@
 //! The configuration file, field by field, and its check.
 
 use std::{
+    collections::BTreeMap,
     net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
 };
@@ -12,7 +13,7 @@ use activator_proto::{
     who::Who,
 };
 use ipnet::{Ipv4Net, Ipv6Net};
-use link::Carrier;
+use link::{Carrier, PathChoice};
 use model::{NetworkName, NodeName, ServiceName};
 use serde::{Deserialize, Deserializer, de::Error as _};
 use service_kit::ConfigError;
@@ -70,6 +71,11 @@ pub(crate) struct TunnelConfig {
     /// through, else the data channel; `"datagram"`, the same but a lane that fell silent is not given up;
     /// `"data-channel"`, never the lane. Default: `"auto"`.
     pub(crate) carrier: String,
+    /// Which ways packets may take: `"auto"`, the best there is; `"relay-only"`; `"direct-only"`, never through a relay. Each end
+    /// sees to it for itself, so that contradicting ends have no path. Default: `"auto"`.
+    pub(crate) path: String,
+    /// The same for single networks, by name, in place of `path`.
+    pub(crate) paths: BTreeMap<NetworkName, String>,
 }
 
 impl Default for TunnelConfig {
@@ -83,6 +89,8 @@ impl Default for TunnelConfig {
             ),
             mtu: 1400,
             carrier: Carrier::Auto.to_string(),
+            path: PathChoice::Auto.to_string(),
+            paths: BTreeMap::new(),
         }
     }
 }
@@ -133,6 +141,14 @@ pub(crate) struct Checked {
     pub(crate) pool: ClientPool,
     pub(crate) limits: LinkLimits,
     pub(crate) carrier: Carrier,
+    pub(crate) path: PathChoice,
+    pub(crate) paths: BTreeMap<NetworkName, PathChoice>,
+}
+
+fn path_choice(file: &Path, field: &str, text: &str) -> Result<PathChoice, ConfigError> {
+    let remedy = "use \"auto\", \"relay-only\" or \"direct-only\"";
+    text.parse()
+        .map_err(|_| ConfigError::new(file, field, text, "not a choice of paths", remedy))
 }
 
 fn default_admin() -> SocketAddr {
@@ -159,6 +175,16 @@ impl Config {
             pool,
             limits,
             carrier,
+            path: path_choice(file, "tunnel.path", &self.tunnel.path)?,
+            paths: self
+                .tunnel
+                .paths
+                .iter()
+                .map(|(network, path)| {
+                    let field = format!("tunnel.paths.{network}");
+                    Ok((network.clone(), path_choice(file, &field, path)?))
+                })
+                .collect::<Result<_, ConfigError>>()?,
         })
     }
 

@@ -19,6 +19,7 @@ mod picture;
 pub(crate) use drive::random;
 
 use std::{
+    collections::BTreeMap,
     future::Future,
     net::SocketAddr,
     pin::{Pin, pin},
@@ -30,7 +31,8 @@ use activator_proto::{Gateway, Input};
 use allocations::{AccessFetcher, AccessResult, Allocations};
 use bytes::BytesMut;
 use discovery_client::{Directory, Event, StunServers};
-use link::{DtlsCertificate, LinkConfig, Reflexive};
+use link::{DtlsCertificate, LinkConfig, PathChoice, Reflexive};
+use model::NetworkName;
 use net::{Clock, HostSockets, Poller};
 use service_kit::{
     Task,
@@ -78,6 +80,8 @@ pub(crate) struct EventLoop {
     pub(crate) questions: Questions<Status>,
     pub(crate) certificate: Arc<DtlsCertificate>,
     pub(crate) link_config: LinkConfig,
+    /// Networks to whose links other ways are open than `link_config` says.
+    pub(crate) paths: BTreeMap<NetworkName, PathChoice>,
     pub(crate) board: Board,
     pub(crate) stats: ShellStats,
     /// Done once discovery was reached.

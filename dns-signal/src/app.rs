@@ -205,8 +205,10 @@ async fn tunnel(
         standby: config.link.standby,
         link: link::LinkConfig {
             carrier: config.link.carrier,
+            path: config.link.path,
             ..link::LinkConfig::default()
         },
+        paths: config.link.paths.clone(),
     };
     let certificate = DtlsCertificate::generate().context("cannot make a DTLS certificate")?;
     let seed = getrandom::u64().context("no random numbers")?;

@@ -1,5 +1,6 @@
 //! The configuration as it is used, checked. As it is written, and what each field means: [`File`].
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -7,7 +8,7 @@ use std::time::Duration;
 use dns_signal_proto::intercept::Suffix;
 use dns_signal_proto::virtual_ip::{PoolError, Pools};
 use ipnet::{Ipv4Net, Ipv6Net};
-use link::Carrier;
+use link::{Carrier, PathChoice};
 use model::{NetworkName, NodeName};
 use service_kit::{ConfigError, load_config};
 
@@ -67,6 +68,10 @@ pub struct LinkConfig {
     pub idle_timeout: Duration,
     /// See [`LinkFile::carrier`](crate::config_file::LinkFile::carrier).
     pub carrier: Carrier,
+    /// See [`LinkFile::path`](crate::config_file::LinkFile::path).
+    pub path: PathChoice,
+    /// See [`LinkFile::paths`](crate::config_file::LinkFile::paths).
+    pub paths: BTreeMap<NetworkName, PathChoice>,
     /// See [`LinkFile::standby`](crate::config_file::LinkFile::standby).
     pub standby: bool,
 }
@@ -108,10 +113,26 @@ impl Config {
                         remedy,
                     )
                 })?,
+                path: path_choice("link.path", &file.link.path)?,
+                paths: file
+                    .link
+                    .paths
+                    .iter()
+                    .map(|(network, path)| {
+                        let field = format!("link.paths.{network}");
+                        Ok((network.clone(), path_choice(&field, path)?))
+                    })
+                    .collect::<Result<_, ConfigError>>()?,
                 standby: file.link.standby,
             },
         })
     }
+}
+
+fn path_choice(field: &str, text: &str) -> Result<PathChoice, ConfigError> {
+    let remedy = "use \"auto\", \"relay-only\" or \"direct-only\"";
+    text.parse()
+        .map_err(|_| ConfigError::of_field(field, text, "not a choice of paths", remedy))
 }
 
 impl DnsConfig {

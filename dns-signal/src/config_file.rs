@@ -1,5 +1,6 @@
 //! The configuration file as it is written.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -75,6 +76,11 @@ pub struct LinkFile {
     /// channel; `datagram`, the same but a lane that fell silent is not given up; `data-channel`, never the lane.
     /// Default `auto`.
     pub carrier: String,
+    /// Which ways packets may take: `auto`, the best there is; `relay-only`; `direct-only`, never through a relay. Each end
+    /// sees to it for itself, so that contradicting ends have no path. Default `auto`.
+    pub path: String,
+    /// The same for single networks, by name, in place of `path`.
+    pub paths: BTreeMap<NetworkName, String>,
     /// Whether a second link, to another activator of the network, is kept open beside one that is used: it takes over at
     /// once when the first falls silent. Without it, one is opened then. Default `false`.
     pub standby: bool,
@@ -95,6 +101,8 @@ impl Default for LinkFile {
         Self {
             idle_timeout: "60s".into(),
             carrier: "auto".into(),
+            path: "auto".into(),
+            paths: BTreeMap::new(),
             standby: false,
         }
     }

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use activator_proto::{Input, LinkKey};
-use link::{CandidateKind, Link, LinkError, LinkRole, LocalCandidate};
+use link::{CandidateKind, Link, LinkConfig, LinkError, LinkRole, LocalCandidate};
 use model::{NodeId, RelayName, RelayedAddr};
 use protocol::document::{Answer, BindingResult, Candidates, Offer, Refusal, document::Body};
 
@@ -73,7 +73,12 @@ impl EventLoop {
         now: Instant,
     ) -> Result<ActiveLink, LinkError> {
         let certificate = self.certificate.clone();
-        let mut link = Link::new(LinkRole::Answerer, certificate, &self.link_config, now)?;
+        let choice = self.paths.get(&to.network).copied();
+        let config = LinkConfig {
+            path: choice.unwrap_or(self.link_config.path),
+            ..self.link_config.clone()
+        };
+        let mut link = Link::new(LinkRole::Answerer, certificate, &config, now)?;
         for relay in relays {
             for relayed in self.allocations.relayed(relay) {
                 link.add_local_candidate(relayed_candidate(*relayed), now)?;

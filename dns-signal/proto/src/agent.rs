@@ -2,13 +2,13 @@
 //!
 //! After every `handle_*` call [`Agent::poll_output`] until it gives `None`, then ask [`Agent::poll_timeout`].
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
-use link::{DtlsCertificate, LinkConfig, LinkTable, Reflexive, SendRefused};
+use link::{DtlsCertificate, LinkConfig, LinkTable, PathChoice, Reflexive, SendRefused};
 use model::{NetworkName, NodeId};
 use protocol::document::control::Body as ControlBody;
 use protocol::document::document::Body;
@@ -58,6 +58,8 @@ pub struct AgentConfig {
     pub standby: bool,
     /// Settings of each link.
     pub link: LinkConfig,
+    /// Networks to whose links other ways are open than `link` says.
+    pub paths: BTreeMap<NetworkName, PathChoice>,
 }
 
 /// Links at once: one per remote network and a few that are ending.

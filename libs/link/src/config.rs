@@ -1,8 +1,10 @@
 //! What can be chosen about a link.
 
+use std::fmt;
+use std::str::FromStr;
 use std::time::Duration;
 
-use crate::output::Carrier;
+use crate::output::{Carrier, LinkError};
 
 /// Which end of the link this is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -11,6 +13,54 @@ pub enum LinkRole {
     Offerer,
     /// activator: controlled in ICE, server in DTLS and SCTP.
     Answerer,
+}
+
+/// Which ways a link's packets may take. Each end sees to it for itself: where the two contradict each other, there is none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum PathChoice {
+    /// The best there is.
+    #[default]
+    Auto,
+    /// Through a relay: this end shows the other no address of its own but where a relay has to know it.
+    RelayOnly,
+    /// Never through a relay.
+    DirectOnly,
+}
+
+impl PathChoice {
+    /// Whether a pair may be used that does, or does not, need a relay.
+    pub(crate) fn allows(self, relayed: bool) -> bool {
+        match self {
+            Self::Auto => true,
+            Self::RelayOnly => relayed,
+            Self::DirectOnly => !relayed,
+        }
+    }
+}
+
+impl fmt::Display for PathChoice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Auto => "auto",
+            Self::RelayOnly => "relay-only",
+            Self::DirectOnly => "direct-only",
+        })
+    }
+}
+
+impl FromStr for PathChoice {
+    type Err = LinkError;
+
+    fn from_str(text: &str) -> Result<Self, LinkError> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "relay-only" => Ok(Self::RelayOnly),
+            "direct-only" => Ok(Self::DirectOnly),
+            _ => Err(LinkError::Setup(
+                "a path is `auto`, `relay-only` or `direct-only`".to_owned(),
+            )),
+        }
+    }
 }
 
 /// Settings of a link; both ends may differ.
@@ -36,6 +86,8 @@ pub struct LinkConfig {
     pub open_timeout: Duration,
     /// What shall carry frames.
     pub carrier: Carrier,
+    /// Which ways packets may take.
+    pub path: PathChoice,
     /// Largest datagram of the lane, in bytes of UDP payload, that is tried; at most [`MAX_DATAGRAM`]. 1472 fills an
     /// Ethernet path over IPv4. It begins with as much as the data channel uses, and probes find out what gets through.
     pub datagram_ceiling: usize,
@@ -52,6 +104,7 @@ impl Default for LinkConfig {
             keepalive: Duration::from_secs(30),
             open_timeout: Duration::from_secs(8),
             carrier: Carrier::Auto,
+            path: PathChoice::Auto,
             datagram_ceiling: 1472,
         }
     }

@@ -29,7 +29,9 @@ mod tests;
 
 use crate::candidate::{CandidateKind, LocalCandidate, Reach, from_wire, reach};
 use crate::certificate::DtlsCertificate;
-use crate::config::{LinkConfig, LinkRole, MAX_LOCAL_CANDIDATES, MAX_REMOTE_CANDIDATES};
+use crate::config::{
+    LinkConfig, LinkRole, MAX_LOCAL_CANDIDATES, MAX_REMOTE_CANDIDATES, PathChoice,
+};
 use crate::output::{LinkError, PairOutcome, PairStatus, Path, Transmit};
 use crate::stun::{random, random_id};
 use liveness::Liveness;
@@ -88,6 +90,7 @@ pub(crate) struct Ice {
     /// Without a pair: until when one is looked for.
     give_up_at: Option<Instant>,
     check_timeout: Duration,
+    choice: PathChoice,
     /// Checks that may be sent now, and since when that is counted.
     budget: (u32, Instant),
     certificate: Arc<DtlsCertificate>,
@@ -123,6 +126,7 @@ impl Ice {
             upkeep_at: None,
             give_up_at: None,
             check_timeout: config.check_timeout,
+            choice: config.path,
             budget: (BURST, now),
             certificate: Arc::clone(certificate),
             transmits: VecDeque::new(),
@@ -143,7 +147,14 @@ impl Ice {
 
     /// Whether it was not known yet.
     pub(crate) fn add_local(&mut self, candidate: LocalCandidate) -> bool {
-        if self.locals.contains(&candidate) {
+        let relayed = candidate.kind == CandidateKind::Relayed;
+        // An offerer's own addresses are what it reaches relays from: those have to let them through.
+        let shown = match self.choice {
+            PathChoice::RelayOnly => relayed || self.role == LinkRole::Offerer,
+            PathChoice::DirectOnly => !relayed,
+            PathChoice::Auto => true,
+        };
+        if !shown || self.locals.contains(&candidate) {
             return false;
         }
         if self.locals.len() >= MAX_LOCAL_CANDIDATES {
@@ -337,6 +348,17 @@ impl Ice {
             }
             self.switch_role();
         }
+        let base = self.bases.iter().find(|base| base.address == local);
+        let relayed = pair::is_relayed(check.priority)
+            || base.is_some_and(|base| base.kind == CandidateKind::Relayed)
+            || self
+                .remotes
+                .iter()
+                .any(|known| known.address == remote && known.relayed);
+        if !self.choice.allows(relayed) {
+            // An answer would let the peer use it.
+            return true;
+        }
         let answer = message::encode_success(check.id, remote, &self.local);
         self.transmit(path, answer);
         self.learn(Remote {
@@ -449,6 +471,9 @@ impl Ice {
                 for pair in self.pairs.iter_mut().filter(of) {
                     pair.relayed = true;
                 }
+                let choice = self.choice;
+                self.pairs.retain(|pair| choice.allows(pair.relayed));
+                self.pair_up();
             }
         } else if self.remotes.len() < 2 * MAX_REMOTE_CANDIDATES {
             self.remotes.push(remote);
@@ -470,7 +495,9 @@ impl Ice {
             for remote in &self.remotes {
                 let path = (base.address, remote.address);
                 let known = self.pairs.iter().any(|pair| pair.path() == path);
-                if may_pair(base, remote) && !known && self.pairs.len() < MAX_PAIRS {
+                let relayed = remote.relayed || base.kind == CandidateKind::Relayed;
+                let allowed = may_pair(base, remote) && self.choice.allows(relayed);
+                if allowed && !known && self.pairs.len() < MAX_PAIRS {
                     let mut pair = Pair::new(base, remote, self.controlling);
                     let unasked = self.role == LinkRole::Answerer
                         && base.kind == CandidateKind::Host

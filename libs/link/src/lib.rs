@@ -34,7 +34,7 @@ mod table;
 
 pub use candidate::{CandidateKind, LocalCandidate};
 pub use certificate::DtlsCertificate;
-pub use config::{LinkConfig, LinkRole, MAX_DATAGRAM};
+pub use config::{LinkConfig, LinkRole, MAX_DATAGRAM, PathChoice};
 pub use link::Link;
 pub use output::{
     Carrier, CloseReason, LinkError, LinkEvent, PairOutcome, PairStatus, Path, SendRefused, Step,

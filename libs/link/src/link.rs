@@ -12,7 +12,7 @@ use protocol::document::{Bye, Candidate, Control, Leg, SessionDescription, contr
 use crate::candidate::LocalCandidate;
 use crate::certificate::DtlsCertificate;
 use crate::channels::{ChannelEvent, Channels};
-use crate::config::{LINK_VERSION, LinkConfig, LinkRole};
+use crate::config::{LINK_VERSION, LinkConfig, LinkRole, PathChoice};
 use crate::dtls::{Dtls, DtlsEvent};
 use crate::ice::{Ice, IceEvent};
 use crate::lane::Lane;
@@ -442,7 +442,10 @@ impl Link {
                     self.on_selected((local, remote), path, now);
                 }
                 IceEvent::Silent => self.events.push_back(LinkEvent::Silent),
-                IceEvent::Failed => self.on_closed(CloseReason::IceTimeout),
+                IceEvent::Failed => self.on_closed(match self.config.path {
+                    PathChoice::Auto => CloseReason::IceTimeout,
+                    choice => CloseReason::NoAllowedPath(choice),
+                }),
             }
         }
         self.drain_channels(now);

@@ -8,6 +8,8 @@ use std::time::Duration;
 use bytes::BytesMut;
 use protocol::document::Control;
 
+use crate::config::PathChoice;
+
 /// One or more datagrams to send, in order.
 #[derive(Debug)]
 pub struct Transmit {
@@ -205,6 +207,12 @@ pub enum CloseReason {
     /// No pair worked in time, or the peer fell silent.
     #[error("no path to the peer: connectivity checks went unanswered")]
     IceTimeout,
+    /// The same, where the setting forbids some.
+    #[error(
+        "no path to the peer that `path = \"{0}\"` allows here: connectivity checks went unanswered, or the peer allows no \
+         such path"
+    )]
+    NoAllowedPath(PathChoice),
     /// ICE connected but DTLS or SCTP did not come up in time.
     #[error("the session did not open in time after a path was found")]
     OpenTimeout,

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use model::{PeerAddr, RelayAccess, RelayName, RelayedAddr, RelayTransport};
+use model::{PeerAddr, RelayAccess, RelayName, RelayTransport, RelayedAddr};
 use turn_client::{Allocation, AllocationConfig, Credential, Event, Families, Received};
 
 use crate::relay::Counts;

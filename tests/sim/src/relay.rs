@@ -7,8 +7,8 @@ use std::time::Instant;
 
 use model::{ClientAddr, PeerAddr, ServerAddr};
 use turn_relay_proto::{
-    Credentials, FiveTuple, Limits, Now, OpenError, Output, PeerPolicy, Realm, RelayAddress, RelayId,
-    Server, ServerConfig, Shared, Stats, Transport, Verdict,
+    Credentials, FiveTuple, Limits, Now, OpenError, Output, PeerPolicy, Realm, RelayAddress,
+    RelayId, Server, ServerConfig, Shared, Stats, Transport, Verdict,
 };
 
 use crate::picture::{RELAY_INSIDE, RELAY_OUTSIDE, SECRET, address, ip};

@@ -297,6 +297,7 @@ fn agent(idle_timeout: Duration, port: u16, seed: u64) -> Agent {
         answer_timeout: Duration::from_secs(3),
         standby: false,
         link: LinkConfig::default(),
+        paths: Default::default(),
     };
     let certificate = DtlsCertificate::generate().expect("a certificate");
     let hosts = SIDECAR

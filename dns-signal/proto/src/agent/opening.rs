@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use link::{Link, LinkRole};
+use link::{Link, LinkConfig, LinkRole};
 use model::{NetworkName, NodeId};
 use protocol::document::Offer;
 use protocol::document::document::Body;
@@ -63,10 +63,15 @@ impl Agent {
         now: Instant,
     ) -> Result<u64, String> {
         let config = &self.config;
+        let choice = config.paths.get(&node.network).copied();
+        let link_config = LinkConfig {
+            path: choice.unwrap_or(config.link.path),
+            ..config.link.clone()
+        };
         let mut link = Link::new(
             LinkRole::Offerer,
             self.certificate.clone(),
-            &config.link,
+            &link_config,
             now,
         )
         .map_err(|error| error.to_string())?;

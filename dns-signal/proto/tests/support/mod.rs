@@ -95,6 +95,7 @@ impl World {
             answer_timeout: 3 * SECOND,
             standby: false,
             link: LinkConfig::default(),
+            paths: Default::default(),
         };
         let certificate = DtlsCertificate::generate().expect("a certificate");
         let agent = Agent::new(config, certificate.clone(), vec![host()], 77);

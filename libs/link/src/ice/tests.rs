@@ -3,6 +3,7 @@
 use super::*;
 use std::collections::BTreeSet;
 
+mod choice;
 mod failing;
 mod punching;
 
