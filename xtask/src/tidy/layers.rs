@@ -13,7 +13,7 @@ enum Layer {
     Proof,
 }
 
-const LAYERS: [(&str, Layer); 27] = [
+const LAYERS: [(&str, Layer); 28] = [
     ("libs/model", Layer::Words),
     ("libs/wire", Layer::Words),
     ("libs/protocol", Layer::Words),
