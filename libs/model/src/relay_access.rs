@@ -19,7 +19,7 @@ pub struct RelayWay {
 /// What an allocation on a relay needs.
 #[derive(Clone, PartialEq, Eq)]
 pub struct RelayAccess {
-    /// The ways to the relay, the preferred one first; never empty, at most [`MAX_RELAY_URIS`].
+    /// The ways to the relay, the preferred one first; never empty, at most [`MAX_RELAY_URIS`](crate::MAX_RELAY_URIS).
     pub ways: Vec<RelayWay>,
     /// TURN username.
     pub username: String,

@@ -39,7 +39,7 @@ use crate::peers::Peers;
 use crate::random::Random;
 use crate::stats::Stats;
 use crate::timer::{Due, Timers};
-use crate::transaction::{Request, Transactions};
+use crate::transaction::{Request, Transaction, Transactions};
 use wire::stun::write::Writer;
 
 /// Wanted, in seconds. Short, so that the relay soon forgets an allocation whose owner died.
@@ -364,9 +364,8 @@ impl Allocation {
         let stream = self.queue(request, bytes.clone());
         self.liveness.asked.get_or_insert(now);
         self.stats.requests += 1;
-        let due = self
-            .transactions
-            .insert(id, request, challenges, signed, bytes, stream, now);
+        let sent = Transaction::new(request, challenges, signed, bytes, stream, now);
+        let due = self.transactions.insert(id, sent);
         self.timers.set(due, Due::Transaction(id));
     }
 

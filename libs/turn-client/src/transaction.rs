@@ -84,6 +84,32 @@ pub(crate) struct Transaction {
 }
 
 impl Transaction {
+    /// Sent now; over a stream once only.
+    pub(crate) fn new(
+        request: Request,
+        challenges: u8,
+        signed: Option<(u32, Key)>,
+        bytes: Vec<u8>,
+        stream: bool,
+        now: Instant,
+    ) -> Self {
+        let (sent, due) = if stream && request != Request::Fence {
+            (request.sends(), now + ON_STREAM)
+        } else {
+            (1, now + wait(request, 1))
+        };
+        Self {
+            request,
+            challenges,
+            signed,
+            bytes,
+            first: now,
+            repeated: false,
+            sent,
+            due,
+        }
+    }
+
     /// What the answer says of the round trip; nothing after a repetition.
     pub(crate) fn rtt(&self, now: Instant) -> Option<Duration> {
         (!self.repeated).then(|| now.saturating_duration_since(self.first))
@@ -105,32 +131,9 @@ pub(crate) struct Transactions {
 }
 
 impl Transactions {
-    /// Remembers a request that is sent now; over a stream once only. Returns when to look after it.
-    pub(crate) fn insert(
-        &mut self,
-        id: TransactionId,
-        request: Request,
-        challenges: u8,
-        signed: Option<(u32, Key)>,
-        bytes: Vec<u8>,
-        stream: bool,
-        now: Instant,
-    ) -> Instant {
-        let (sent, due) = if stream && request != Request::Fence {
-            (request.sends(), now + ON_STREAM)
-        } else {
-            (1, now + wait(request, 1))
-        };
-        let transaction = Transaction {
-            request,
-            challenges,
-            signed,
-            bytes,
-            first: now,
-            repeated: false,
-            sent,
-            due,
-        };
+    /// Remembers a request that is sent now. Returns when to look after it.
+    pub(crate) fn insert(&mut self, id: TransactionId, transaction: Transaction) -> Instant {
+        let due = transaction.due;
         self.waiting.insert(id, transaction);
         due
     }

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use stun_types::message::{Message, MessageWriteVec, MessageWrite as _};
+use stun_types::message::{Message, MessageWrite as _, MessageWriteVec};
 use turnpike_turn_client::{Ladder, Rung, Step};
 
 const UDP: Rung = 0;
@@ -62,7 +62,8 @@ impl World {
                 Step::Open(rung) => self.ladder.handle_failed(rung, self.now),
                 Step::Send(rung, message) if self.works[rung] => {
                     let request = Message::from_bytes(&message).unwrap();
-                    let answer = Message::builder_success(&request, MessageWriteVec::new()).finish();
+                    let answer =
+                        Message::builder_success(&request, MessageWriteVec::new()).finish();
                     assert!(!self.ladder.handle_message(rung, b"noise"));
                     assert!(self.ladder.handle_message(rung, &answer));
                 }
@@ -129,7 +130,10 @@ fn udp_is_tried_again_ever_less_often_and_used_when_it_is_back() {
     let mut world = World::new([false, true, true]);
     world.pass(Duration::from_secs(120));
     assert_eq!(world.moves().len(), 1);
-    let tries = world.steps.iter().filter(|(_, step)| *step == Step::Open(UDP));
+    let tries = world
+        .steps
+        .iter()
+        .filter(|(_, step)| *step == Step::Open(UDP));
     assert!((4..=12).contains(&tries.count()), "{:?}", world.steps);
     world.change([true; 3]);
     world.pass(Duration::from_secs(33));

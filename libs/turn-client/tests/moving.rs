@@ -39,7 +39,10 @@ fn both_ways(world: &mut World) {
     assert!(world.send(PEER, b"out"));
     assert_eq!(world.to_peers.pop().unwrap().1, b"out");
     world.peer_sends(PEER, world.relayed(0), b"in");
-    assert_eq!(world.from_peers.pop(), Some((PeerAddr(addr(PEER)), b"in".to_vec())));
+    assert_eq!(
+        world.from_peers.pop(),
+        Some((PeerAddr(addr(PEER)), b"in".to_vec()))
+    );
 }
 
 #[test]
@@ -84,7 +87,11 @@ fn a_nat_that_changes_the_address_costs_nothing() {
     world.path = World::udp("198.51.100.7:41111");
     world.ahead = world.path;
     world.pass(Duration::from_secs(3));
-    assert_eq!(world.events, [Event::Moved], "the next probe is refused and moves it");
+    assert_eq!(
+        world.events,
+        [Event::Moved],
+        "the next probe is refused and moves it"
+    );
     both_ways(&mut world);
 }
 
@@ -94,7 +101,11 @@ fn a_relay_that_was_restarted_takes_no_ticket_and_gives_another_allocation() {
     world.server = server(2, world.now);
     world.sockets.clear();
     move_to_tcp(&mut world, true);
-    assert_eq!(world.events, [Event::NotMoved], "it stays where nothing is any more");
+    assert_eq!(
+        world.events,
+        [Event::NotMoved],
+        "it stays where nothing is any more"
+    );
     world.path = world.ahead;
     assert_eq!(move_to_tcp(&mut world, true), Moving::Begun);
     let lost = Event::Lost {

@@ -21,7 +21,10 @@ fn walled_lab(name: &str, firewalls: [Firewall; 2]) -> ScopedLab {
 fn paths(lab: &Lab) -> [String; 2] {
     ["west/dns-signal", "east/activator"].map(|node| {
         let status = lab.node_status(node).expect("a status");
-        status["links"][0]["path"].as_str().unwrap_or("none").to_owned()
+        status["links"][0]["path"]
+            .as_str()
+            .unwrap_or("none")
+            .to_owned()
     })
 }
 
@@ -81,7 +84,8 @@ fn a_transfer_outlives_udp_and_climbs_when_it_is_back() {
     lab.set_firewall(Network::East, NoUdp).expect("a firewall");
     moved(3 * MIB);
     both_say(&lab, "relay/tcp");
-    lab.set_firewall(Network::East, OnlyTcp443).expect("a firewall");
+    lab.set_firewall(Network::East, OnlyTcp443)
+        .expect("a firewall");
     moved(3 * MIB);
     both_say(&lab, "relay/tls");
     lab.set_firewall(Network::East, Open).expect("a firewall");
@@ -91,10 +95,21 @@ fn a_transfer_outlives_udp_and_climbs_when_it_is_back() {
     .expect("it climbs");
     moved(3 * MIB);
     let output = transfer.wait_with_output().expect("curl ends");
-    let [seen, said] = [output.stdout, output.stderr].map(|out| String::from_utf8_lossy(&out).into_owned());
-    let wanted = said.lines().find_map(|line| line.strip_prefix("X-Sha256: "));
-    assert_eq!(seen.split(' ').next(), wanted.map(str::trim), "a byte was lost or changed: {said}");
+    let [seen, said] =
+        [output.stdout, output.stderr].map(|out| String::from_utf8_lossy(&out).into_owned());
+    let wanted = said
+        .lines()
+        .find_map(|line| line.strip_prefix("X-Sha256: "));
+    assert_eq!(
+        seen.split(' ').next(),
+        wanted.map(str::trim),
+        "a byte was lost or changed: {said}"
+    );
     // It was one allocation all the time: no link was opened anew.
     let status = lab.node_status("east/activator").expect("a status");
-    assert_eq!(status["links"].as_array().map(Vec::len), Some(1), "{status}");
+    assert_eq!(
+        status["links"].as_array().map(Vec::len),
+        Some(1),
+        "{status}"
+    );
 }

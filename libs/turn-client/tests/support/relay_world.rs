@@ -8,9 +8,7 @@ use std::time::{Duration, Instant};
 
 use model::{ClientAddr, PeerAddr, ServerAddr, UnixTime};
 use turn_relay_proto as relay;
-use turnpike_turn_client::{
-    Allocation, AllocationConfig, Credential, Event, Families, Received,
-};
+use turnpike_turn_client::{Allocation, AllocationConfig, Credential, Event, Families, Received};
 
 pub const SECRET: &[u8] = b"the relay's and discovery's secret";
 pub const EPOCH: u64 = 1_800_000_000;
