@@ -141,6 +141,18 @@ fn ports_in_use_reserved_and_at_rest_are_not_given_away() {
 }
 
 #[test]
+fn a_port_that_rested_long_ago_does_not_keep_a_successor_from_starting() {
+    let mut old = Relay::new();
+    let mut alice = Client::new("192.0.2.1:4000");
+    alice.allocate(&mut old);
+    let gone = alice.request(&mut old, REFRESH, &[&Lifetime::new(0)]);
+    assert_eq!(gone.code(), 0);
+    old.pass(3 * 24 * 3_600);
+    let (_, imported) = succeed(&mut old, Setup::default());
+    assert_eq!((imported.allocations, imported.left_out), (0, 0));
+}
+
+#[test]
 fn a_successor_with_another_configuration_takes_what_fits() {
     let mut old = Relay::new();
     let mut four = Client::new("192.0.2.1:4000");
