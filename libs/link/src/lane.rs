@@ -55,6 +55,7 @@ pub(crate) const fn is_lane(first: u8) -> bool {
 }
 
 /// Datagrams of `segment` bytes each, the last may be shorter.
+#[derive(Clone)]
 pub(crate) struct Burst {
     pub(crate) payload: BytesMut,
     pub(crate) segment: usize,

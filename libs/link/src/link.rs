@@ -205,7 +205,7 @@ impl Link {
             _ => self.stats.datagrams_dropped += 1,
         }
         self.drive(now);
-        self.send_kept(now);
+        self.send_kept();
     }
 
     /// Lets timers run that are due.

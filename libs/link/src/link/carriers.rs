@@ -13,7 +13,7 @@ use wire::ip::answer::too_big;
 
 use super::Link;
 use crate::config::{MAX_CONTROL, MAX_FRAME};
-use crate::lane::{Carried, is_lane};
+use crate::lane::{Burst, Carried, is_lane};
 use crate::output::{Carrier, CloseReason, LinkEvent, SendRefused, Step, Transmit};
 
 /// What waits for the data channels of a link that is open by its lane alone, for two round trips: messages, frames
@@ -24,25 +24,42 @@ const MAX_EARLY_BYTES: usize = 256 << 10;
 /// ICMP errors are sent no more often: [RFC 1812 §4.3.2.8](https://www.rfc-editor.org/rfc/rfc1812#section-4.3.2.8).
 const TOO_BIG_INTERVAL: Duration = Duration::from_millis(10);
 
-/// Frames of a silent link that are kept, the latest of them, and their bytes.
+/// Of a silent link: the latest frames and bursts that are kept, and the bytes of each.
 const MAX_KEPT: usize = 64;
 const MAX_KEPT_BYTES: usize = 256 << 10;
 
-/// What was sent while nothing answered: lost, most likely. It is sent again when a path is found, so that nobody inside
-/// has to wait for a timer of his own that may have backed off by then.
+/// What the lane sent while nothing answered: lost, most likely. It is sent again when a path is found, so that nobody
+/// inside has to wait for a timer of his own that may have backed off by then. What waits for the data channels is not
+/// here: it is not lost.
 #[derive(Default)]
 pub(super) struct Kept {
-    frames: VecDeque<Vec<u8>>,
+    /// For another link.
+    frames: Latest<Vec<u8>>,
+    /// For this one: as they were sealed, so that what arrived after all is not delivered twice.
+    bursts: Latest<Burst>,
+}
+
+struct Latest<T> {
+    all: VecDeque<(usize, T)>,
     bytes: usize,
 }
 
-impl Kept {
-    fn push(&mut self, frame: &[u8]) {
-        self.bytes += frame.len();
-        self.frames.push_back(frame.to_vec());
-        while self.frames.len() > MAX_KEPT || self.bytes > MAX_KEPT_BYTES {
-            let dropped = self.frames.pop_front();
-            self.bytes -= dropped.map_or(0, |frame| frame.len());
+impl<T> Default for Latest<T> {
+    fn default() -> Self {
+        Self {
+            all: VecDeque::new(),
+            bytes: 0,
+        }
+    }
+}
+
+impl<T> Latest<T> {
+    fn push(&mut self, bytes: usize, one: T) {
+        self.bytes += bytes;
+        self.all.push_back((bytes, one));
+        while self.all.len() > MAX_KEPT || self.bytes > MAX_KEPT_BYTES {
+            let dropped = self.all.pop_front();
+            self.bytes -= dropped.map_or(0, |(bytes, _)| bytes);
         }
     }
 }
@@ -125,24 +142,25 @@ impl Link {
             self.ice.heard(pair.0, pair.1, now);
             self.lane.on_heard(now);
             self.flush_lane(now);
-            self.send_kept(now);
+            self.send_kept();
         }
     }
 
     /// Sends again what was sent into silence, if there is a path now.
-    pub(super) fn send_kept(&mut self, now: Instant) {
-        if self.kept.frames.is_empty() || self.ice.is_silent() || !self.is_open() {
+    pub(super) fn send_kept(&mut self) {
+        if self.kept.bursts.all.is_empty() || self.ice.is_silent() || !self.is_open() {
             return;
         }
-        for frame in self.take_kept() {
-            let _ = self.carry(&frame, now);
+        for (_, burst) in std::mem::take(&mut self.kept).bursts.all {
+            self.transmit(burst);
         }
     }
 
     /// What was sent while nothing answered ([`LinkEvent::Silent`]), oldest first, at most 64 frames: for another link
     /// that takes the place of this one.
     pub fn take_kept(&mut self) -> impl Iterator<Item = Vec<u8>> + use<> {
-        std::mem::take(&mut self.kept).frames.into_iter()
+        let frames = std::mem::take(&mut self.kept).frames.all;
+        frames.into_iter().map(|(_, frame)| frame)
     }
 
     /// Sends one tunnel frame: by the lane, or as one message on the `ip` channel. When it does not fit the lane and its
@@ -158,9 +176,6 @@ impl Link {
         } else {
             Err(SendRefused::NotOpen)
         };
-        if sent.is_ok() && self.ice.is_silent() {
-            self.kept.push(frame);
-        }
         match sent {
             Ok(()) => {
                 self.stats.frames_sent += 1;
@@ -179,6 +194,9 @@ impl Link {
         match self.lane.send_frame(frame, now) {
             Carried::Yes => {
                 self.ice.sent(now);
+                if self.ice.is_silent() {
+                    self.kept.frames.push(frame.len(), frame.to_vec());
+                }
                 self.flush_lane(now);
             }
             Carried::Refused(reason) => return Err(reason),
@@ -329,19 +347,30 @@ impl Link {
             self.last_traffic = now;
             self.on_frame(frame);
         }
-        if let Some((local, remote)) = self.pair {
+        if self.pair.is_some() {
             while let Some(burst) = self.lane.poll_burst() {
-                self.queued += burst.payload.len();
-                self.transmits.push_back(Transmit {
-                    local,
-                    remote,
-                    payload: burst.payload,
-                    segment: burst.segment,
-                });
+                if self.ice.is_silent() {
+                    self.kept.bursts.push(burst.payload.len(), burst.clone());
+                }
+                self.transmit(burst);
             }
         }
         if let Some(carrier) = self.lane.poll_change() {
             self.events.push_back(LinkEvent::Carrier(carrier));
         }
+    }
+
+    /// By the pair that is used.
+    fn transmit(&mut self, burst: Burst) {
+        let Some((local, remote)) = self.pair else {
+            return;
+        };
+        self.queued += burst.payload.len();
+        self.transmits.push_back(Transmit {
+            local,
+            remote,
+            payload: burst.payload,
+            segment: burst.segment,
+        });
     }
 }
