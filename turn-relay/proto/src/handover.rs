@@ -21,6 +21,7 @@ use format::{address, read_address, read_time, time};
 use model::{ClientAddr, PeerAddr, RelayedAddr, ServerAddr, UnixTime};
 use prost::Message;
 use rustc_hash::{FxHashMap, FxHashSet};
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -74,7 +75,9 @@ impl Server {
                 state.allocations.push(written);
             }
         }
-        for token in self.timers.reservations() {
+        // Once each, also if there is a timer of one before by the same token.
+        let tokens: BTreeSet<u64> = self.timers.reservations().collect();
+        for token in tokens {
             if let Some(reservation) = shared.reservation(token) {
                 let port = format::Port {
                     address: address(shared.bind_address(reservation.port)),
