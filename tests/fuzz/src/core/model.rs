@@ -48,7 +48,8 @@ impl Allocation {
                     family.is_none_or(|family| family[0] == 1 + u8::from(address.is_ipv6()))
                 };
                 for (address, end) in &mut self.relayed {
-                    if is_meant(address) {
+                    // What has ended does not come back.
+                    if is_meant(address) && *end > now {
                         *end = now + lifetime;
                     }
                 }
