@@ -87,10 +87,7 @@ impl Server {
                 state.reservations.push(format::Reservation { token, port });
             }
         }
-        let mut resting = shared.resting(self.config.relay_port);
-        // One that nobody took since is free, however long ago its rest ended.
-        resting.retain(|(_, until)| *until > now);
-        for (port, until) in resting {
+        for (port, until) in shared.resting(self.config.relay_port, now) {
             state.resting.push(format::Port {
                 address: address(shared.bind_address(port)),
                 until: time(until, now),

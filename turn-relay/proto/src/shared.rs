@@ -316,7 +316,7 @@ impl Shared {
     }
 
     /// All ports at rest, and until when.
-    pub(crate) fn resting(&self, beside: Option<u16>) -> Vec<(Port, Instant)> {
+    pub(crate) fn resting(&self, beside: Option<u16>, now: Instant) -> Vec<(Port, Instant)> {
         let mut all = Vec::new();
         for (index, pool) in self.pools.iter().enumerate() {
             let port = |number| Port {
@@ -325,7 +325,10 @@ impl Shared {
                 beside,
             };
             let pool = lock(pool);
-            all.extend(pool.resting().map(|(number, until)| (port(number), until)));
+            all.extend(
+                pool.resting(now)
+                    .map(|(number, until)| (port(number), until)),
+            );
         }
         all
     }

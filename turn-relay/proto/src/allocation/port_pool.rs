@@ -79,9 +79,10 @@ impl PortPool {
         }
     }
 
-    /// The ports at rest, and until when.
-    pub(crate) fn resting(&self) -> impl Iterator<Item = (u16, Instant)> {
-        self.resting.iter().map(|(until, port)| (*port, *until))
+    /// The ports at rest, and until when. One that nobody took since is free, however long ago its rest ended.
+    pub(crate) fn resting(&self, now: Instant) -> impl Iterator<Item = (u16, Instant)> {
+        let all = self.resting.iter().map(|(until, port)| (*port, *until));
+        all.filter(move |(_, until)| *until > now)
     }
 
     /// Takes these ports, and lets those rest.
