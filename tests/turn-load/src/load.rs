@@ -32,6 +32,8 @@ struct Report {
     delivered_per_second: f64,
     /// Of the receiving sockets: this program was too slow then, not the relay.
     lost_by_receiver: u64,
+    /// What other programs and other machines had meanwhile, of one core.
+    others: f64,
     #[serde(skip_serializing_if = "Option::is_none")]
     flood_per_second: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -161,6 +163,7 @@ impl Run {
     fn measure(&mut self, load: &Load) -> Result<Report> {
         let pid = load.observation.pid;
         let cpu = || pid.map(process::cpu_nanoseconds).transpose();
+        let others_before = process::others_nanoseconds(pid)?;
         let start = self.clock.now();
         self.due = start;
         self.go_on(start + nanoseconds(load.warmup))?;
@@ -174,6 +177,7 @@ impl Run {
         self.go_on(begin + nanoseconds(load.seconds))?;
         let end = self.clock.now();
         let (cpu_after, tally_after, offered_after) = (cpu()?, self.receiver.tally, self.offered);
+        let others = process::others_nanoseconds(pid)?.saturating_sub(others_before);
         self.drain()?;
         self.receiver.tally.check()?;
 
@@ -196,6 +200,7 @@ impl Run {
                 .zip(flood_before)
                 .map(|(after, before)| (after - before) as f64 / seconds),
             lost_by_receiver: lost_by_receivers(&self.flows, self.direction)?,
+            others: others as f64 / (end - start) as f64,
             cpu: spent.map(|spent| Cpu {
                 ns_per_packet: spent / delivered as f64,
                 busy: spent / 1e9 / seconds,
@@ -281,6 +286,7 @@ impl Report {
                 latency.p50, latency.p90, latency.p99, latency.max, latency.sent_late_p99
             );
         }
+        println!("other programs had {:.3} of a core", self.others);
         if self.lost_by_receiver > 0 {
             println!("the receiver itself lost {} packets", self.lost_by_receiver);
         }

@@ -28,6 +28,30 @@ pub(crate) fn cpu_nanoseconds(pid: u32) -> Result<u64> {
     Ok(total)
 }
 
+/// Nanoseconds that everything but this process and `server` has run so far on all cores, and that a hypervisor gave to other
+/// machines (in steps of 10 ms).
+///
+/// # Errors
+/// There is no `/proc`.
+pub(crate) fn others_nanoseconds(server: Option<u32>) -> Result<u64> {
+    const TICK: u64 = 10_000_000;
+    let mut total = 0;
+    for entry in fs::read_dir("/proc").context("listing processes")? {
+        let name = entry.context("listing processes")?.file_name();
+        let pid = name.to_str().and_then(|name| name.parse::<u32>().ok());
+        match pid {
+            Some(pid) if pid != std::process::id() && Some(pid) != server => {
+                total += cpu_nanoseconds(pid).unwrap_or(0);
+            }
+            _ => {}
+        }
+    }
+    let stat = fs::read_to_string("/proc/stat").context("reading /proc/stat")?;
+    let stolen = stat.split_whitespace().nth(8);
+    let stolen: u64 = stolen.and_then(|ticks| ticks.parse().ok()).unwrap_or(0);
+    Ok(total + stolen * TICK)
+}
+
 /// Bytes of memory that the process has resident.
 ///
 /// # Errors

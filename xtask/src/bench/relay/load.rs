@@ -16,9 +16,16 @@ pub(super) type Metrics = BTreeMap<String, f64>;
 pub(super) const CPU: &str = "ns_per_packet";
 pub(super) const BUSY: &str = "busy";
 pub(super) const DELIVERED: &str = "delivered_per_second";
+/// What other programs had, of a core.
+pub(super) const OTHERS: &str = "others";
 
 pub(super) const DIRECTIONS: [&str; 2] = ["client-to-peer", "peer-to-client"];
 const PEER: &str = "127.0.0.3";
+
+/// Of a core. Above it, what other programs had may itself be the hundredth of the packets that is looked for.
+const CALM: f64 = 0.007;
+/// Runs that are tried for a calm one.
+const ATTEMPTS: u32 = 8;
 
 /// The way, the size and the number of the packets.
 #[derive(Clone, Copy, Debug)]
@@ -76,7 +83,8 @@ impl<'a> Generator<'a> {
         self.measured("load", Some(contender), &args)
     }
 
-    /// Packets at a rate, one at a time, and how long they take; without a contender, directly.
+    /// Packets at a rate, one at a time, and how long they take; without a contender, directly. Of a few runs, the first in
+    /// which other programs left the cores alone, or else the calmest.
     pub(super) fn latency(
         &self,
         contender: Option<&Contender>,
@@ -92,7 +100,20 @@ impl<'a> Generator<'a> {
             Some(contender) if contender.name == LIMIT => args.push("--forwarder".to_owned()),
             Some(_) => {}
         }
-        self.measured("load", contender, &args)
+        let mut calmest: Option<Metrics> = None;
+        for attempt in 1..=ATTEMPTS {
+            let mut metrics = self.measured("load", contender, &args)?;
+            metrics.insert("attempts".to_owned(), attempt.into());
+            let others = |metrics: &Metrics| metrics.get(OTHERS).copied().unwrap_or(f64::MAX);
+            let now = others(&metrics);
+            if calmest.as_ref().is_none_or(|best| now < others(best)) {
+                calmest = Some(metrics);
+            }
+            if now <= CALM {
+                break;
+            }
+        }
+        calmest.context("no run")
     }
 
     pub(super) fn churn(&self, contender: &Contender, lengths: Lengths) -> Result<Metrics> {

@@ -4,7 +4,7 @@ use std::fmt;
 use anyhow::{Context as _, Result};
 
 use super::contender::{self, COTURN, Contender, LIMIT, OURS, SERVERS, Setting};
-use super::load::{BUSY, CPU, DELIVERED, DIRECTIONS, Generator, Lengths, Load, Metrics};
+use super::load::{BUSY, CPU, DELIVERED, DIRECTIONS, Generator, Lengths, Load, Metrics, OTHERS};
 use super::results;
 
 pub(super) const FLOWS: [u32; 3] = [1, 16, 256];
@@ -94,6 +94,7 @@ impl Part {
                     ("p99 us", "p99", 1.0, 1),
                     ("p50 added us", ADDED[0], 1.0, 1),
                     ("p99 added us", ADDED[1], 1.0, 1),
+                    ("others, % core", OTHERS, 0.01, 2),
                 ],
                 ADDED[1],
             ),
