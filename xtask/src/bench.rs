@@ -10,8 +10,10 @@ mod failover;
 mod parts;
 mod relay;
 mod report;
+mod results;
 mod svg;
 mod tunnel;
+mod verdict;
 
 use crate::shell;
 use crate::workspace::cargo;
@@ -22,7 +24,7 @@ pub(crate) enum Subject {
     /// One session in memory, beside the `rtc` crate's own peer connection
     Link,
     /// Names of the mesh and names outside of it, beside unbound and dnsmasq
-    Dns,
+    Dns(dns::Options),
     /// Two networks joined, beside no tunnel, nebula, wireguard-go and boringtun
     Tunnel(tunnel::Options),
     /// What a running transfer notices when a relay, a path, an activator or discovery dies
@@ -34,7 +36,7 @@ pub(crate) enum Subject {
 pub(crate) fn run(subject: Subject) -> Result<ExitCode> {
     match subject {
         Subject::Link => link()?,
-        Subject::Dns => dns::run()?,
+        Subject::Dns(options) => dns::run(&options)?,
         Subject::Tunnel(options) => return tunnel::run(&options),
         Subject::Failover(options) => return failover::run(&options),
         Subject::Relay(options) => relay::run(&options)?,

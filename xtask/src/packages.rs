@@ -69,6 +69,7 @@ pub(crate) const FOR_BENCH_DNS: &[Tool] = &[
     ("dnsperf", "dnsperf"),
     ("unbound", "unbound"),
     ("dig", "bind9-dnsutils"),
+    ("taskset", "util-linux"),
 ];
 
 /// What `bench relay` needs: a rival, and what puts everyone in their place.

@@ -1,255 +1,234 @@
-//! `bench dns`: one name of the mesh, answered by dns-signal in the lab, beside unbound and dnsmasq with the same name
-//! as local data, in the same network namespace, in turns; and what forwarding adds to a name outside of the mesh.
-use std::fs;
-use std::process::Child;
+//! `bench dns`: names of the mesh answered by dns-signal in the lab, beside unbound and dnsmasq with the same name as
+//! local data; and names outside of the mesh, forwarded by all three to one upstream, beside that upstream asked directly.
+//!
+//! The layout is the same for everyone: whoever is measured has one core to itself (`--server-core`), dnsperf and the
+//! upstream are on another (`--load-core`), all in one network namespace, over loopback.
+use std::time::Instant;
 
-use anyhow::{Context as _, Result, ensure};
-use lab::plan::UPSTREAM_DNS;
-use lab::{Lab, LabOptions, ScopedLab, wait};
+use anyhow::{Context as _, Result};
+use clap::Args;
 
-use super::cpu::cpu_seconds;
+mod acceptance;
+mod load;
+mod servers;
+
+use super::parts;
+use super::report::{circumstances, directory_of_reports, publish};
+use super::results::{self, Book};
+use super::svg::Group;
+use super::verdict::Verdict;
 use crate::{build, packages, shell};
+use load::{CPU, Dnsperf, MEAN, P50, P99, Pace, SPEED};
+use servers::{Field, OURS, RIVALS, UPSTREAM};
 
-const HOST: &str = "west/app";
-const OURS: &str = "orders.east.mesh.internal";
-const OUTSIDE: &str = "www.example.com";
-const ROUNDS: usize = 5;
-const SECONDS: &str = "3";
+/// What forwarding adds to the upstream's own mean, microseconds.
+const ADDED: &str = "added_mean_us";
 
-/// A server to measure: where it listens in the host's namespace, and its process.
-struct Server {
-    name: &'static str,
-    port: u16,
-    pid: u32,
-    _child: Option<Ended>,
+/// Queries of a slow part in a second, forwarded and not.
+const INTERCEPTED_RATE: u32 = 10_000;
+const FORWARDED_RATE: u32 = 1_000;
+
+/// How much of it.
+#[derive(Args, Debug)]
+pub(crate) struct Options {
+    /// Rounds; each measures everyone once, in turns
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=99))]
+    rounds: u32,
+    /// One round with short runs: to see that it works, not to be believed
+    #[arg(long)]
+    quick: bool,
+    /// Only these parts, by name or its beginning: intercepted, intercepted-fast, intercepted-paced, forwarded-fast, forwarded-paced
+    #[arg(long, value_name = "PART", value_delimiter = ',')]
+    only: Vec<String>,
+    /// Cargo profile of the services; `release` builds faster and runs slower
+    #[arg(long, default_value = "dist")]
+    profile: String,
+    /// Use the binaries of the last build
+    #[arg(long)]
+    no_build: bool,
+    /// The core of the one that is measured
+    #[arg(long, default_value_t = 1, value_name = "CORE")]
+    server_core: usize,
+    /// The core of dnsperf and the upstream
+    #[arg(long, default_value_t = 0, value_name = "CORE")]
+    load_core: usize,
 }
 
-/// A process of ours that ends with the benchmark.
-struct Ended(Child);
+impl Options {
+    const fn rounds(&self) -> u32 {
+        if self.quick { 1 } else { self.rounds }
+    }
 
-impl Drop for Ended {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+    /// What may be published; its parts may come from several runs.
+    fn is_whole(&self) -> bool {
+        let usual = self.server_core == 1 && self.load_core == 0;
+        !self.quick && self.rounds >= 5 && self.profile == "dist" && usual
     }
 }
 
-/// What one run of dnsperf said.
-#[derive(Clone, Copy, Debug)]
-struct Run {
-    per_second: f64,
-    average_ms: f64,
-    cpu_us: f64,
+/// One load, with everyone under it in turns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Part {
+    /// A name of the mesh.
+    Intercepted(Pace),
+    /// Names outside of it, none twice in a run.
+    Forwarded(Pace),
 }
 
-pub(super) fn run() -> Result<()> {
-    packages::ensure_root("the benchmark")?;
-    packages::ensure_installed(&[packages::FOR_LAB, packages::FOR_BENCH_DNS])?;
-    let options = LabOptions {
-        binaries: build::release_binaries()?,
-        ..LabOptions::new("benchdns")
-    };
-    let lab = ScopedLab::up(&options)?;
-    let queries = |name: &str| -> Result<String> {
-        let path = lab.files().root().join(format!("{name}.queries"));
-        fs::write(&path, format!("{name} A\n"))?;
-        Ok(path.display().to_string())
-    };
-    let (ours, outside) = (queries(OURS)?, queries(OUTSIDE)?);
-    let servers = [dns_signal(&lab)?, unbound(&lab)?, dnsmasq(&lab)?];
-
-    shell::heading(&format!(
-        "A name of the mesh, as fast as it goes; medians of {ROUNDS}"
-    ));
-    table(&lab, &servers, &ours, &["-c", "8", "-q", "200"])?;
-    shell::heading("The same at 10 000 queries a second");
-    table(&lab, &servers, &ours, &["-c", "8", "-Q", "10000"])?;
-    shell::heading("A name outside of the mesh, at 1 000 queries a second");
-    forwarded(&lab, &servers[0], &outside)
+impl std::fmt::Display for Part {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (what, pace) = match self {
+            Self::Intercepted(pace) => ("intercepted", pace),
+            Self::Forwarded(pace) => ("forwarded", pace),
+        };
+        let pace = match pace {
+            Pace::Fast => "fast",
+            Pace::PerSecond(_) => "paced",
+        };
+        write!(f, "{what}-{pace}")
+    }
 }
 
-fn table(lab: &Lab, servers: &[Server], queries: &str, load: &[&str]) -> Result<()> {
-    let mut runs = vec![Vec::new(); servers.len()];
-    for _ in 0..ROUNDS {
-        for (server, runs) in servers.iter().zip(&mut runs) {
-            runs.push(dnsperf(
-                lab,
-                "127.0.0.1",
-                server.port,
-                Some(server.pid),
-                queries,
-                load,
-            )?);
+impl Part {
+    /// In the order in which they run.
+    fn all() -> Vec<Self> {
+        vec![
+            Self::Intercepted(Pace::Fast),
+            Self::Intercepted(Pace::PerSecond(INTERCEPTED_RATE)),
+            Self::Forwarded(Pace::Fast),
+            Self::Forwarded(Pace::PerSecond(FORWARDED_RATE)),
+        ]
+    }
+
+    /// For people, and the key of its results.
+    fn title(self) -> String {
+        let (what, pace) = match self {
+            Self::Intercepted(pace) => ("a name of the mesh", pace),
+            Self::Forwarded(pace) => ("names outside of the mesh", pace),
+        };
+        match pace {
+            Pace::Fast => format!("{what}, as fast as it goes"),
+            Pace::PerSecond(rate) => format!("{what}, {rate} a second"),
         }
     }
-    let medians: Vec<Run> = runs.iter().map(|runs| median(runs)).collect();
-    println!(
-        "{:<12} {:>12} {:>14} {:>14} {:>8}",
-        "", "queries/s", "CPU per query", "mean latency", "ratio"
-    );
-    for (server, run) in servers.iter().zip(&medians) {
-        println!(
-            "{:<12} {:>12.0} {:>11.1} us {:>11.3} ms {:>8.2}",
-            server.name,
-            run.per_second,
-            run.cpu_us,
-            run.average_ms,
-            run.per_second / medians[0].per_second
-        );
+
+    /// One round: everyone once.
+    fn round(
+        self,
+        field: &Field,
+        dnsperf: &Dnsperf<'_>,
+        measured: &mut results::Part,
+    ) -> Result<()> {
+        let (pace, is_forwarded) = match self {
+            Self::Intercepted(pace) => (pace, false),
+            Self::Forwarded(pace) => (pace, true),
+        };
+        let queries = if is_forwarded {
+            field.outside()
+        } else {
+            field.ours()
+        };
+        let mut direct = None;
+        if is_forwarded {
+            let metrics = dnsperf.run(field.upstream(), queries, pace)?;
+            direct = metrics.get(MEAN).copied();
+            measured.add(&self.title(), UPSTREAM, metrics);
+        }
+        for server in field.servers() {
+            let mut metrics = dnsperf
+                .run(server, queries, pace)
+                .with_context(|| server.name.to_owned())?;
+            if let (Some(direct), Some(&through)) = (direct, metrics.get(MEAN)) {
+                metrics.insert(ADDED.to_owned(), through - direct);
+            }
+            measured.add(&self.title(), server.name, metrics);
+        }
+        Ok(())
     }
-    Ok(())
-}
 
-fn forwarded(lab: &Lab, ours: &Server, queries: &str) -> Result<()> {
-    let load = ["-c", "4", "-Q", "1000"];
-    let upstream = UPSTREAM_DNS.ip().to_string();
-    let (mut direct, mut through) = (Vec::new(), Vec::new());
-    for _ in 0..ROUNDS {
-        direct.push(dnsperf(
-            lab,
-            &upstream,
-            UPSTREAM_DNS.port(),
-            None,
-            queries,
-            &load,
-        )?);
-        through.push(dnsperf(
-            lab,
-            "127.0.0.1",
-            ours.port,
-            Some(ours.pid),
-            queries,
-            &load,
-        )?);
-    }
-    let (direct, through) = (median(&direct).average_ms, median(&through).average_ms);
-    println!(
-        "asked directly {direct:.3} ms, through dns-signal {through:.3} ms: {:.3} ms added",
-        through - direct
-    );
-    Ok(())
-}
-
-fn median(runs: &[Run]) -> Run {
-    let of = |value: fn(&Run) -> f64| {
-        let mut values: Vec<f64> = runs.iter().map(value).collect();
-        values.sort_by(f64::total_cmp);
-        values[values.len() / 2]
-    };
-    Run {
-        per_second: of(|run| run.per_second),
-        average_ms: of(|run| run.average_ms),
-        cpu_us: of(|run| run.cpu_us),
+    fn print(self, measured: &results::Part) {
+        const FAST: [(&str, &str, f64, usize); 3] = [
+            ("queries/s", SPEED, 1.0, 0),
+            ("CPU us/query", CPU, 1e3, 2),
+            ("of a core", load::BUSY, 1.0, 2),
+        ];
+        const PACED: [(&str, &str, f64, usize); 4] = [
+            ("CPU us/query", CPU, 1e3, 2),
+            ("p50 ms", P50, 1e3, 3),
+            ("p99 ms", P99, 1e3, 3),
+            ("mean ms", MEAN, 1e3, 3),
+        ];
+        match self {
+            Self::Intercepted(Pace::Fast) | Self::Forwarded(Pace::Fast) => {
+                measured.print(&FAST, SPEED, &RIVALS);
+            }
+            Self::Intercepted(Pace::PerSecond(_)) => measured.print(&PACED, P99, &RIVALS),
+            Self::Forwarded(Pace::PerSecond(_)) => {
+                let added = ("added ms", ADDED, 1e3, 3);
+                measured.print(&[&PACED[..], &[added]].concat(), ADDED, &RIVALS);
+            }
+        }
     }
 }
 
-fn dnsperf(
-    lab: &Lab,
-    server: &str,
-    port: u16,
-    pid: Option<u32>,
-    queries: &str,
-    load: &[&str],
-) -> Result<Run> {
-    let before = pid.map(cpu_seconds).transpose()?;
-    let port = port.to_string();
-    let common = [
-        "dnsperf", "-s", server, "-p", &port, "-d", queries, "-l", SECONDS,
-    ];
-    let said = lab.output(HOST, &[&common[..], load].concat())?;
-    let number = |label: &str| -> Result<f64> {
-        let line = said
-            .lines()
-            .find(|line| line.trim_start().starts_with(label));
-        let value = line.and_then(|line| line.split(':').nth(1)?.split_whitespace().next());
-        value
-            .and_then(|value| value.parse().ok())
-            .with_context(|| format!("dnsperf did not say `{label}`:\n{said}"))
+pub(crate) fn run(options: &Options) -> Result<()> {
+    packages::ensure_root("the benchmark")?;
+    let parts = parts::chosen(Part::all(), &options.only)?;
+    packages::ensure_installed(&[packages::FOR_LAB, packages::FOR_BENCH_DNS])?;
+    let binaries = if options.no_build {
+        build::directory_of(&options.profile)?
+    } else {
+        build::binaries(&options.profile)?
     };
-    let (sent, completed) = (number("Queries sent")?, number("Queries completed")?);
-    ensure!(
-        completed > 0.0 && completed >= sent * 0.99,
-        "{completed} of {sent} queries were answered"
-    );
-    let cpu = match (pid, before) {
-        (Some(pid), Some(before)) => cpu_seconds(pid)? - before,
-        _ => 0.0,
+    let file = directory_of_reports(options.is_whole())?.join("dns.json");
+    let mut book = Book::read(&file)?;
+    shell::heading("Bringing the lab up");
+    let field = Field::up(binaries, options.server_core, options.load_core)?;
+    let dnsperf = Dnsperf::new(&field, options.load_core, if options.quick { 1 } else { 3 });
+    let begin = Instant::now();
+    for part in parts {
+        let measured = measure(part, &field, &dnsperf, options.rounds())?;
+        book.parts.insert(part.to_string(), measured);
+    }
+    let verdicts = acceptance::judge(&book);
+    println!("\nWhat the project asks for");
+    verdicts.iter().for_each(Verdict::print);
+    println!("\n{:.0} s", begin.elapsed().as_secs_f64());
+    publish(&book, &verdicts, &charts(&book), &file)
+}
+
+fn measure(part: Part, field: &Field, dnsperf: &Dnsperf<'_>, rounds: u32) -> Result<results::Part> {
+    let mut measured = results::Part {
+        circumstances: circumstances(),
+        realtime: false,
+        rounds,
+        cases: Vec::new(),
     };
-    Ok(Run {
-        per_second: number("Queries per second")?,
-        average_ms: number("Average Latency (s)")? * 1_000.0,
-        cpu_us: cpu / completed * 1e6,
-    })
+    for round in 1..=rounds {
+        eprintln!("   {part}, round {round} of {rounds}");
+        part.round(field, dnsperf, &mut measured)
+            .with_context(|| format!("{part}, round {round}"))?;
+    }
+    measured.conclude();
+    part.print(&measured);
+    Ok(measured)
 }
 
-fn dns_signal(lab: &Lab) -> Result<Server> {
-    let pid = lab
-        .process("west/dns-signal")?
-        .running()
-        .context("dns-signal does not run")?;
-    Ok(Server {
-        name: "dns-signal",
-        port: 53,
-        pid,
-        _child: None,
-    })
-}
-
-fn unbound(lab: &Lab) -> Result<Server> {
-    let config = lab.files().root().join("unbound.conf");
-    let text = format!(
-        "server:\n  do-daemonize: no\n  num-threads: 1\n  interface: 127.0.0.1\n  port: 5301\n  chroot: \"\"\n  username: \"\"\n  \
-         directory: \"/\"\n  pidfile: \"\"\n  use-syslog: no\n  access-control: 127.0.0.0/8 allow\n  \
-         local-zone: \"mesh.internal.\" static\n  local-data: \"{OURS}. 5 IN A 198.18.0.9\"\nremote-control:\n  control-enable: no\n"
-    );
-    fs::write(&config, text)?;
-    let config = config.display().to_string();
-    rival(lab, "unbound", 5301, &["unbound", "-d", "-c", &config])
-}
-
-fn dnsmasq(lab: &Lab) -> Result<Server> {
-    let address = format!("--address=/{OURS}/198.18.0.9");
-    let command = [
-        "dnsmasq",
-        "--no-daemon",
-        "--conf-file=/dev/null",
-        "--port=5302",
-        "--listen-address=127.0.0.1",
-        "--bind-interfaces",
-        "--no-resolv",
-        "--no-hosts",
-        &address,
-    ];
-    rival(lab, "dnsmasq", 5302, &command)
-}
-
-fn rival(lab: &Lab, name: &'static str, port: u16, command: &[&str]) -> Result<Server> {
-    let child = lab.spawn(HOST, command)?;
-    let server = Server {
-        name,
-        port,
-        pid: child.id(),
-        _child: Some(Ended(child)),
-    };
-    let port = port.to_string();
-    wait::until_true(
-        &format!("{name} to answer"),
-        std::time::Duration::from_secs(10),
-        || {
-            let asked = [
-                "dig",
-                "+short",
-                "+time=1",
-                "+tries=1",
-                "-p",
-                &port,
-                "@127.0.0.1",
-                OURS,
-            ];
-            Ok(lab
-                .output(HOST, &asked)
-                .is_ok_and(|answer| answer.starts_with("198.18.")))
-        },
-    )?;
-    Ok(server)
+fn charts(book: &Book) -> Vec<Group> {
+    let mut groups = Vec::new();
+    for part in Part::all() {
+        let case = part.title();
+        let metrics: &[(&str, &str, f64)] = match part {
+            Part::Intercepted(Pace::Fast) | Part::Forwarded(Pace::Fast) => {
+                &[(SPEED, "queries/s", 1.0), (CPU, "CPU per query, us", 1e3)]
+            }
+            Part::Intercepted(Pace::PerSecond(_)) => &[(P99, "p99, us", 1.0)],
+            Part::Forwarded(Pace::PerSecond(_)) => &[(ADDED, "mean added, us", 1.0)],
+        };
+        for &(metric, unit, divisor) in metrics {
+            let title = format!("{case}: {unit}");
+            groups.extend(book.group(&case, metric, divisor, title, |name| name == OURS));
+        }
+    }
+    groups
 }

@@ -3,30 +3,27 @@
 //! The layout is the same for everyone: whoever is measured has one core to itself (`--relay-cores`), clients and peers
 //! are one thread on another (`--load-core`), both at the highest priority; addresses are those of loopback.
 use std::fs;
-use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context as _, Result};
 use clap::Args;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use serde_json::json;
 
 mod acceptance;
 mod contender;
 mod load;
 mod part;
-mod results;
 
 use super::parts;
-use super::report::{circumstances, write};
-use super::svg::{self, Bar, Group};
-use crate::workspace::{cargo, root, target_directory};
+use super::report::{circumstances, directory_of_reports, publish};
+use super::results::{self, Book};
+use super::svg::Group;
+use super::verdict::Verdict;
+use crate::workspace::{cargo, target_directory};
 use crate::{packages, shell};
-use acceptance::Verdict;
 use contender::{Busy, Setting};
 use load::{CPU, DIRECTIONS, Lengths, Load};
 use part::Part;
-use results::Book;
 
 /// As many as 16 000 clients take, and as 10 000 allocations and what coturn has for each client.
 const OPEN_FILES: u64 = 20_000;
@@ -108,7 +105,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         realtime: options.realtime,
         threads: options.threads,
     };
-    let file = directory_of_reports(options)?.join("relay.json");
+    let file = directory_of_reports(options.is_whole())?.join("relay.json");
     let mut book = Book::read(&file)?;
     let begin = Instant::now();
     let busy = options.realtime.then(|| Busy::keep(&setting)).transpose()?;
@@ -121,7 +118,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     println!("\nWhat the project asks for");
     verdicts.iter().for_each(Verdict::print);
     println!("\n{:.0} s", begin.elapsed().as_secs_f64());
-    publish(&book, &verdicts, &file)
+    publish(&book, &verdicts, &charts(&book), &file)
 }
 
 fn allow_open_files() -> Result<()> {
@@ -162,24 +159,6 @@ fn measure(part: Part, setting: &Setting, options: &Options) -> Result<results::
     Ok(measured)
 }
 
-/// Where a run's files go: to the documentation when it may be published, else beside what is built.
-fn directory_of_reports(options: &Options) -> Result<PathBuf> {
-    let directory = if options.is_whole() {
-        root().join("docs/bench")
-    } else {
-        target_directory()?.join("bench")
-    };
-    fs::create_dir_all(&directory).with_context(|| format!("making {}", directory.display()))?;
-    Ok(directory)
-}
-
-fn publish(book: &Book, verdicts: &[Verdict], file: &Path) -> Result<()> {
-    let verdicts: Vec<_> = verdicts.iter().map(Verdict::to_json).collect();
-    let text = json!({ "parts": book.parts, "verdicts": verdicts });
-    write(file, &(serde_json::to_string_pretty(&text)? + "\n"))?;
-    write(&file.with_extension("svg"), &svg::chart(&charts(book)))
-}
-
 /// CPU per packet, and what else has one number.
 fn charts(book: &Book) -> Vec<Group> {
     let mut groups = Vec::new();
@@ -190,33 +169,18 @@ fn charts(book: &Book) -> Vec<Group> {
                 .into();
             for load in [large, large.plain(), small] {
                 let title = format!("{}: CPU per packet, ns", load.name());
-                groups.extend(group(book, &load.name(), CPU, 1.0, title));
+                groups.extend(book.group(&load.name(), CPU, 1.0, title, part::is_ours));
             }
         }
     }
     for direction in DIRECTIONS {
         let case = part::half_load(direction, "its own");
         let title = format!("p99 added {case}, us");
-        groups.extend(group(book, &case, part::ADDED[1], 1.0, title));
+        groups.extend(book.group(&case, part::ADDED[1], 1.0, title, part::is_ours));
     }
     let title = "CPU of an allocation, made and given back, us".to_owned();
-    groups.extend(group(book, part::CHURN, "cpu_ns_each", 1e3, title));
+    groups.extend(book.group(part::CHURN, "cpu_ns_each", 1e3, title, part::is_ours));
     let title = "Memory of an idle allocation of 10 000, bytes".to_owned();
-    groups.extend(group(book, &part::held(10_000), "bytes_each", 1.0, title));
+    groups.extend(book.group(&part::held(10_000), "bytes_each", 1.0, title, part::is_ours));
     groups
-}
-
-fn group(book: &Book, case: &str, metric: &str, divisor: f64, title: String) -> Option<Group> {
-    let bars: Vec<Bar> = contender::ALL
-        .into_iter()
-        .filter_map(|name| {
-            let value = book.median(case, name, metric)?;
-            Some(Bar {
-                label: name.to_owned(),
-                value: value.max(0.0) / divisor,
-                ours: part::is_ours(name),
-            })
-        })
-        .collect();
-    (!bars.is_empty()).then_some(Group { title, bars })
 }

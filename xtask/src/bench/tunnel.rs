@@ -1,6 +1,5 @@
 //! `bench tunnel`: two networks joined by ours, by no tunnel, and by the rivals, in turns in one run.
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -243,15 +242,4 @@ fn start_rivals(options: &Options, site: &Site) -> Result<Vec<Rival>> {
             Ok(rival)
         })
         .collect()
-}
-
-/// Where a run's files go: to the documentation when it was whole, else beside what is built.
-fn directory_of_reports(options: &Options) -> Result<PathBuf> {
-    let directory = if options.is_whole() {
-        crate::workspace::root().join("docs/bench")
-    } else {
-        crate::workspace::target_directory()?.join("bench")
-    };
-    fs::create_dir_all(&directory).with_context(|| format!("making {}", directory.display()))?;
-    Ok(directory)
 }

@@ -1,72 +1,9 @@
 //! What the project asks of its relay, and whether these measurements show it.
-use serde_json::{Value, json};
-
 use super::contender::{COTURN, LIMIT, OURS};
 use super::load::{CPU, DELIVERED, DIRECTIONS, Load};
 use super::part::{ADDED, BESIDE, CHURN, beside, half_load};
-use super::results::Book;
-
-/// One bound, and what was seen.
-#[derive(Clone, Debug)]
-pub(super) struct Verdict {
-    what: String,
-    /// `None` when it was not measured.
-    seen: Option<f64>,
-    bound: f64,
-    /// Whether `seen` must be at least `bound`; else at most.
-    at_least: bool,
-}
-
-impl Verdict {
-    fn at_most(what: String, seen: Option<f64>, bound: f64) -> Self {
-        Self {
-            what,
-            seen,
-            bound,
-            at_least: false,
-        }
-    }
-
-    fn at_least(what: String, seen: Option<f64>, bound: f64) -> Self {
-        Self {
-            at_least: true,
-            ..Self::at_most(what, seen, bound)
-        }
-    }
-
-    fn is_met(&self) -> Option<bool> {
-        let seen = self.seen?;
-        Some(if self.at_least {
-            seen >= self.bound
-        } else {
-            seen <= self.bound
-        })
-    }
-
-    pub(super) fn print(&self) {
-        let met = match self.is_met() {
-            Some(true) => "met   ",
-            Some(false) => "MISSED",
-            None => return,
-        };
-        let sign = if self.at_least { ">=" } else { "<=" };
-        let seen = self.seen.unwrap_or_default();
-        println!(
-            "  {met} {:<72} {seen:>9.3} {sign} {:.3}",
-            self.what, self.bound
-        );
-    }
-
-    pub(super) fn to_json(&self) -> Value {
-        json!({
-            "what": self.what,
-            "seen": self.seen,
-            "bound": self.bound,
-            "bound_is": if self.at_least { "least" } else { "most" },
-            "met": self.is_met(),
-        })
-    }
-}
+use crate::bench::results::Book;
+use crate::bench::verdict::Verdict;
 
 /// Every bound.
 pub(super) fn judge(book: &Book) -> Vec<Verdict> {
@@ -149,9 +86,10 @@ pub(super) fn judge(book: &Book) -> Vec<Verdict> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::load::Metrics;
-    use super::super::results::Part;
+    use serde_json::Value;
+
     use super::*;
+    use crate::bench::results::{Metrics, Part};
 
     #[test]
     fn what_was_not_measured_is_neither_met_nor_missed() {

@@ -1,5 +1,4 @@
 //! `turn-load`, and what it says.
-use std::collections::BTreeMap;
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -9,9 +8,7 @@ use lab::wait;
 use serde_json::Value;
 
 use super::contender::{Contender, LIMIT, PASSWORD, Setting, USER, undisturbed};
-
-/// What one run showed: name and value.
-pub(super) type Metrics = BTreeMap<String, f64>;
+use crate::bench::results::Metrics;
 
 pub(super) const CPU: &str = "ns_per_packet";
 pub(super) const BUSY: &str = "busy";

@@ -4,8 +4,8 @@ use std::fmt;
 use anyhow::{Context as _, Result};
 
 use super::contender::{self, COTURN, Contender, LIMIT, OURS, SERVERS, Setting};
-use super::load::{BUSY, CPU, DELIVERED, DIRECTIONS, Generator, Lengths, Load, Metrics, OTHERS};
-use super::results;
+use super::load::{BUSY, CPU, DELIVERED, DIRECTIONS, Generator, Lengths, Load, OTHERS};
+use crate::bench::results::{self, Metrics};
 
 pub(super) const FLOWS: [u32; 3] = [1, 16, 256];
 pub(super) const SIZES: [u32; 2] = [1200, 120];
@@ -84,8 +84,9 @@ impl Part {
         const SPEED: (&str, &str, f64, usize) = ("kpackets/s", DELIVERED, 1e3, 0);
         const SPENT: (&str, &str, f64, usize) = ("CPU ns/packet", CPU, 1.0, 0);
         const CORE: (&str, &str, f64, usize) = ("of a core", BUSY, 1.0, 2);
+        const TO: [&str; 2] = [COTURN, LIMIT];
         match self {
-            Self::Flows(..) | Self::IdleFlows => part.print(&[SPEED, SPENT, CORE], CPU),
+            Self::Flows(..) | Self::IdleFlows => part.print(&[SPEED, SPENT, CORE], CPU, &TO),
             Self::Latency => part.print(
                 &[
                     SPEED,
@@ -97,6 +98,7 @@ impl Part {
                     ("others, % core", OTHERS, 0.01, 2),
                 ],
                 ADDED[1],
+                &TO,
             ),
             Self::Churn => part.print(
                 &[
@@ -105,8 +107,11 @@ impl Part {
                     CORE,
                 ],
                 "cpu_ns_each",
+                &TO,
             ),
-            Self::IdleMemory => part.print(&[("bytes each", "bytes_each", 1.0, 0)], "bytes_each"),
+            Self::IdleMemory => {
+                part.print(&[("bytes each", "bytes_each", 1.0, 0)], "bytes_each", &TO)
+            }
         }
     }
 }

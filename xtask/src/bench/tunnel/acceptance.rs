@@ -1,47 +1,7 @@
 //! What the project asks of its tunnel, and whether this run shows it.
-use serde_json::{Value, json};
-
 use super::part::{LongPath, Part};
 use super::results::Table;
-
-/// One bound, and what was seen.
-#[derive(Clone, Debug)]
-pub(super) struct Verdict {
-    what: String,
-    seen: f64,
-    bound: f64,
-    /// Whether `seen` must be at least `bound`; else at most.
-    at_least: bool,
-}
-
-impl Verdict {
-    fn is_met(&self) -> bool {
-        if self.at_least {
-            self.seen >= self.bound
-        } else {
-            self.seen <= self.bound
-        }
-    }
-
-    pub(super) fn print(&self) {
-        let sign = if self.at_least { ">=" } else { "<=" };
-        let met = if self.is_met() { "met   " } else { "MISSED" };
-        println!(
-            "  {met} {:<62} {:>8.3} {sign} {}",
-            self.what, self.seen, self.bound
-        );
-    }
-
-    pub(super) fn to_json(&self) -> Value {
-        json!({
-            "what": self.what,
-            "seen": self.seen,
-            "bound": self.bound,
-            "bound_is": if self.at_least { "least" } else { "most" },
-            "met": self.is_met(),
-        })
-    }
-}
+use crate::bench::verdict::Verdict;
 
 /// Loss in tenths of a percent, and what default carrier and data channel must keep of TCP without a tunnel.
 const LONG: [(u32, f64, f64); 3] = [(0, 0.90, 0.60), (1, 0.90, 0.50), (10, 0.90, 0.25)];
@@ -64,12 +24,8 @@ pub(super) fn judge(tables: &[Table]) -> Vec<Verdict> {
     ];
     for (part, metric, contender, bound) in pings {
         if let Some(seen) = median(tables, part, contender, metric) {
-            verdicts.push(Verdict {
-                what: format!("{}, {contender}, {metric}", part.title()),
-                seen,
-                bound,
-                at_least: false,
-            });
+            let what = format!("{}, {contender}, {metric}", part.title());
+            verdicts.push(Verdict::at_most(what, Some(seen), bound));
         }
     }
     for (loss, lane, channel) in LONG {
@@ -97,19 +53,11 @@ fn speed(table: &Table, verdicts: &mut Vec<Verdict>) {
         else {
             continue;
         };
-        verdicts.push(Verdict {
-            what: format!("One TCP flow, {contender}, Gbit/s"),
-            seen,
-            bound,
-            at_least: true,
-        });
+        let what = format!("One TCP flow, {contender}, Gbit/s");
+        verdicts.push(Verdict::at_least(what, Some(seen), bound));
         if let (true, Some(rival)) = (contender == "lane", table.best_rival()) {
-            verdicts.push(Verdict {
-                what: "One TCP flow, lane, times the best rival".to_owned(),
-                seen: seen / rival,
-                bound: 7.0,
-                at_least: true,
-            });
+            let what = "One TCP flow, lane, times the best rival".to_owned();
+            verdicts.push(Verdict::at_least(what, Some(seen / rival), 7.0));
         }
     }
 }
@@ -122,21 +70,12 @@ fn long_path(tables: &[Table], part: Part, lane: f64, channel: f64, verdicts: &m
         let Some(seen) = median(tables, part, contender, "gbit_s") else {
             continue;
         };
-        verdicts.push(Verdict {
-            what: format!("`{part}`, {contender}, share of no tunnel"),
-            seen: seen / bare,
-            bound,
-            at_least: true,
-        });
+        let what = format!("`{part}`, {contender}, share of no tunnel");
+        verdicts.push(Verdict::at_least(what, Some(seen / bare), bound));
         let entry = find(tables, part).and_then(|table| table.entry(contender));
-        verdicts.push(Verdict {
-            what: format!("`{part}`, {contender}, seconds without progress, any round"),
-            seen: entry
-                .and_then(|entry| entry.worst("stalled_seconds"))
-                .unwrap_or(f64::INFINITY),
-            bound: 0.0,
-            at_least: false,
-        });
+        let stalled = entry.and_then(|entry| entry.worst("stalled_seconds"));
+        let what = format!("`{part}`, {contender}, seconds without progress, any round");
+        verdicts.push(Verdict::at_most(what, stalled.or(Some(f64::INFINITY)), 0.0));
     }
 }
 
@@ -174,7 +113,7 @@ mod tests {
     fn the_lane_must_be_fast_and_seven_times_its_best_rival() {
         let entries = [("lane", 7.7), ("nebula", 1.0), ("wireguard-go", 1.2)];
         let verdicts = judge(&[table(Part::Tcp(1), &entries)]);
-        let met: Vec<bool> = verdicts.iter().map(Verdict::is_met).collect();
+        let met: Vec<bool> = verdicts.iter().filter_map(Verdict::is_met).collect();
         assert_eq!(met, [true, false]);
     }
 
@@ -187,7 +126,7 @@ mod tests {
         });
         let entries = [("no-tunnel", 0.4), ("lane", 0.35), ("channel", 0.11)];
         let verdicts = judge(&[table(part, &entries)]);
-        let met: Vec<bool> = verdicts.iter().map(Verdict::is_met).collect();
+        let met: Vec<bool> = verdicts.iter().filter_map(Verdict::is_met).collect();
         assert_eq!(met, [false, true, true, true]);
     }
 }

@@ -4,11 +4,11 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
 
-use super::acceptance::Verdict;
+use super::Options;
 use super::results::Table;
-use super::{Options, directory_of_reports};
-use crate::bench::report;
+use crate::bench::report::{self, directory_of_reports};
 use crate::bench::svg::{self, Bar, Group};
+use crate::bench::verdict::Verdict;
 
 pub(super) fn write(
     options: &Options,
@@ -16,7 +16,7 @@ pub(super) fn write(
     verdicts: &[Verdict],
     took: Duration,
 ) -> Result<()> {
-    let directory = directory_of_reports(options)?;
+    let directory = directory_of_reports(options.is_whole())?;
     let parts: Vec<Value> = tables.iter().map(Table::to_json).collect();
     let asked: Vec<Value> = verdicts.iter().map(Verdict::to_json).collect();
     let all = json!({

@@ -7,43 +7,45 @@ use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::contender::{COTURN, LIMIT};
-use super::load::Metrics;
+use super::svg::{Bar, Group};
+
+/// What one run showed: name and value.
+pub(crate) type Metrics = BTreeMap<String, f64>;
 
 /// All parts that were measured, perhaps in several runs.
 #[derive(Debug, Default, Deserialize, Serialize)]
-pub(super) struct Book {
-    pub(super) parts: BTreeMap<String, Part>,
+pub(crate) struct Book {
+    pub(crate) parts: BTreeMap<String, Part>,
 }
 
 /// One part, measured in one run.
 #[derive(Debug, Deserialize, Serialize)]
-pub(super) struct Part {
-    pub(super) circumstances: Value,
+pub(crate) struct Part {
+    pub(crate) circumstances: Value,
     /// Whether those that are measured ran as real-time processes.
-    pub(super) realtime: bool,
-    pub(super) rounds: u32,
-    pub(super) cases: Vec<Case>,
+    pub(crate) realtime: bool,
+    pub(crate) rounds: u32,
+    pub(crate) cases: Vec<Case>,
 }
 
 /// One load with everyone under it.
 #[derive(Debug, Deserialize, Serialize)]
-pub(super) struct Case {
-    pub(super) name: String,
-    pub(super) contenders: Vec<Entry>,
+pub(crate) struct Case {
+    pub(crate) name: String,
+    pub(crate) contenders: Vec<Entry>,
 }
 
 /// All rounds of one contender under one load.
 #[derive(Debug, Deserialize, Serialize)]
-pub(super) struct Entry {
-    pub(super) name: String,
-    pub(super) median: Metrics,
-    pub(super) rounds: Vec<Metrics>,
+pub(crate) struct Entry {
+    pub(crate) name: String,
+    pub(crate) median: Metrics,
+    pub(crate) rounds: Vec<Metrics>,
 }
 
 impl Book {
     /// What earlier runs wrote; nothing when there is no file.
-    pub(super) fn read(path: &Path) -> Result<Self> {
+    pub(crate) fn read(path: &Path) -> Result<Self> {
         if !path.exists() {
             return Ok(Self::default());
         }
@@ -54,16 +56,41 @@ impl Book {
     }
 
     /// The median of a metric, where it was measured.
-    pub(super) fn median(&self, case: &str, contender: &str, metric: &str) -> Option<f64> {
+    pub(crate) fn median(&self, case: &str, contender: &str, metric: &str) -> Option<f64> {
         let mut cases = self.parts.values().flat_map(|part| &part.cases);
         let case = cases.find(|found| found.name == case)?;
         case.median(contender, metric)
+    }
+
+    /// Bars of everyone for whom a metric was measured.
+    pub(crate) fn group(
+        &self,
+        case: &str,
+        metric: &str,
+        divisor: f64,
+        title: String,
+        is_ours: impl Fn(&str) -> bool,
+    ) -> Option<Group> {
+        let mut cases = self.parts.values().flat_map(|part| &part.cases);
+        let case = cases.find(|found| found.name == case)?;
+        let bars: Vec<Bar> = case
+            .contenders
+            .iter()
+            .filter_map(|entry| {
+                Some(Bar {
+                    label: entry.name.clone(),
+                    value: entry.median.get(metric)?.max(0.0) / divisor,
+                    ours: is_ours(&entry.name),
+                })
+            })
+            .collect();
+        (!bars.is_empty()).then_some(Group { title, bars })
     }
 }
 
 impl Part {
     /// Adds what a round showed.
-    pub(super) fn add(&mut self, case: &str, contender: &str, metrics: Metrics) {
+    pub(crate) fn add(&mut self, case: &str, contender: &str, metrics: Metrics) {
         let position = self.cases.iter().position(|found| found.name == case);
         let position = position.unwrap_or_else(|| {
             self.cases.push(Case {
@@ -84,7 +111,7 @@ impl Part {
     }
 
     /// Fills the medians in.
-    pub(super) fn conclude(&mut self) {
+    pub(crate) fn conclude(&mut self) {
         for case in &mut self.cases {
             for entry in &mut case.contenders {
                 entry.conclude();
@@ -92,15 +119,23 @@ impl Part {
         }
     }
 
-    /// For people: the columns are heading, metric, divisor and digits.
-    pub(super) fn print(&self, columns: &[(&str, &str, f64, usize)], compared: &str) {
+    /// For people: the columns are heading, metric, divisor and digits; `compared` is put in relation to `references`.
+    pub(crate) fn print(
+        &self,
+        columns: &[(&str, &str, f64, usize)],
+        compared: &str,
+        references: &[&str],
+    ) {
         for case in &self.cases {
             println!("\n{} (median of {})", case.name, self.rounds);
             print!("  {:<12}", "");
             for (heading, ..) in columns {
                 print!(" {heading:>14}");
             }
-            println!(" {:>12} {:>12}", "to coturn", "to limit");
+            for reference in references {
+                print!(" {:>12}", format!("to {reference}"));
+            }
+            println!();
             for entry in &case.contenders {
                 print!("  {:<12}", entry.name);
                 for &(_, metric, divisor, digits) in columns {
@@ -109,7 +144,7 @@ impl Part {
                         None => print!(" {:>14}", "-"),
                     }
                 }
-                for reference in [COTURN, LIMIT] {
+                for reference in references {
                     let pair = entry
                         .median
                         .get(compared)
@@ -126,7 +161,7 @@ impl Part {
 }
 
 impl Case {
-    pub(super) fn median(&self, contender: &str, metric: &str) -> Option<f64> {
+    pub(crate) fn median(&self, contender: &str, metric: &str) -> Option<f64> {
         let entry = self
             .contenders
             .iter()
