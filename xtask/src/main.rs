@@ -1,4 +1,4 @@
-//! The project's own commands: `cargo xtask demo | test | conformance | fuzz | tidy | deny | ci | bench`.
+//! The project's own commands: `cargo xtask demo | test | conformance | fuzz | tidy | deny | ci | bench | chaos`.
 #![forbid(unsafe_code)]
 
 use std::process::ExitCode;
@@ -8,6 +8,7 @@ use clap::{Parser, Subcommand};
 
 mod bench;
 mod build;
+mod chaos;
 mod ci;
 mod compose;
 mod conformance;
@@ -60,6 +61,8 @@ enum Command {
         #[command(subcommand)]
         subject: bench::Subject,
     },
+    /// Let things happen to five networks under constant traffic, and see that everything heals
+    Chaos(chaos::Options),
     /// Search for input that breaks turn-relay
     Fuzz {
         /// One of the directories in tests/fuzz/corpus; each of them in turn if none is named
@@ -103,6 +106,7 @@ fn run(command: Command) -> Result<ExitCode> {
         }),
         Command::Conformance { rows } => conformance::run(&rows).map(|()| ExitCode::SUCCESS),
         Command::Bench { subject } => bench::run(subject),
+        Command::Chaos(options) => chaos::run(&options),
         Command::Fuzz {
             target,
             seconds,

@@ -3,6 +3,7 @@
 //! Each event is one line of `docs/protocol/link.md` or of the operator's guide, done to real processes: the transfer is
 //! one TCP connection through the tunnel on which numbered records go there and back every 5 ms; it demands each back,
 //! once and in order.
+use std::cell::Cell;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -11,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::cable::Cable;
 use crate::lab::{Lab, LabOptions};
-use crate::plan::{Network, TCP_ECHO_PORT};
+use crate::plan::{self, Network, TCP_ECHO_PORT};
 use crate::scoped::ScopedLab;
 use crate::wait;
 
@@ -39,17 +40,20 @@ pub enum Event {
     ActivatorKilled,
     /// Discovery is killed and started again.
     DiscoveryRestarted,
+    /// The sidecar's host gets another address.
+    AddressChanged,
 }
 
 impl Event {
     /// All of them.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::RelayKilled,
         Self::RelayRestarted,
         Self::DirectCut,
         Self::ActivatorRestarted,
         Self::ActivatorKilled,
         Self::DiscoveryRestarted,
+        Self::AddressChanged,
     ];
 
     /// For people.
@@ -62,6 +66,7 @@ impl Event {
             Self::ActivatorRestarted => "the only activator killed and started",
             Self::ActivatorKilled => "activator killed: new connections",
             Self::DiscoveryRestarted => "discovery killed and started",
+            Self::AddressChanged => "sidecar's address changes",
         }
     }
 
@@ -71,6 +76,7 @@ impl Event {
         match self {
             Self::RelayKilled | Self::DirectCut | Self::ActivatorKilled => Duration::from_secs(1),
             Self::RelayRestarted | Self::ActivatorRestarted => Duration::from_secs(3),
+            Self::AddressChanged => Duration::from_secs(2),
             Self::DiscoveryRestarted => Duration::from_millis(250),
         }
     }
@@ -96,6 +102,8 @@ pub struct Stage {
     // Before the lab, which it is part of.
     cable: Option<Cable>,
     lab: ScopedLab,
+    /// The last number of the sidecar's address, and of the next one it gets.
+    addresses: Cell<[u8; 2]>,
 }
 
 impl Stage {
@@ -114,7 +122,12 @@ impl Stage {
                 lab.start(process)?;
             }
         }
-        let stage = Self { event, cable, lab };
+        let stage = Self {
+            event,
+            cable,
+            lab,
+            addresses: Cell::new(plan::APP_ADDRESSES),
+        };
         stage.heal()?;
         Ok(stage)
     }
@@ -136,6 +149,12 @@ impl Stage {
             Event::RelayRestarted => self.restarted("west/relay", transfer)?,
             Event::ActivatorRestarted => self.restarted("east/activator", transfer)?,
             Event::DiscoveryRestarted => self.restarted("discovery", transfer)?,
+            Event::AddressChanged => {
+                let [from, to] = self.addresses.get();
+                lab.readdress(APP, from, to)?;
+                self.addresses.set([to, from]);
+                transfer.finish()?
+            }
             Event::DirectCut => {
                 self.cut(true)?;
                 let outcome = transfer.finish();

@@ -35,6 +35,8 @@ pub struct LabOptions {
     pub firewalls: [Firewall; 2],
     /// Whether to start discovery, relays, activators and dns-signal.
     pub mesh: bool,
+    /// How many private networks there are: 2 to 5, the first of [`Network::FIVE`].
+    pub networks: usize,
     /// Whether each network has a second relay and a second activator.
     pub spares: bool,
     /// How long one process may take until it is ready.
@@ -57,6 +59,7 @@ impl LabOptions {
             firewalls: [Firewall::Open; 2],
             binaries: binaries.unwrap_or_default(),
             mesh: true,
+            networks: Network::PAIR.len(),
             spares: false,
             ready_within: Duration::from_secs(15),
             progress: |_| {},
@@ -70,6 +73,7 @@ struct Record {
     nat: NatKind,
     binaries: PathBuf,
     mesh: bool,
+    networks: usize,
     #[serde(default)]
     spares: bool,
 }
@@ -81,6 +85,7 @@ pub struct Lab {
     files: Files,
     nat: NatKind,
     binaries: PathBuf,
+    networks: &'static [Network],
     processes: Vec<Process>,
     ready_within: Duration,
 }
@@ -127,6 +132,7 @@ impl Lab {
             nat: NatKind::default(),
             binaries: PathBuf::new(),
             mesh: true,
+            networks: Network::FIVE.len(),
             spares: true,
         };
         Self::from_record(name, record, Duration::ZERO).down()
@@ -134,12 +140,15 @@ impl Lab {
 
     fn create(options: &LabOptions) -> Result<Self> {
         check_name(&options.name)?;
+        let count = options.networks;
+        ensure!((2..=5).contains(&count), "{count} networks: 2 to 5");
         let binaries = fs::canonicalize(&options.binaries)
             .with_context(|| format!("the binaries' directory {}", options.binaries.display()))?;
         let record = Record {
             nat: options.nat,
             binaries,
             mesh: options.mesh,
+            networks: options.networks,
             spares: options.spares,
         };
         let text = serde_json::to_string(&record).context("the lab's record")?;
@@ -163,13 +172,21 @@ impl Lab {
 
     fn from_record(name: &str, record: Record, ready_within: Duration) -> Self {
         let files = Files::of(name);
-        let processes = process::all(&files, &record.binaries, record.mesh, record.spares);
+        let networks = Network::first(record.networks);
+        let processes = process::all(
+            &files,
+            &record.binaries,
+            networks,
+            record.mesh,
+            record.spares,
+        );
         let Record { nat, binaries, .. } = record;
         Self {
             name: name.to_owned(),
             files,
             nat,
             binaries,
+            networks,
             processes,
             ready_within,
         }
@@ -180,11 +197,11 @@ impl Lab {
         let report = |what: &str| {
             (options.progress)(&format!("{:6.2} s  {what}", begin.elapsed().as_secs_f64()));
         };
-        topology::build(&self.name, self.nat)?;
-        for (network, firewall) in Network::ALL.into_iter().zip(options.firewalls) {
+        topology::build(&self.name, self.networks, self.nat)?;
+        for (network, firewall) in Network::PAIR.into_iter().zip(options.firewalls) {
             topology::set_firewall(&self.name, network, firewall)?;
         }
-        for host in plan::hosts() {
+        for host in plan::hosts(self.networks) {
             let own = options.mesh && host.name.ends_with("/app");
             let server = if own {
                 Ipv4Addr::LOCALHOST.into()
@@ -193,9 +210,9 @@ impl Lab {
             };
             topology::set_resolver(&self.name, &host.name, server)?;
         }
-        report("two networks, their routers, and a public segment");
+        report("the networks, their routers, and a public segment");
         if options.mesh {
-            mesh::prepare(&self.files, &self.binaries, options.spares)?;
+            mesh::prepare(&self.files, &self.binaries, self.networks, options.spares)?;
             report("certificate authority, join tokens, configuration");
         }
         // Discovery first: the others would otherwise spend their first second on a failed attempt.
@@ -214,10 +231,12 @@ impl Lab {
         }
         report("every process says that it is ready");
         if options.mesh {
-            for network in Network::ALL {
-                self.wait_for_name(network, &network.other().service_name(), self.ready_within)?;
+            for &network in self.networks {
+                for other in self.networks.iter().filter(|&&other| other != network) {
+                    self.wait_for_name(network, &other.service_name(), self.ready_within)?;
+                }
             }
-            report("each network knows the other's service");
+            report("each network knows the others' services");
         }
         Ok(())
     }
@@ -244,6 +263,12 @@ impl Lab {
         &self.name
     }
 
+    /// Its private networks.
+    #[must_use]
+    pub const fn networks(&self) -> &'static [Network] {
+        self.networks
+    }
+
     /// Where it keeps its files.
     #[must_use]
     pub const fn files(&self) -> &Files {
@@ -266,7 +291,10 @@ impl Lab {
     pub fn command(&self, host: &str, program: &str) -> Result<Command> {
         let namespace = self.namespace(host);
         if netns::identity(&namespace).is_none() {
-            let known: Vec<_> = plan::hosts().into_iter().map(|host| host.name).collect();
+            let known: Vec<_> = plan::hosts(self.networks)
+                .into_iter()
+                .map(|host| host.name)
+                .collect();
             bail!(
                 "lab `{}` has no host `{host}`: there are {}",
                 self.name,
@@ -373,13 +401,16 @@ impl Lab {
         fs::write(&path, edited).with_context(|| format!("writing {}", path.display()))
     }
 
-    /// The last log lines of the mesh's processes, on standard error.
-    pub(crate) fn print_last_words(&self) {
-        for process in self
-            .processes
+    /// The mesh's own processes: those with an admin port.
+    pub(crate) fn nodes(&self) -> impl Iterator<Item = &Process> {
+        self.processes
             .iter()
             .filter(|process| process.admin().is_some())
-        {
+    }
+
+    /// The last log lines of the mesh's processes, on standard error.
+    pub(crate) fn print_last_words(&self) {
+        for process in self.nodes() {
             eprintln!("{}: {}", process.name, self.handle(process).last_words());
         }
     }
@@ -387,7 +418,7 @@ impl Lab {
     /// What there is and what runs.
     #[must_use]
     pub fn status(&self) -> Status {
-        let hosts = plan::hosts().into_iter().map(|host| {
+        let hosts = plan::hosts(self.networks).into_iter().map(|host| {
             let namespace = self.namespace(&host.name);
             let here = self
                 .processes

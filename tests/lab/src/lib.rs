@@ -1,9 +1,9 @@
 //! Networks on one machine, built out of Linux namespaces.
 //!
-//! The picture is always the same ([`plan`]): a public segment in TEST-NET addresses, and two private networks,
-//! `west` and `east`, which use the same addresses inside. Each has a router that translates addresses ([`nat`]) and
+//! The picture is always the same ([`plan`]): a public segment in TEST-NET addresses, and private networks, `west` and
+//! `east` and up to three more, which use the same addresses inside. Each has a router that translates addresses ([`nat`]) and
 //! drops what its kind does not let in ([`Lab::set_nat`] and its neighbors change that while the lab is up), a relay at
-//! its edge, an activator, a service, and a workload host `app`. There is no route between the two: what gets from one to
+//! its edge, an activator, a service, and a workload host `app`. There is no route between them: what gets from one to
 //! the other went through a relay, through punched NATs, or through a cable that [`Lab::join`] laid.
 //!
 //! The journey of `Lab::up`: [`topology`] makes namespaces, bridges, and addresses; [`mesh`] makes the certificate
@@ -34,6 +34,7 @@ pub mod status;
 mod lab;
 mod admin;
 mod cable;
+pub mod chaos;
 pub mod failover;
 mod router;
 mod scoped;

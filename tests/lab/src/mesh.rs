@@ -16,34 +16,29 @@ use crate::process::{FileKind, Files};
 pub const NAME: &str = "lab";
 
 /// Makes the mesh directory, tokens, and configuration files.
-pub fn prepare(files: &Files, binaries: &Path, spares: bool) -> Result<()> {
+pub fn prepare(files: &Files, binaries: &Path, networks: &[Network], spares: bool) -> Result<()> {
     let turnpike = binaries.join("turnpike");
     let mesh = files.mesh();
     let turnpike = turnpike.display().to_string();
     let directory = mesh.display().to_string();
-    run(
-        &turnpike,
-        &[
-            "init",
-            &directory,
-            "--mesh",
-            NAME,
-            "--discovery",
-            &plan::DISCOVERY.to_string(),
-            "--server-name",
-            &plan::DISCOVERY_IPV6.ip().to_string(),
-            "--network",
-            "west",
-            "--relay",
-            &relay_uri(Network::West.relay()),
-            "--network",
-            "east",
-            "--relay",
-            &relay_uri(Network::East.relay()),
-        ],
-    )
-    .context("making the mesh")?;
-    for network in Network::ALL {
+    let mut init: Vec<String> = [
+        "init",
+        &directory,
+        "--mesh",
+        NAME,
+        "--discovery",
+        &plan::DISCOVERY.to_string(),
+        "--server-name",
+        &plan::DISCOVERY_IPV6.ip().to_string(),
+    ]
+    .map(str::to_owned)
+    .into();
+    for network in networks {
+        init.extend(["--network".to_owned(), network.to_string()]);
+        init.extend(["--relay".to_owned(), relay_uri(network.relay())]);
+    }
+    run(&turnpike, &init).context("making the mesh")?;
+    for &network in networks {
         write_secret(&relay_secret(files, network), &random_hex()?)?;
         let nodes = [
             ("activator", "activator"),
@@ -63,9 +58,9 @@ pub fn prepare(files: &Files, binaries: &Path, spares: bool) -> Result<()> {
     }
     write(
         &files.of_process("discovery", FileKind::Config),
-        &discovery_config(files, spares),
+        &discovery_config(files, networks, spares),
     )?;
-    for network in Network::ALL {
+    for &network in networks {
         for (process, text) in [
             ("relay", relay_config(files, network, network.relay(), 2)),
             (
@@ -112,7 +107,7 @@ fn relay_secret(files: &Files, network: Network) -> std::path::PathBuf {
     files.of_process(&format!("{network}/relay-secret"), FileKind::Token)
 }
 
-fn discovery_config(files: &Files, spares: bool) -> String {
+fn discovery_config(files: &Files, networks: &[Network], spares: bool) -> String {
     let mesh = files.mesh();
     let mesh = mesh.display();
     let data = files.of_process("discovery", FileKind::State);
@@ -129,7 +124,7 @@ key-file = "{mesh}/discovery-key.pem"
         admin = plan::DISCOVERY_ADMIN_PORT,
         data = data.join("directory.redb").display(),
     );
-    for network in Network::ALL {
+    for &network in networks {
         let first = (network.to_string(), network.relay());
         let second = (format!("{network}-second"), network.second_relay());
         for (name, relay) in [Some(first), spares.then_some(second)]
@@ -203,13 +198,14 @@ client-pool-ipv6 = "fd89:7475:726e::/64"
 [[export]]
 name = "{service}"
 addresses = ["{ipv4}", "{ipv6}"]
-tcp = [{http}, {tcp_echo}]
+tcp = [{http}, {tcp_echo}, {records}]
 udp = [{udp_echo}]
 "#,
         node = node_config(files, network, process, plan::ACTIVATOR_ADMIN_PORT),
         service = network.service(),
         http = plan::HTTP_PORT,
         tcp_echo = plan::TCP_ECHO_PORT,
+        records = plan::RECORDS_PORT,
         udp_echo = plan::UDP_ECHO_PORT,
     )
 }

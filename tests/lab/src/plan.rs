@@ -10,6 +10,8 @@
 //!                              activator app billing  activator app orders
 //!                                 .3     .10   .20       .3     .10   .20
 //! ```
+//!
+//! A lab may have up to three more of the same, with public addresses from .31, .41 and .61 on.
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
@@ -25,6 +27,9 @@ pub const IPV6_PREFIX: u8 = 64;
 pub const INSIDE_IPV4: &str = "10.0.0.0/24";
 /// What a private network uses inside, IPv6.
 pub const INSIDE_IPV6: &str = "fd00:10::/64";
+
+/// The last number of a workload host's address, and of another one for it that nobody has.
+pub const APP_ADDRESSES: [u8; 2] = [10, 11];
 
 /// Where discovery listens.
 pub const DISCOVERY: SocketAddr = SocketAddr::new(public_ipv4(10), 7400);
@@ -50,6 +55,8 @@ pub const TCP_ECHO_PORT: u16 = 9001;
 pub const UDP_ECHO_PORT: u16 = 9000;
 /// UDP port of the example services: answers with the address the question came from.
 pub const OBSERVE_PORT: u16 = 9002;
+/// TCP port of the example services: records that say for whom they are come back with the name of who got them.
+pub const RECORDS_PORT: u16 = 9003;
 
 /// Admin port of discovery, on loopback of its host.
 pub const DISCOVERY_ADMIN_PORT: u16 = 9100;
@@ -64,34 +71,52 @@ const fn public_ipv4(last: u8) -> IpAddr {
     IpAddr::V4(Ipv4Addr::new(203, 0, 113, last))
 }
 
-/// One of the two private networks.
+/// One of the private networks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Network {
     /// Exports `billing`.
     West,
     /// Exports `orders`.
     East,
+    /// Exports `stock`.
+    Isle,
+    /// Exports `audit`.
+    Cape,
+    /// Exports `media`.
+    Gulf,
 }
 
 impl Network {
-    /// Both, west first.
-    pub const ALL: [Self; 2] = [Self::West, Self::East];
+    /// The two of the usual picture, west first.
+    pub const PAIR: [Self; 2] = [Self::West, Self::East];
+    /// The five that a lab can have; one with fewer has the first of them.
+    pub const FIVE: [Self; 5] = [Self::West, Self::East, Self::Isle, Self::Cape, Self::Gulf];
 
-    /// As it is written in names: `west`, `east`.
+    /// The networks of a lab with so many; at most five.
+    #[must_use]
+    pub fn first(count: usize) -> &'static [Self] {
+        const FIVE: &[Network] = &Network::FIVE;
+        &FIVE[..count.min(FIVE.len())]
+    }
+
+    /// As it is written in names: `west`, `east`. Four letters, for the names of interfaces.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
             Self::West => "west",
             Self::East => "east",
+            Self::Isle => "isle",
+            Self::Cape => "cape",
+            Self::Gulf => "gulf",
         }
     }
 
-    /// The one that is not this one.
+    /// The other one of the usual picture; of the networks beyond it, west.
     #[must_use]
     pub const fn other(self) -> Self {
         match self {
             Self::West => Self::East,
-            Self::East => Self::West,
+            Self::East | Self::Isle | Self::Cape | Self::Gulf => Self::West,
         }
     }
 
@@ -101,10 +126,13 @@ impl Network {
         match self {
             Self::West => "billing",
             Self::East => "orders",
+            Self::Isle => "stock",
+            Self::Cape => "audit",
+            Self::Gulf => "media",
         }
     }
 
-    /// The name by which the other network reaches its service.
+    /// The name by which other networks reach its service.
     #[must_use]
     pub fn service_name(self) -> String {
         format!("{}.{}.{SUFFIX}", self.service(), self.name())
@@ -132,6 +160,9 @@ impl Network {
         match self {
             Self::West => 10,
             Self::East => 20,
+            Self::Isle => 30,
+            Self::Cape => 40,
+            Self::Gulf => 60,
         }
     }
 }
@@ -146,10 +177,13 @@ impl FromStr for Network {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        Self::ALL
+        Self::FIVE
             .into_iter()
             .find(|network| network.name() == text)
-            .ok_or_else(|| format!("no network `{text}`: there are `west` and `east`"))
+            .ok_or_else(|| {
+                let known = Self::FIVE.map(Self::name).join(", ");
+                format!("no network `{text}`: there are {known}")
+            })
     }
 }
 
@@ -163,12 +197,11 @@ pub enum Segment {
 }
 
 impl Segment {
-    /// All of them.
-    pub const ALL: [Self; 3] = [
-        Self::Public,
-        Self::Inside(Network::West),
-        Self::Inside(Network::East),
-    ];
+    /// Those of a lab with these networks.
+    pub fn all(networks: &[Network]) -> impl Iterator<Item = Self> {
+        let insides = networks.iter().copied().map(Self::Inside);
+        std::iter::once(Self::Public).chain(insides)
+    }
 
     /// The host-like name of the namespace that holds its bridge.
     #[must_use]
@@ -279,16 +312,16 @@ pub fn source_ports(last: u8) -> Option<(u16, u16)> {
     }
 }
 
-/// All hosts: the public ones, then west's, then east's.
+/// All hosts of a lab with these networks: the public ones, then each network's.
 #[must_use]
-pub fn hosts() -> Vec<Host> {
+pub fn hosts(networks: &[Network]) -> Vec<Host> {
     let mut upstream = Host::new("upstream".to_owned(), &[(Segment::Public, 53)]);
     upstream.legs[0].ipv4.push(UPSTREAM_SECOND);
     let mut hosts = vec![
         Host::new("discovery".to_owned(), &[(Segment::Public, 10)]),
         upstream,
     ];
-    for network in Network::ALL {
+    for &network in networks {
         let inside = Segment::Inside(network);
         let base = network.public_base();
         let named = |host: &str| format!("{network}/{host}");
@@ -327,9 +360,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn both_networks_use_the_same_addresses_inside() {
+    fn all_networks_use_the_same_addresses_inside() {
         let inside = |name: &str| {
-            let hosts = hosts();
+            let hosts = hosts(&Network::FIVE);
             hosts
                 .iter()
                 .find(|host| host.name == name)
@@ -337,6 +370,7 @@ mod tests {
                 .addresses()
         };
         assert_eq!(inside("west/app"), inside("east/app"));
+        assert_eq!(inside("west/app"), inside("gulf/app"));
         assert_eq!(
             inside("west/app")[0],
             IpAddr::V4(Ipv4Addr::new(10, 0, 0, 10))
@@ -346,9 +380,16 @@ mod tests {
     }
 
     #[test]
+    fn names_of_interfaces_are_no_longer_than_the_kernel_takes() {
+        for host in hosts(&Network::FIVE) {
+            assert!(host.name.len() <= 15, "{}", host.name);
+        }
+    }
+
+    #[test]
     fn no_two_hosts_of_one_segment_share_an_address() {
         let mut seen = Vec::new();
-        for host in hosts() {
+        for host in hosts(&Network::FIVE) {
             for leg in host.legs {
                 for address in leg.ipv4 {
                     assert!(
@@ -359,6 +400,6 @@ mod tests {
                 }
             }
         }
-        assert_eq!(seen.len(), 23);
+        assert_eq!(seen.len(), 53);
     }
 }

@@ -135,11 +135,17 @@ const fn loopback(port: u16) -> SocketAddr {
     SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port)
 }
 
-/// All processes, in the order in which they start: a process needs only those before it. With `mesh` false, only
+/// All processes of these networks, in the order in which they start: a process needs only those before it. With `mesh` false, only
 /// what stands outside of it: the example services and the DNS server. With `spares`, each network has a second relay and
 /// a second activator.
 #[must_use]
-pub fn all(files: &Files, binaries: &Path, mesh: bool, spares: bool) -> Vec<Process> {
+pub fn all(
+    files: &Files,
+    binaries: &Path,
+    networks: &[Network],
+    mesh: bool,
+    spares: bool,
+) -> Vec<Process> {
     let service = |name: String| Process {
         host: name
             .split_once("/web")
@@ -158,8 +164,8 @@ pub fn all(files: &Files, binaries: &Path, mesh: bool, spares: bool) -> Vec<Proc
         ready: Ready::Accepts(plan::UPSTREAM_DNS),
     }];
     processes.push(service("upstream/web".to_owned()));
-    processes
-        .extend(Network::ALL.map(|network| service(format!("{network}/{}", network.service()))));
+    let services = networks.iter();
+    processes.extend(services.map(|network| service(format!("{network}/{}", network.service()))));
     if !mesh {
         return processes;
     }
@@ -209,7 +215,7 @@ pub fn all(files: &Files, binaries: &Path, mesh: bool, spares: bool) -> Vec<Proc
         if role.ends_with('2') && !spares {
             continue;
         }
-        processes.extend(Network::ALL.map(|network| {
+        processes.extend(networks.iter().map(|network| {
             configured(
                 format!("{network}/{role}"),
                 format!("{network}/{host}"),

@@ -19,16 +19,16 @@ const REMOVE_DEADLINE: Duration = Duration::from_secs(5);
 const RESOLVER_DIRECTORY: &str = "/etc/netns";
 
 /// Builds everything but processes.
-pub fn build(lab: &str, nat: NatKind) -> Result<()> {
-    for segment in Segment::ALL {
+pub fn build(lab: &str, networks: &[Network], nat: NatKind) -> Result<()> {
+    for segment in Segment::all(networks) {
         make_bridge(lab, segment)?;
     }
-    let hosts = plan::hosts();
+    let hosts = plan::hosts(networks);
     for host in &hosts {
         netns::create(&netns::name(lab, &host.name))?;
     }
     run_with_input("ip", &["-batch", "-"], &cables(lab, &hosts))?;
-    for segment in Segment::ALL {
+    for segment in Segment::all(networks) {
         let ports = ports(segment, &hosts);
         run_with_input(
             "ip",
@@ -41,8 +41,9 @@ pub fn build(lab: &str, nat: NatKind) -> Result<()> {
         if host.name.ends_with("/router") {
             let namespace = netns::name(lab, &host.name);
             let args = ["netns", "exec", &namespace, "nft", "-f", "-"];
-            let network = Network::ALL
-                .into_iter()
+            let network = networks
+                .iter()
+                .copied()
                 .find(|network| host.name.starts_with(network.name()))
                 .context("a router of a network")?;
             run_with_input("ip", &args, &nat.ruleset(network, false))

@@ -53,6 +53,9 @@ pub const fn caller(network: Network) -> (&'static str, &'static str) {
     match network {
         Network::West => ("west/app", ORDERS),
         Network::East => ("east/app", BILLING),
+        Network::Isle => ("isle/app", BILLING),
+        Network::Cape => ("cape/app", BILLING),
+        Network::Gulf => ("gulf/app", BILLING),
     }
 }
 

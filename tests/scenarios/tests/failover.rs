@@ -38,3 +38,8 @@ fn new_connections_find_the_second_activator_when_the_first_is_killed() {
 fn a_transfer_does_not_notice_the_restart_of_discovery() {
     outlives(Event::DiscoveryRestarted, "over6");
 }
+
+#[test]
+fn a_transfer_outlives_another_address_of_its_sidecar() {
+    outlives(Event::AddressChanged, "over7");
+}

@@ -64,12 +64,12 @@ fn count(lab: &Lab, network: Network, what: &str) -> u64 {
 /// Each sidecar opens one link to either network's service, and both are gone before the next two.
 fn open_and_close(lab: &Lab, rounds: u64) {
     thread::scope(|scope| {
-        for network in Network::ALL {
+        for network in Network::PAIR {
             scope.spawn(move || {
                 let host = format!("{network}/app");
                 for _ in 0..rounds {
                     let closed = count(lab, network, "closed");
-                    for service in Network::ALL {
+                    for service in Network::PAIR {
                         let url = format!("http://{}:{HTTP_PORT}/", service.service_name());
                         page_within(lab, &host, &url, RECOVERY).expect("a page");
                     }
@@ -86,7 +86,7 @@ fn open_and_close(lab: &Lab, rounds: u64) {
 #[test]
 fn two_hundred_links_leave_nothing_behind() {
     let lab = lab("leaks1");
-    for network in Network::ALL {
+    for network in Network::PAIR {
         let process = format!("{network}/dns-signal");
         lab.edit_config(&process, |text| text.replace("\"60s\"", "\"1s\""))
             .expect("edited");
@@ -98,7 +98,7 @@ fn two_hundred_links_leave_nothing_behind() {
     open_and_close(&lab, WARM_UP);
     let before = PROCESSES.map(|process| usage(&lab, process));
     let opened = || {
-        Network::ALL
+        Network::PAIR
             .map(|network| count(&lab, network, "opened"))
             .iter()
             .sum::<u64>()

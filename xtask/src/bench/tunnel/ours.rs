@@ -84,7 +84,7 @@ impl Site {
             way,
             relays: Vec::new(),
         };
-        for network in Network::ALL {
+        for network in Network::PAIR {
             site.prepare_network(network, binaries)?;
         }
         if mesh {
@@ -132,7 +132,7 @@ impl Site {
     /// Carriers and exports; and everything anew, so that it sees the cables, and coturn.
     fn configure(&mut self) -> Result<()> {
         let lab = &self.lab;
-        for network in Network::ALL {
+        for network in Network::PAIR {
             lab.stop(&format!("{network}/dns-signal"))?;
             lab.stop(&format!("{network}/activator"))?;
             if self.way == Way::Coturn {
@@ -140,7 +140,7 @@ impl Site {
                 self.relays.push(coturn(lab, network)?);
             }
         }
-        for network in Network::ALL {
+        for network in Network::PAIR {
             let carrier = carrier(network);
             let activator = format!("{}/activator", network.other());
             lab.edit_config(&activator, |text| {
@@ -154,7 +154,7 @@ impl Site {
             })?;
             lab.start(&activator)?;
         }
-        for network in Network::ALL {
+        for network in Network::PAIR {
             let carrier = carrier(network);
             let sidecar = format!("{network}/dns-signal");
             lab.edit_config(&sidecar, |text| {
@@ -162,7 +162,7 @@ impl Site {
             })?;
             lab.start(&sidecar)?;
         }
-        for network in Network::ALL {
+        for network in Network::PAIR {
             lab.wait_for_name(network, &network.other().service_name(), READY_WITHIN)?;
         }
         Ok(())
@@ -171,7 +171,7 @@ impl Site {
     /// Both carriers' contenders; the links are open afterwards, on the way they should be.
     pub(super) fn contenders(&self) -> Result<Vec<Contender>> {
         let names = self.way.contenders();
-        Network::ALL
+        Network::PAIR
             .into_iter()
             .zip(names)
             .map(|(network, name)| self.contender(network, name))
@@ -265,7 +265,7 @@ fn gateway(network: Network) -> Ipv4Addr {
 const fn carrier(network: Network) -> (&'static str, &'static str) {
     match network {
         Network::West => ("auto", "datagram"),
-        Network::East => ("data-channel", "data-channel"),
+        _ => ("data-channel", "data-channel"),
     }
 }
 

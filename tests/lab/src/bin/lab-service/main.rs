@@ -12,11 +12,13 @@ mod bytes;
 mod client;
 mod echo;
 mod http;
+mod records;
 
 /// Example services of a lab, and clients for them
 #[derive(Debug, Parser)]
 enum Command {
-    /// Serve HTTP on 8080, TCP echo on 9001, UDP echo on 9000, and "who am I" on UDP 9002; IPv4 and IPv6
+    /// Serve HTTP on 8080, TCP echo on 9001, records on 9003, UDP echo on 9000, and "who am I" on UDP 9002; IPv4 and
+    /// IPv6
     Serve {
         /// What the start page calls itself
         #[arg(long, default_value = "lab-service")]
@@ -65,6 +67,16 @@ enum Command {
         #[arg(long, default_value_t = 8)]
         seconds: u64,
     },
+    /// Keep connections to many services busy with records that say for whom they are, and print what comes back, a line
+    /// of JSON every 100 ms
+    Records {
+        /// What the records call their sender
+        #[arg(long, value_name = "NAME")]
+        own: String,
+        /// orders.east.mesh.internal, ...
+        #[arg(required = true)]
+        hosts: Vec<String>,
+    },
     /// From one socket, ask each server under which address it sees us, and print the answers
     Observe {
         /// UDP servers
@@ -92,6 +104,7 @@ fn run(command: Command) -> Result<()> {
     match command {
         Command::Serve { name } => {
             echo::serve()?;
+            records::serve(&name)?;
             http::serve(&name)
         }
         Command::UdpEcho {
@@ -116,6 +129,7 @@ fn run(command: Command) -> Result<()> {
             client::resolve(&host, port, None)?,
             Duration::from_secs(seconds),
         ),
+        Command::Records { own, hosts } => records::exchange(&own, hosts),
         Command::Observe { servers } => client::observe(&servers),
         Command::Digest { length } => {
             println!("{}", bytes::digest(length));
