@@ -34,7 +34,7 @@ pub enum RefuseReason {
     /// Activators answer, they do not offer.
     #[error("only workloads may offer links")]
     NotAWorkload,
-    /// There is no way for packets.
+    /// There is no way for packets: no relay, and nothing in the offer that could be reached without one.
     #[error("this activator holds no allocation in network `{0}` now")]
     NoFoothold(NetworkName),
     /// The node has as many links as it may have.
@@ -108,7 +108,8 @@ pub fn resolve(
         .take(MAX_FOOTHOLDS)
         .cloned()
         .collect();
-    if relays.is_empty() {
+    // Without a relay there may still be a direct way, if the offerer says where it is.
+    if relays.is_empty() && description.candidates.is_empty() {
         return Err(RefuseReason::NoFoothold(node.network.clone()));
     }
     Ok(Acceptance { relays })

@@ -92,9 +92,21 @@ fn an_offer_to_an_earlier_instance_is_refused() {
 }
 
 #[test]
-fn an_offer_from_a_network_without_a_foothold_is_refused() {
+fn an_offer_from_a_network_without_a_foothold_is_answered_for_its_direct_way() {
     let mut world = World::new().with_footholds();
-    let reason = refusal(&world.offer("north/workload/app", orders(1)));
+    let outputs = world.offer("north/workload/app", orders(1));
+    let [Output::Answer { relays, .. }] = &outputs[..] else {
+        panic!("{outputs:?}")
+    };
+    assert!(relays.is_empty());
+}
+
+#[test]
+fn an_offer_without_a_foothold_and_without_a_candidate_is_refused() {
+    let mut world = World::new().with_footholds();
+    let mut offer = orders(1);
+    offer.description.as_mut().unwrap().candidates.clear();
+    let reason = refusal(&world.offer("north/workload/app", offer));
     assert!(
         reason.contains("no allocation in network `north`"),
         "{reason}"

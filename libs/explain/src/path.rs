@@ -72,12 +72,11 @@ fn no_path(sidecar: &Sidecar, node: &str, failure: &Failure) -> Finding {
         return trouble;
     }
     let relayed: Vec<&str> = relayed_here(sidecar).collect();
+    if relayed.is_empty() {
+        return no_foothold(sidecar, node);
+    }
     let tried = failure.pairs.len();
-    let to = if relayed.is_empty() {
-        format!("{node} has no relayed address in `{}`", sidecar.network)
-    } else {
-        relayed.join(", ")
-    };
+    let to = relayed.join(", ");
     let what = format!(
         "UDP is blocked between this host and the relayed address ({to}): {tried} pairs of addresses were tried, none answered"
     );
@@ -92,7 +91,7 @@ fn no_path(sidecar: &Sidecar, node: &str, failure: &Failure) -> Finding {
     )
 }
 
-/// The activator said that it has nothing to be reached by from here.
+/// The activator has nothing to be reached by from here, and there is no direct way.
 pub(crate) fn no_foothold(sidecar: &Sidecar, node: &str) -> Finding {
     first_trouble(sidecar).unwrap_or_else(|| {
         let network = &sidecar.network;

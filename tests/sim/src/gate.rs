@@ -17,16 +17,16 @@ use model::{NodeId, RelayAccess, RelayName};
 use protocol::document::document::Body;
 use protocol::document::{Bound, Control, Refusal, Registration, control, relay_trouble};
 
-use crate::allocation::{Said, Standing};
-use crate::picture::{
-    CLIENT_POOL, GATE, SERVICES, TUNNEL_MTU, gate_node, ip, relay_entry, relay_name,
-};
+use crate::allocation::{FromPeer, Part, Said, Standing, ToRelay};
+use crate::picture::{CLIENT_POOL, Extent, GateSite, RELAYS, SERVICES, TUNNEL_MTU, ip};
 use crate::random::Random;
 
 /// What the activator wants done by the world.
 #[derive(Debug)]
 pub(crate) enum Wish {
     Send(SocketAddr, SocketAddr, Vec<u8>),
+    /// From a port of its own, to a relay.
+    Stream(SocketAddr, SocketAddr, Part),
     Post(NodeId, Body),
     Publish(Option<Registration>),
     FetchAccess(RelayName),
@@ -45,11 +45,12 @@ struct Active {
 /// One run of an activator.
 #[derive(Debug)]
 pub(crate) struct Gate {
+    pub(crate) site: GateSite,
     pub(crate) gateway: Gateway,
     pub(crate) allocations: Vec<Standing>,
     links: LinkTable<Active>,
     certificate: Arc<DtlsCertificate>,
-    host: SocketAddr,
+    hosts: Vec<SocketAddr>,
     next_port: u16,
     seeds: Random,
     wishes: Vec<Wish>,
@@ -60,7 +61,7 @@ pub(crate) struct Gate {
 
 impl Gate {
     /// A new process: an instance, a certificate and ports of its own.
-    pub(crate) fn start(seed: u64, now: Instant) -> Self {
+    pub(crate) fn start(site: GateSite, extent: Extent, seed: u64, now: Instant) -> Self {
         let mut seeds = Random::new(seed);
         let [ipv4, ipv6] = CLIENT_POOL;
         let pool = ClientPool::new(ipv4.parse().expect("IPv4"), ipv6.parse().expect("IPv6"));
@@ -69,27 +70,35 @@ impl Gate {
             .map(crate::picture::Service::export)
             .collect();
         let config = GatewayConfig {
-            node: gate_node(),
+            node: site.node(),
             instance: seeds.next(),
             seed: seeds.next(),
             exports: ExportTable::new(exports).expect("exports"),
             limits: LinkLimits::default(),
         };
         let forwarder = Forwarder::new(NatTable::new(pool.expect("a pool")), TUNNEL_MTU);
-        let next_port = 20_000 + seeds.below(20_000) as u16;
+        let next_port = site.ports + seeds.below(15_000) as u16;
+        let mut hosts = vec![SocketAddr::new(ip(site.inside), next_port)];
+        if extent.cable {
+            hosts.push(SocketAddr::new(ip(site.on_cable), next_port));
+        }
         let mut gate = Self {
+            site,
             gateway: Gateway::new(config, forwarder),
             allocations: Vec::new(),
             links: LinkTable::new(LinkLimits::default().total),
             certificate: DtlsCertificate::generate().expect("a certificate"),
-            host: SocketAddr::new(ip(GATE), next_port),
+            hosts,
             next_port: next_port + 1,
             seeds,
             wishes: Vec::new(),
             closed: Vec::new(),
             opened: 0,
         };
-        let relays = BTreeMap::from([(relay_name(), relay_entry())]);
+        let relays: BTreeMap<RelayName, _> = RELAYS[..extent.relays]
+            .iter()
+            .map(|relay| (relay.name(), relay.entry()))
+            .collect();
         let input = Input::View {
             relays: &relays,
             revoked: &BTreeSet::new(),
@@ -113,16 +122,47 @@ impl Gate {
         let standing = self
             .allocations
             .iter_mut()
-            .find(|standing| standing.local == to);
+            .find(|standing| standing.is_at(to));
         if let Some(standing) = standing {
-            if standing.server == from
-                && let Some((local, peer, payload)) = standing.receive(payload, now)
-            {
-                self.deliver(local, peer, payload, now);
+            if standing.server == from {
+                let received = standing.receive(to, payload, now);
+                self.deliver_all(received, now);
             }
-        } else if to == self.host {
+        } else if self.hosts.contains(&to) {
             self.deliver(to, from, payload, now);
         }
+        self.carry_out(now);
+    }
+
+    /// A part of a stream from a relay.
+    pub(crate) fn handle_part(&mut self, to: SocketAddr, part: Part, now: Instant) {
+        let standing = self
+            .allocations
+            .iter_mut()
+            .find(|standing| standing.is_at(to));
+        if let Some(standing) = standing {
+            let received = standing.receive_part(to, part, now);
+            self.deliver_all(received, now);
+        }
+        self.carry_out(now);
+    }
+
+    fn deliver_all(&mut self, received: Vec<FromPeer>, now: Instant) {
+        for (local, peer, payload) in received {
+            self.deliver(local, peer, &payload, now);
+        }
+    }
+
+    /// Streams, which end with the process.
+    pub(crate) fn streams(&self) -> Vec<(SocketAddr, SocketAddr)> {
+        let all = self.allocations.iter();
+        all.flat_map(|standing| standing.streams().map(|local| (local, standing.server)))
+            .collect()
+    }
+
+    /// Told to stop.
+    pub(crate) fn shut_down(&mut self, now: Instant) {
+        self.gateway.handle_input(Input::Shutdown, now);
         self.carry_out(now);
     }
 
@@ -138,6 +178,7 @@ impl Gate {
                 self.gateway.handle_input(input, now);
             }
             Body::Bye(bye) => self.gateway.handle_input(Input::Bye { from, bye }, now),
+            Body::Candidates(candidates) => self.on_candidates(&from, &candidates, now),
             _ => {}
         }
         self.carry_out(now);
@@ -168,8 +209,8 @@ impl Gate {
     pub(crate) fn poll_timeout(&mut self) -> Option<Instant> {
         let allocations = self
             .allocations
-            .iter()
-            .filter_map(|standing| standing.mind.poll_timeout())
+            .iter_mut()
+            .filter_map(Standing::poll_timeout)
             .min();
         let links = self
             .links
@@ -183,13 +224,12 @@ impl Gate {
     }
 
     pub(crate) fn handle_timeout(&mut self, now: Instant) {
-        for at in 0..self.allocations.len() {
-            self.allocations[at].handle_timeout(now);
-            if self.allocations[at].wants_new_port(now) {
-                let (local, seed) = (self.socket(), self.seeds.next());
-                self.allocations[at].move_to(local, seed, now);
-            }
+        let seed = self.seeds.next();
+        let mut port = ports(&mut self.next_port, self.site);
+        for standing in &mut self.allocations {
+            standing.handle_timeout(&mut port, seed, now);
         }
+        drop(port);
         for (_, active) in self.links.iter_mut() {
             if active.link.poll_timeout().is_some_and(|due| due <= now) {
                 active.link.handle_timeout(now);
@@ -223,11 +263,6 @@ impl Gate {
             .count()
     }
 
-    fn socket(&mut self) -> SocketAddr {
-        self.next_port += 1;
-        SocketAddr::new(ip(GATE), self.next_port)
-    }
-
     fn deliver(&mut self, local: SocketAddr, remote: SocketAddr, payload: &[u8], now: Instant) {
         if let Some(key) = self.links.route(local, remote, payload)
             && let Some(active) = self.links.get_mut(key)
@@ -247,7 +282,7 @@ impl Gate {
                 idle = false;
             }
             for at in 0..self.allocations.len() {
-                while let Some(said) = self.allocations[at].poll_said() {
+                while let Some(said) = self.allocations[at].poll_said(now) {
                     let relay = self.allocations[at].name.clone();
                     let input = match said {
                         Said::Allocated(relayed) => Input::Allocated { relay, relayed },
@@ -269,12 +304,12 @@ impl Gate {
                 break;
             }
         }
+        let mut port = ports(&mut self.next_port, self.site);
         for standing in &mut self.allocations {
-            while let Some(message) = standing.mind.poll_transmit() {
-                self.wishes
-                    .push(Wish::Send(standing.local, standing.server, message));
-            }
+            standing.climb(&mut port, now);
+            send(standing, &mut self.wishes);
         }
+        drop(port);
         self.gateway.links().check_consistency();
     }
 
@@ -283,7 +318,8 @@ impl Gate {
             Output::FetchAccess { relay, .. } => self.wishes.push(Wish::FetchAccess(relay)),
             Output::AccessFailed { .. } | Output::RelayIgnored { .. } => {}
             Output::Allocate { relay, access } => {
-                let (local, seed) = (self.socket(), self.seeds.next());
+                let local = ports(&mut self.next_port, self.site)();
+                let seed = self.seeds.next();
                 self.allocations
                     .push(Standing::start(relay, access, local, seed, now));
             }
@@ -299,9 +335,10 @@ impl Gate {
                     .position(|standing| standing.name == relay);
                 if let Some(mut standing) = position.map(|at| self.allocations.remove(at)) {
                     standing.mind.close(now);
-                    while let Some(message) = standing.mind.poll_transmit() {
+                    send(&mut standing, &mut self.wishes);
+                    for local in standing.streams() {
                         self.wishes
-                            .push(Wish::Send(standing.local, standing.server, message));
+                            .push(Wish::Stream(local, standing.server, Part::Reset));
                     }
                 }
             }
@@ -350,5 +387,24 @@ impl Gate {
         self.allocations
             .iter_mut()
             .find(|standing| standing.name == *relay)
+    }
+}
+
+/// Gives one port after the other.
+fn ports(next: &mut u16, site: GateSite) -> impl FnMut() -> SocketAddr {
+    move || {
+        *next += 1;
+        SocketAddr::new(ip(site.inside), *next)
+    }
+}
+
+/// Takes what an allocation wants to be sent.
+fn send(standing: &mut Standing, wishes: &mut Vec<Wish>) {
+    let server = standing.server;
+    for send in standing.take_sends() {
+        wishes.push(match send {
+            ToRelay::Datagram(local, message) => Wish::Send(local, server, message),
+            ToRelay::Stream(local, part) => Wish::Stream(local, server, part),
+        });
     }
 }

@@ -11,6 +11,9 @@
 //! same order. [`World::step`] lets the next thing happen. [`Reference`] knows from what a workload sent, byte by byte,
 //! what a service may see and what may come back; it panics when anything else does, or when anything comes twice.
 //!
+//! That picture has one of everything. A [`Course`] has two relays, two activators and a cable between the networks, UDP
+//! that can be blocked, and draws from its seed what breaks and when; `model.rs` says what the workload must see of it.
+//!
 //! Signatures are left out: what a mailbox delivers is taken as verified. DTLS and ICE draw their keys by themselves, so
 //! two runs of a seed differ in ciphertext and in nothing else that is meant to matter.
 
@@ -28,7 +31,11 @@ mod signaling;
 mod world;
 mod picture;
 mod tables;
+mod names;
+mod model;
+mod course;
 
+pub use course::{Course, seeds};
 pub use packet::{Packet, Transport};
 pub use picture::{ORDERS, STOCK, Service};
 pub use reference::Reference;

@@ -18,6 +18,8 @@ pub(crate) struct Nat {
     /// By what comes from outside: the port and who sends.
     back: HashMap<(u16, SocketAddr), SocketAddr>,
     pub(crate) refused: u64,
+    /// Nothing but TCP passes.
+    pub(crate) no_udp: bool,
 }
 
 impl Nat {

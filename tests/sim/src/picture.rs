@@ -44,15 +44,90 @@ pub(crate) const SERVICES: [Service; 2] = [ORDERS, STOCK];
 
 /// The sidecar's TUN addresses: what the workload's packets come from.
 pub(crate) const DEVICE: [&str; 2] = ["198.18.0.1", "fd74:7572:6e70::1"];
-/// The sidecar's addresses in west.
-pub(crate) const SIDECAR: [&str; 2] = ["10.0.0.10", "fd00:10::10"];
-/// The relay, outside and inside.
-pub(crate) const RELAY_OUTSIDE: &str = "203.0.113.12:3478";
-pub(crate) const RELAY_INSIDE: [&str; 2] = ["10.0.0.2", "fd00:10::2"];
+/// The sidecar's addresses in west; when it moves, it has the second of each family.
+pub(crate) const SIDECAR: [[&str; 2]; 2] =
+    [["10.0.0.10", "fd00:10::10"], ["10.0.0.11", "fd00:10::11"]];
+/// Where the sidecar is on the cable between the networks, if there is one.
+pub(crate) const SIDECAR_ON_CABLE: &str = "192.0.2.10";
 /// East's router, outside.
 pub(crate) const ROUTER: &str = "203.0.113.21";
-/// The activator in east.
-pub(crate) const GATE: &str = "10.0.0.3";
+
+/// A relay of west.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RelaySite {
+    pub(crate) name: &'static str,
+    pub(crate) outside: &'static str,
+    pub(crate) inside: [&'static str; 2],
+}
+
+pub(crate) const RELAYS: [RelaySite; 2] = [
+    RelaySite {
+        name: "west-relay",
+        outside: "203.0.113.12:3478",
+        inside: ["10.0.0.2", "fd00:10::2"],
+    },
+    RelaySite {
+        name: "west-relay2",
+        outside: "203.0.113.13:3478",
+        inside: ["10.0.0.4", "fd00:10::4"],
+    },
+];
+
+/// An activator of east.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct GateSite {
+    name: &'static str,
+    pub(crate) inside: &'static str,
+    pub(crate) on_cable: &'static str,
+    /// Its ports are from here on.
+    pub(crate) ports: u16,
+}
+
+pub(crate) const GATES: [GateSite; 2] = [
+    GateSite {
+        name: "gate",
+        inside: "10.0.0.3",
+        on_cable: "192.0.2.3",
+        ports: 20_000,
+    },
+    GateSite {
+        name: "gate2",
+        inside: "10.0.0.5",
+        on_cable: "192.0.2.5",
+        ports: 40_000,
+    },
+];
+
+/// How much of the picture there is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Extent {
+    pub(crate) relays: usize,
+    pub(crate) gates: usize,
+    pub(crate) cable: bool,
+    /// Whether relays can be spoken to over TCP, too.
+    pub(crate) tcp: bool,
+    /// Whether the sidecar keeps a second link.
+    pub(crate) standby: bool,
+}
+
+impl Extent {
+    /// One of everything, and no way but over the relay.
+    pub(crate) const SMALL: Self = Self {
+        relays: 1,
+        gates: 1,
+        cable: false,
+        tcp: false,
+        standby: false,
+    };
+    /// Two of everything, and every way there is.
+    pub(crate) const LARGE: Self = Self {
+        relays: 2,
+        gates: 2,
+        cable: true,
+        tcp: true,
+        standby: true,
+    };
+}
 pub(crate) const CLIENT_POOL: [&str; 2] = ["100.89.0.0/16", "fd89:7475:726e::/64"];
 /// TCP segments of links, with their headers.
 pub(crate) const TUNNEL_MTU: u16 = 1400;
@@ -115,19 +190,30 @@ pub(crate) fn sidecar_node() -> NodeId {
     "west/workload/app".parse().expect("an id")
 }
 
-pub(crate) fn gate_node() -> NodeId {
-    "east/activator/gate".parse().expect("an id")
-}
-
-pub(crate) fn relay_name() -> RelayName {
-    "west-relay".parse().expect("a name")
-}
-
-pub(crate) fn relay_entry() -> directory::Relay {
-    directory::Relay {
-        name: relay_name().to_string(),
-        network: "west".to_owned(),
-        url: format!("turn:{RELAY_OUTSIDE}?transport=udp"),
-        more_urls: Vec::new(),
+impl GateSite {
+    pub(crate) fn node(&self) -> NodeId {
+        format!("east/activator/{}", self.name)
+            .parse()
+            .expect("an id")
     }
+}
+
+impl RelaySite {
+    pub(crate) fn name(&self) -> RelayName {
+        self.name.parse().expect("a name")
+    }
+
+    pub(crate) fn entry(&self) -> directory::Relay {
+        directory::Relay {
+            name: self.name.to_owned(),
+            network: "west".to_owned(),
+            url: format!("turn:{}?transport=udp", self.outside),
+            more_urls: Vec::new(),
+        }
+    }
+}
+
+/// Whether an address is on the cable between the networks.
+pub(crate) fn is_on_cable(address: IpAddr) -> bool {
+    matches!(address, IpAddr::V4(ip) if ip.octets()[..3] == [192, 0, 2])
 }

@@ -25,9 +25,11 @@ struct Flight {
 #[derive(Debug)]
 pub struct Reference {
     flights: HashMap<u64, Flight>,
-    /// What each client address stands for, and since when it was last used so.
-    clients: HashMap<IpAddr, (IpAddr, Instant)>,
+    /// What each activator's client address stands for, and since when it was last used so.
+    clients: HashMap<(usize, IpAddr), (IpAddr, Instant)>,
     pools: [IpNet; 2],
+    /// When something last reached a service or a workload.
+    pub(crate) last_arrival: Option<Instant>,
 }
 
 impl Reference {
@@ -36,6 +38,7 @@ impl Reference {
             flights: HashMap::new(),
             clients: HashMap::new(),
             pools: CLIENT_POOL.map(|net| net.parse().expect("a prefix")),
+            last_arrival: None,
         }
     }
 
@@ -53,18 +56,19 @@ impl Reference {
     }
 
     /// An activator started anew: its clients are, too.
-    pub(crate) fn on_gate_started(&mut self) {
-        self.clients.clear();
+    pub(crate) fn on_gate_started(&mut self, gate: usize) {
+        self.clients.retain(|(of, _), _| *of != gate);
     }
 
-    /// A packet came out of the activator's TUN; gives what the service answers.
-    pub(crate) fn on_service(&mut self, bytes: &[u8], now: Instant) -> Packet {
+    /// A packet came out of an activator's TUN; gives what the service answers.
+    pub(crate) fn on_service(&mut self, gate: usize, bytes: &[u8], now: Instant) -> Packet {
         let (client, _, number) =
             Packet::peek(bytes).expect("no packet of ours reached the service");
         let flight = self
             .flights
             .get_mut(&number)
             .expect("a packet that nobody sent reached the service");
+        self.last_arrival = Some(now);
         let virtual_ip = flight.packet.destination;
         let real = SERVICES
             .iter()
@@ -84,7 +88,7 @@ impl Reference {
             self.pools.iter().any(|pool| pool.contains(&client)),
             "client {client} is not of the pool"
         );
-        let known = self.clients.insert(client, (virtual_ip, now));
+        let known = self.clients.insert((gate, client), (virtual_ip, now));
         assert!(
             known.is_none_or(|(other, last)| other == virtual_ip || now >= last + CLIENT_REST),
             "client {client} is {virtual_ip} and {known:?}"

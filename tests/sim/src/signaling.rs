@@ -10,6 +10,8 @@ use protocol::document::document::Body;
 pub(crate) const DELAY: Duration = Duration::from_millis(25);
 /// What a mailbox keeps, and how long a document is believed.
 const TTL: Duration = Duration::from_secs(30);
+/// A registration that nobody renews is kept for so long.
+pub(crate) const LEASE: Duration = Duration::from_secs(15);
 /// A post is given up after this.
 pub(crate) const POST_TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -25,10 +27,10 @@ pub(crate) struct Mail {
 #[derive(Debug, Default)]
 pub(crate) struct Signaling {
     pub(crate) away: bool,
-    /// What the activator wants to be there.
-    pub(crate) wanted: Option<Registration>,
+    /// What each activator wants to be there.
+    pub(crate) wanted: [Option<Registration>; 2],
     /// What is there.
-    pub(crate) registered: Option<Registration>,
+    pub(crate) registered: [Option<Registration>; 2],
     mailboxes: Vec<Mail>,
 }
 

@@ -3,7 +3,7 @@
 use crate::world::World;
 
 /// Sizes of all tables that links fill.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tables {
     /// Links of the sidecar, in whatever state.
     pub sidecar_links: usize,
@@ -35,27 +35,41 @@ pub struct Tables {
     pub mails: usize,
 }
 
+impl Tables {
+    /// Without what relays and NATs forget by themselves, minutes after it was last used.
+    pub(crate) const fn without_relays(self) -> Self {
+        Self {
+            relay_permissions: 0,
+            relay_channels: 0,
+            nat_mappings: 0,
+            ..self
+        }
+    }
+}
+
 impl World {
     /// How full everything is now.
     #[must_use]
     pub fn tables(&self) -> Tables {
-        let relay = self.relay.stats();
         let mut tables = Tables {
             sidecar_links: self.agent().status().len(),
-            relay_allocations: relay.allocations,
-            relay_permissions: relay.permissions,
-            relay_channels: relay.channels,
-            relay_sockets: self.relay.sockets(),
             nat_mappings: self.nat.mappings(),
             mails: self.signaling.mails(),
             ..Tables::default()
         };
-        if let Some(gate) = &self.gate {
+        for relay in &self.relays {
+            let stats = relay.stats();
+            tables.relay_allocations += stats.allocations;
+            tables.relay_permissions += stats.permissions;
+            tables.relay_channels += stats.channels;
+            tables.relay_sockets += relay.sockets();
+        }
+        for gate in self.gates.iter().flatten() {
             let nat = gate.gateway.forwarder.nat();
-            tables.gate_links = gate.links();
-            tables.gateway_links = gate.gateway.links().len();
-            tables.nat_links = nat.links();
-            tables.clients = nat.clients();
+            tables.gate_links += gate.links();
+            tables.gateway_links += gate.gateway.links().len();
+            tables.nat_links += nat.links();
+            tables.clients += nat.clients();
             for standing in &gate.allocations {
                 tables.held_peers += standing.peers();
                 tables.allocation_peers += standing.mind.peers();

@@ -3,18 +3,24 @@
 mod carry;
 mod levers;
 
+use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use dns_signal_proto::agent::{Agent, AgentConfig, FrameDrop, LinkNotice};
 use link::{DtlsCertificate, LinkConfig};
-use model::{RelayAccess, RelayName, RelayWay, ServerAddr, UnixTime};
+use model::{RelayAccess, RelayName, RelayTransport, RelayWay, ServerAddr, UnixTime};
 use turn_relay_proto::{Now, rest_password};
 use wire::frame::Header;
 
+use crate::allocation::Part;
 use crate::gate::Gate;
 use crate::nat::Nat;
 use crate::packet::{Packet, Transport};
-use crate::picture::{DEVICE, RELAY_OUTSIDE, SECRET, SERVICES, SIDECAR, Service, address, ip};
+use crate::picture::{
+    DEVICE, Extent, GATES, RELAYS, SECRET, SERVICES, SIDECAR, SIDECAR_ON_CABLE, Service, address,
+    ip,
+};
 use crate::random::Random;
 use crate::reference::Reference;
 use crate::relay::{Counts, RelayHost};
@@ -33,18 +39,29 @@ const MAX_STEPS_AT_ONCE: u32 = 10_000;
 enum Happening {
     /// On the wire of west's inside, or between public addresses.
     Datagram {
-        from: std::net::SocketAddr,
-        to: std::net::SocketAddr,
+        from: SocketAddr,
+        to: SocketAddr,
         payload: Vec<u8>,
+    },
+    /// On a connection between an activator and a relay, by the activator's end.
+    Part {
+        local: SocketAddr,
+        relay: SocketAddr,
+        to_relay: bool,
+        part: Part,
     },
     /// Mail reaches a mailbox.
     Mail(Mail),
     /// A view reaches the sidecar.
     View,
-    /// A registration reaches the directory.
-    Registered,
+    /// What an activator wants to be registered reaches the directory.
+    Registered(usize),
+    /// Nobody renewed the registration of this run of an activator.
+    LeaseOver(usize, u64),
     PostFailed(u64),
-    Access(RelayName, Result<RelayAccess, String>),
+    Access(usize, RelayName, Result<RelayAccess, String>),
+    /// A relay's drain is over.
+    Drained(usize, u8),
 }
 
 /// Everybody, and time. See the crate's documentation.
@@ -57,10 +74,21 @@ pub struct World {
     /// How bad the network is.
     pub conditions: Conditions,
     idle_timeout: Duration,
+    pub(crate) extent: Extent,
     agent: Agent,
-    pub(crate) gate: Option<Gate>,
-    pub(crate) relay: RelayHost,
+    /// Where the sidecar is now.
+    hosts: Vec<SocketAddr>,
+    /// On the first of its addresses, or the second.
+    place: usize,
+    pub(crate) gates: Vec<Option<Gate>>,
+    /// How often each activator was started.
+    runs: [u64; 2],
+    pub(crate) relays: Vec<RelayHost>,
+    /// Whether the cable between the networks is whole.
+    pub(crate) cable: bool,
     pub(crate) nat: Nat,
+    /// The last arrival on each connection: nothing there overtakes. By the activator's end, and whether to the relay.
+    streams: HashMap<(SocketAddr, bool), Instant>,
     pub(crate) signaling: Signaling,
     /// What was sent, and what became of it.
     pub reference: Reference,
@@ -90,6 +118,10 @@ impl World {
     /// A world whose sidecar tears links down that were idle for so long.
     #[must_use]
     pub fn with_idle_timeout(seed: u64, idle_timeout: Duration) -> Self {
+        Self::with(seed, idle_timeout, Extent::SMALL)
+    }
+
+    pub(crate) fn with(seed: u64, idle_timeout: Duration, extent: Extent) -> Self {
         // Only a point to count from.
         let now = Instant::now();
         let mut random = Random::new(seed);
@@ -99,10 +131,19 @@ impl World {
             timeline: Timeline::new(),
             conditions: Conditions::CALM,
             idle_timeout,
-            agent: agent(idle_timeout, 4_000, random.next()),
-            gate: None,
-            relay: RelayHost::new(1, now),
+            extent,
+            agent: agent(idle_timeout, extent, hosts(extent, 0, 4_000), random.next()),
+            hosts: hosts(extent, 0, 4_000),
+            place: 0,
+            gates: (0..extent.gates).map(|_| None).collect(),
+            runs: [0; 2],
+            relays: (1..)
+                .zip(&RELAYS[..extent.relays])
+                .map(|(incarnation, site)| RelayHost::new(*site, extent.tcp, incarnation, now))
+                .collect(),
+            cable: extent.cable,
             nat: Nat::default(),
+            streams: HashMap::new(),
             signaling: Signaling::default(),
             reference: Reference::new(),
             notices: Vec::new(),
@@ -112,11 +153,13 @@ impl World {
             relay_sent_inside: Counts::default(),
             earlier_from_peers: Counts::default(),
             numbers: 0,
-            incarnation: 1,
+            incarnation: 2,
             steps_at_once: 0,
             random,
         };
-        world.start_gate();
+        for gate in 0..extent.gates {
+            world.start_gate_at(gate);
+        }
         world
     }
 
@@ -139,6 +182,10 @@ impl World {
         );
         self.run(Duration::from_millis(200));
         self
+    }
+
+    pub(crate) const fn now(&self) -> Instant {
+        self.now
     }
 
     /// Virtual time since the beginning.
@@ -215,8 +262,11 @@ impl World {
 
     /// Lets the next thing happen, unless that is after `end`.
     fn step(&mut self, end: Instant) -> bool {
-        let gate = self.gate.as_mut().and_then(Gate::poll_timeout);
-        let (agent, relay) = (self.agent.poll_timeout(), self.relay.poll_timeout());
+        let gates = self.gates.iter_mut().flatten();
+        let gate = gates.filter_map(Gate::poll_timeout).min();
+        let relays = self.relays.iter();
+        let relay = relays.filter_map(RelayHost::poll_timeout).min();
+        let agent = self.agent.poll_timeout();
         let next = [self.timeline.next(), agent, gate, relay]
             .into_iter()
             .flatten()
@@ -243,14 +293,19 @@ impl World {
             let due = |at: Option<Instant>| at.is_some_and(|at| at <= self.now);
             let (agent, gate, relay) = (due(agent), due(gate), due(relay));
             if relay {
-                let leaving = self.relay.handle_timeout(self.relay_now());
-                self.leave_relay(leaving);
+                for at in 0..self.relays.len() {
+                    let now = self.relay_now();
+                    let leaving = self.relays[at].handle_timeout(now);
+                    self.leave_relay(at, leaving);
+                }
             }
             if agent {
                 self.agent.handle_timeout(self.now);
             }
-            if gate && let Some(gate) = &mut self.gate {
-                gate.handle_timeout(self.now);
+            if gate {
+                for gate in self.gates.iter_mut().flatten() {
+                    gate.handle_timeout(self.now);
+                }
             }
         }
         self.carry_out();
@@ -268,17 +323,20 @@ impl World {
         }
     }
 
-    /// A credential as discovery mints it.
-    fn access(&self) -> RelayAccess {
+    /// A credential as discovery mints it, for an activator on a relay.
+    fn access(&self, gate: usize, relay: &RelayName) -> RelayAccess {
         let expires = EPOCH + (self.elapsed() + CREDENTIAL).as_secs();
-        let username = format!("{expires}:east/activator/gate");
+        let username = format!("{expires}:{}", GATES[gate].node());
         let password = rest_password(SECRET, &username);
+        let site = RELAYS.iter().find(|site| site.name() == *relay);
+        let server = ServerAddr(address(site.expect("a relay of the picture").outside));
+        let ways = [RelayTransport::Udp, RelayTransport::Tcp].map(|transport| RelayWay {
+            transport,
+            server,
+            host: "relay".to_owned(),
+        });
         RelayAccess {
-            ways: vec![RelayWay {
-                transport: model::RelayTransport::Udp,
-                server: ServerAddr(address(RELAY_OUTSIDE)),
-                host: "relay".to_owned(),
-            }],
+            ways: ways[..1 + usize::from(self.extent.tcp)].to_vec(),
             username,
             password,
             lifetime: CREDENTIAL,
@@ -286,8 +344,15 @@ impl World {
     }
 }
 
-/// A sidecar's core whose host socket has this port, and which learned from DNS what all services are called.
-fn agent(idle_timeout: Duration, port: u16, seed: u64) -> Agent {
+/// The sidecar's host sockets, on the first or the second of its addresses.
+fn hosts(extent: Extent, place: usize, port: u16) -> Vec<SocketAddr> {
+    let on_cable = extent.cable.then_some(SIDECAR_ON_CABLE);
+    let all = SIDECAR[place].into_iter().chain(on_cable);
+    all.map(|text| SocketAddr::new(ip(text), port)).collect()
+}
+
+/// A sidecar's core, which learned from DNS what all services are called.
+fn agent(idle_timeout: Duration, extent: Extent, hosts: Vec<SocketAddr>, seed: u64) -> Agent {
     let [ipv4, ipv6] = DEVICE;
     let config = AgentConfig {
         network: "west".parse().expect("a name"),
@@ -295,14 +360,11 @@ fn agent(idle_timeout: Duration, port: u16, seed: u64) -> Agent {
         device_ipv6: ipv6.parse().expect("IPv6"),
         idle_timeout,
         answer_timeout: Duration::from_secs(3),
-        standby: false,
+        standby: extent.standby,
         link: LinkConfig::default(),
         paths: Default::default(),
     };
     let certificate = DtlsCertificate::generate().expect("a certificate");
-    let hosts = SIDECAR
-        .map(|text| std::net::SocketAddr::new(ip(text), port))
-        .to_vec();
     let mut agent = Agent::new(config, certificate, hosts, seed);
     for service in &SERVICES {
         agent.learn_route(service.destination());

@@ -86,7 +86,9 @@ impl Gate {
         for relayed in ours.flat_map(|standing| &standing.relayed) {
             link.add_local_candidate(candidate(CandidateKind::Relayed, relayed.0), now)?;
         }
-        link.add_local_candidate(candidate(CandidateKind::Host, self.host), now)?;
+        for host in &self.hosts {
+            link.add_local_candidate(candidate(CandidateKind::Host, *host), now)?;
+        }
         let description = offer
             .description
             .as_ref()
@@ -153,6 +155,37 @@ impl Gate {
         let link = offered_as;
         let body = Body::Candidates(Candidates { link, candidates });
         self.wishes.push(Wish::Post(to.clone(), body));
+    }
+
+    /// The offerer is somewhere else, too.
+    pub(super) fn on_candidates(&mut self, from: &NodeId, trickled: &Candidates, now: Instant) {
+        let links = self.gateway.links();
+        let key = links.by_offer(from, trickled.link);
+        let Some((key, record)) = key.and_then(|key| Some((key, links.get(key)?))) else {
+            return;
+        };
+        let relays = record.relays.clone();
+        let Some(active) = self.links.get_mut(key.0) else {
+            return;
+        };
+        let known = active.link.remote_candidates().len();
+        for candidate in &trickled.candidates {
+            let _ = active.link.add_remote_candidate(candidate, now);
+        }
+        let remotes = active.link.remote_candidates();
+        let news = remotes.get(known..).unwrap_or_default().to_vec();
+        let mut permitted = Vec::new();
+        for relay in &relays {
+            for remote in &news {
+                let standing = self.standing(relay);
+                if standing.is_some_and(|standing| standing.permit(*remote, now)) {
+                    permitted.push((relay.clone(), *remote));
+                }
+            }
+        }
+        if let Some(active) = self.links.get_mut(key.0) {
+            active.permitted.extend(permitted);
+        }
     }
 
     pub(super) fn close_link(&mut self, key: LinkKey, reason: &str, now: Instant) {
@@ -227,16 +260,9 @@ impl Gate {
             let mut standing = self.allocations.iter_mut().find(relayed);
             for payload in payload.chunks(segment) {
                 if let Some(standing) = &mut standing {
-                    // The request for a permission goes before what relies on it.
-                    while let Some(message) = standing.mind.poll_transmit() {
-                        self.wishes
-                            .push(Wish::Send(standing.local, standing.server, message));
-                    }
-                    if let Some(message) = standing.wrap(remote, payload) {
-                        self.wishes
-                            .push(Wish::Send(standing.local, standing.server, message));
-                    }
-                } else if local == self.host {
+                    standing.send_to_peer(remote, payload);
+                    super::send(standing, &mut self.wishes);
+                } else if self.hosts.contains(&local) {
                     self.wishes
                         .push(Wish::Send(local, remote, payload.to_vec()));
                 }

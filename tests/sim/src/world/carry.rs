@@ -1,46 +1,66 @@
 //! What happens, and who is told.
 
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 use bytes::BytesMut;
 use dns_signal_proto::agent::{AgentOutput, Peers};
 use wire::frame::{HEADER_LEN, Header};
 
 use super::{Happening, World};
+use crate::allocation::Part;
 use crate::gate::Wish;
-use crate::picture::{
-    GATE, RELAY_INSIDE, RELAY_OUTSIDE, ROUTER, SIDECAR, address, gate_node, ip, sidecar_node,
-};
+use crate::picture::{GATES, GateSite, ROUTER, ip, is_on_cable, sidecar_node};
 use crate::reference;
 use crate::relay::Leaving;
 use crate::signaling::{DELAY, Mail, POST_TIMEOUT};
+
+/// A segment of TCP that was lost is sent again after this, doubling.
+const RETRANSMIT: Duration = Duration::from_millis(200);
+/// So many times, and the connection is over.
+const MOST_RETRANSMITS: u32 = 7;
 
 impl World {
     pub(super) fn on_happening(&mut self, happening: Happening) {
         let now = self.now;
         match happening {
             Happening::Datagram { from, to, payload } => self.arrive(from, to, &payload),
+            Happening::Part {
+                local,
+                relay,
+                to_relay,
+                part,
+            } => self.part_arrives(local, relay, to_relay, part),
             Happening::Mail(mail) => self.signaling.keep(mail),
-            Happening::Registered if !self.signaling.away => {
-                self.signaling.registered.clone_from(&self.signaling.wanted);
+            Happening::Registered(gate) if !self.signaling.away => {
+                self.signaling.registered[gate].clone_from(&self.signaling.wanted[gate]);
                 self.timeline.push(now + DELAY, Happening::View);
+            }
+            Happening::LeaseOver(gate, run) if !self.signaling.away => {
+                if self.runs[gate] == run && self.gates[gate].is_none() {
+                    self.signaling.wanted[gate] = None;
+                    self.signaling.registered[gate] = None;
+                    self.timeline.push(now + DELAY, Happening::View);
+                }
             }
             Happening::View if !self.signaling.away => {
                 let registered = self.signaling.registered.clone();
-                let peers = Peers::new(registered.map(|registration| (gate_node(), registration)));
-                self.agent.handle_peers(peers, now);
+                let known = GATES.iter().zip(registered);
+                let known = known.filter_map(|(site, said)| Some((site.node(), said?)));
+                self.agent.handle_peers(Peers::new(known), now);
             }
             // When it is back, everybody looks anew.
-            Happening::Registered | Happening::View => {}
+            Happening::Registered(_) | Happening::LeaseOver(..) | Happening::View => {}
             Happening::PostFailed(link) => {
                 self.agent
                     .handle_post_failed(link, "discovery is not reachable", now);
             }
-            Happening::Access(relay, access) => {
-                if let Some(gate) = &mut self.gate {
+            Happening::Access(gate, relay, access) => {
+                if let Some(gate) = &mut self.gates[gate] {
                     gate.handle_access(relay, access, now);
                 }
             }
+            Happening::Drained(relay, incarnation) => self.on_drained(relay, incarnation),
         }
         self.fetch_mail();
     }
@@ -73,56 +93,64 @@ impl World {
                 AgentOutput::Notice(notice) => self.notices.push(notice),
             }
         }
-        while let Some(gate) = &mut self.gate {
-            let wishes = gate.wishes();
-            if wishes.is_empty() {
-                break;
-            }
-            for wish in wishes {
-                self.grant(wish);
+        for at in 0..self.gates.len() {
+            while let Some(gate) = &mut self.gates[at] {
+                let wishes = gate.wishes();
+                if wishes.is_empty() {
+                    break;
+                }
+                for wish in wishes {
+                    self.grant(at, wish);
+                }
             }
         }
     }
 
-    fn grant(&mut self, wish: Wish) {
+    fn grant(&mut self, gate: usize, wish: Wish) {
         match wish {
             Wish::Send(from, to, payload) => {
-                // What is private stays in east, and nobody is there but the services, who do not speak STUN.
-                if is_private(to.ip()) {
+                if is_on_cable(from.ip()) || is_on_cable(to.ip()) {
+                    self.leave(from, to, &payload);
+                } else if is_private(to.ip()) {
+                    // It stays in east, and nobody is there but the services, who do not speak STUN.
                     self.nowhere += 1;
-                } else {
+                } else if !self.nat.no_udp {
                     let mapped = self.nat.outbound(from, to, &mut self.random, self.now);
                     self.leave(mapped, to, &payload);
                 }
             }
-            Wish::Post(to, body) if !self.signaling.away => self.post(gate_node(), to, body),
+            Wish::Stream(local, relay, part) => self.part_leaves(local, relay, true, part),
+            Wish::Post(to, body) if !self.signaling.away => {
+                self.post(GATES[gate].node(), to, body);
+            }
             Wish::Post(..) => {}
             Wish::Publish(registration) => {
-                self.signaling.wanted = registration;
-                self.timeline.push(self.now + DELAY, Happening::Registered);
+                self.signaling.wanted[gate] = registration;
+                self.timeline
+                    .push(self.now + DELAY, Happening::Registered(gate));
             }
             Wish::FetchAccess(relay) => {
                 let access = match self.signaling.away {
                     true => Err("discovery is not reachable".to_owned()),
-                    false => Ok(self.access()),
+                    false => Ok(self.access(gate, &relay)),
                 };
-                self.timeline
-                    .push(self.now + 2 * DELAY, Happening::Access(relay, access));
+                let happening = Happening::Access(gate, relay, access);
+                self.timeline.push(self.now + 2 * DELAY, happening);
             }
-            Wish::ToService(frame) => self.on_service(&frame),
+            Wish::ToService(frame) => self.on_service(gate, &frame),
         }
     }
 
     /// The service answers at once, through the activator's kernel and TUN.
-    fn on_service(&mut self, frame: &BytesMut) {
+    fn on_service(&mut self, gate: usize, frame: &BytesMut) {
         assert_eq!(frame.get(..HEADER_LEN), Some(&Header::PLAIN.encode()[..]));
         let packet = &frame[HEADER_LEN..];
         if reference::is_too_big(packet) {
             return;
         }
-        let reply = self.reference.on_service(packet, self.now);
+        let reply = self.reference.on_service(gate, packet, self.now);
         let mut frame = [&Header::PLAIN.encode()[..], &reply.encode()].concat();
-        if let Some(gate) = &mut self.gate {
+        if let Some(gate) = &mut self.gates[gate] {
             gate.handle_frame(&mut frame, self.now);
         }
     }
@@ -149,9 +177,11 @@ impl World {
         for mail in self.signaling.fetch(&sidecar_node(), self.now) {
             self.agent.handle_document(&mail.from, mail.body, self.now);
         }
-        if let Some(gate) = &mut self.gate {
-            for mail in self.signaling.fetch(&gate_node(), self.now) {
-                gate.handle_document(mail.from, mail.body, self.now);
+        for (gate, site) in self.gates.iter_mut().zip(&GATES) {
+            if let Some(gate) = gate {
+                for mail in self.signaling.fetch(&site.node(), self.now) {
+                    gate.handle_document(mail.from, mail.body, self.now);
+                }
             }
         }
     }
@@ -171,32 +201,137 @@ impl World {
         }
     }
 
-    pub(super) fn leave_relay(&mut self, leaving: Vec<Leaving>) {
-        for (from, to, payload) in leaving {
-            if RELAY_INSIDE.map(ip).contains(&from.ip()) {
+    pub(super) fn leave_relay(&mut self, relay: usize, leaving: Vec<Leaving>) {
+        for (from, to, payload, stream) in leaving {
+            if self.relays[relay].is_inside(from.ip()) {
                 self.relay_sent_inside.count(payload.len());
             }
-            self.leave(from, to, &payload);
+            if stream {
+                let local = self.behind_router(to);
+                // A stream is cut anywhere.
+                let at = self.random.below(payload.len() as u64) as usize;
+                for part in [&payload[..at], &payload[at..]] {
+                    if !part.is_empty() {
+                        self.part_leaves(local, from, false, Part::Bytes(part.to_vec()));
+                    }
+                }
+            } else {
+                self.leave(from, to, &payload);
+            }
+        }
+    }
+
+    /// The router leaves the ports of TCP as they are: those of the activators differ.
+    fn behind_router(&self, seen: SocketAddr) -> SocketAddr {
+        let site = GATES
+            .iter()
+            .rev()
+            .find(|site| seen.port() >= site.ports)
+            .expect("an activator's port");
+        SocketAddr::new(ip(site.inside), seen.port())
+    }
+
+    /// A part of a stream leaves one end; it is sent again until it arrives, and nothing overtakes it.
+    pub(super) fn part_leaves(
+        &mut self,
+        local: SocketAddr,
+        relay: SocketAddr,
+        to_relay: bool,
+        part: Part,
+    ) {
+        let mut losses = 0;
+        while self.random.percent(self.conditions.loss) && losses < MOST_RETRANSMITS {
+            losses += 1;
+        }
+        let part = match losses {
+            MOST_RETRANSMITS => Part::Reset,
+            _ => part,
+        };
+        let late = RETRANSMIT * ((1 << losses) - 1);
+        let Self {
+            conditions, random, ..
+        } = self;
+        let arrives = self.now + conditions.latency + random.duration(conditions.jitter) + late;
+        let last = self.streams.entry((local, to_relay)).or_insert(arrives);
+        *last = arrives.max(*last);
+        let happening = Happening::Part {
+            local,
+            relay,
+            to_relay,
+            part,
+        };
+        self.timeline.push(*last, happening);
+    }
+
+    fn part_arrives(&mut self, local: SocketAddr, relay: SocketAddr, to_relay: bool, part: Part) {
+        if !to_relay {
+            if matches!(part, Part::Reset) {
+                self.streams.retain(|(of, _), _| *of != local);
+            }
+            let gate = self
+                .gates
+                .iter_mut()
+                .flatten()
+                .find(|gate| ip(gate.site.inside) == local.ip());
+            if let Some(gate) = gate {
+                gate.handle_part(local, part, self.now);
+            }
+            return;
+        }
+        let (now, seen) = (self.relay_now(), SocketAddr::new(ip(ROUTER), local.port()));
+        let at = self.relays.iter().position(|host| host.is_at(relay));
+        let Some(at) = at.filter(|at| self.relays[*at].up) else {
+            return;
+        };
+        let host = &mut self.relays[at];
+        match part {
+            Part::Open => {
+                host.accept(seen);
+                self.part_leaves(local, relay, false, Part::Opened);
+            }
+            Part::Opened => {}
+            Part::Bytes(message) => match host.handle_message(seen, &message, now) {
+                Some(leaving) => self.leave_relay(at, leaving),
+                None => self.part_leaves(local, relay, false, Part::Reset),
+            },
+            Part::Reset => {
+                let leaving = host.hang_up(seen, now);
+                self.leave_relay(at, leaving);
+            }
         }
     }
 
     fn arrive(&mut self, from: SocketAddr, to: SocketAddr, payload: &[u8]) {
         let now = self.now;
-        if to == address(RELAY_OUTSIDE) || RELAY_INSIDE.map(ip).contains(&to.ip()) {
-            let leaving = self.relay.handle(from, to, payload, self.relay_now());
-            self.leave_relay(leaving);
-        } else if SIDECAR.map(ip).contains(&to.ip()) && RELAY_INSIDE.map(ip).contains(&from.ip()) {
-            self.from_relay.count(payload.len());
+        if let Some(at) = self.relays.iter().position(|host| host.is_at(to)) {
+            let relay_now = self.relay_now();
+            let leaving = self.relays[at].handle(from, to, payload, relay_now);
+            return self.leave_relay(at, leaving);
+        }
+        let by_cable = is_on_cable(from.ip()) && is_on_cable(to.ip()) && self.cable;
+        let from_relay = self.relays.iter().any(|host| host.is_inside(from.ip()));
+        if self.hosts.contains(&to) && (by_cable || from_relay) {
+            if from_relay {
+                self.from_relay.count(payload.len());
+            }
             self.agent
                 .handle_datagram(to, from, BytesMut::from(payload), now);
-        } else if to.ip() == ip(ROUTER) {
-            let inner = self.nat.inbound(from, to, now);
-            if let (Some(inner), Some(gate)) = (inner, &mut self.gate) {
-                assert_eq!(inner.ip(), ip(GATE));
+            return;
+        }
+        let inner = if by_cable {
+            Some(to)
+        } else if to.ip() == ip(ROUTER) && !self.nat.no_udp {
+            self.nat.inbound(from, to, now)
+        } else {
+            self.nowhere += u64::from(to.ip() != ip(ROUTER));
+            None
+        };
+        let is_at = |site: &GateSite, to: IpAddr| to == ip(site.inside) || to == ip(site.on_cable);
+        if let Some(inner) = inner {
+            let mut gates = self.gates.iter_mut().flatten();
+            if let Some(gate) = gates.find(|gate| is_at(&gate.site, inner.ip())) {
                 gate.handle_datagram(from, inner, payload, now);
             }
-        } else {
-            self.nowhere += 1;
         }
     }
 }

@@ -1,0 +1,139 @@
+//! What the workload must see, whatever breaks: stated without a word of how it is done.
+//!
+//! - Every packet arrives at most once, intact, at the service it was for, and so does its answer
+//!   ([`Reference`](crate::Reference) sees to that).
+//! - A packet is *due* when a way has stood for [`HEAL`], and nothing was taken from it since. What is due is answered
+//!   within [`ANSWER`]; of those that go through a rough network, one of [`ROUGH_SERIES`].
+//! - Where discovery is away, what works goes on; what broke meanwhile is due only once discovery is back.
+//! - What is added (a relay, an activator, a cable) disturbs nothing.
+//! - Where there is no way, nothing arrives.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+/// Within so long everything works again that can.
+pub(crate) const HEAL: Duration = Duration::from_secs(15);
+/// The longest round trip of what is due.
+pub(crate) const ANSWER: Duration = Duration::from_secs(2);
+/// Of so many one after the other at least one is answered, in the roughest network.
+const ROUGH_SERIES: u32 = 15;
+/// What was on its way when the last way went arrives within this.
+const ON_ITS_WAY: Duration = Duration::from_secs(3);
+
+/// What there is now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Truth {
+    /// There is a way between the sidecar and an activator, for whoever comes now.
+    pub(crate) way: bool,
+    /// There may be one, if only for those who have it.
+    pub(crate) old_way: bool,
+    /// Discovery is there.
+    pub(crate) discovery: bool,
+    /// The network loses packets.
+    pub(crate) lossy: bool,
+}
+
+#[derive(Debug)]
+struct Expected {
+    number: u64,
+    sent: Instant,
+    lossy: bool,
+}
+
+#[derive(Debug)]
+pub(crate) struct Model {
+    truth: Truth,
+    /// Since when nothing was taken away. `None`: something was, while discovery was away.
+    whole_since: Option<Instant>,
+    no_way_since: Option<Instant>,
+    expected: VecDeque<Expected>,
+    unanswered_in_series: u32,
+    /// How many packets were due.
+    pub(crate) due: u64,
+}
+
+impl Model {
+    pub(crate) const fn new(truth: Truth, now: Instant) -> Self {
+        Self {
+            truth,
+            whole_since: Some(now),
+            no_way_since: None,
+            expected: VecDeque::new(),
+            unanswered_in_series: 0,
+            due: 0,
+        }
+    }
+
+    /// Something happened; `harm`: it took something away that may have been in use.
+    pub(crate) fn on_event(&mut self, truth: Truth, harm: bool, now: Instant) {
+        let before = std::mem::replace(&mut self.truth, truth);
+        let healed = self.is_due(before, now);
+        let came = truth.way && !before.way;
+        let back = truth.discovery && !before.discovery;
+        let left = !truth.discovery && before.discovery;
+        if harm || came || (left && !healed) || (back && self.whole_since.is_none()) {
+            self.whole_since = truth.discovery.then_some(now);
+            self.expected.clear();
+            self.unanswered_in_series = 0;
+        }
+        if !truth.way {
+            self.expected.clear();
+        }
+        self.no_way_since = match truth.old_way {
+            true => None,
+            false => self.no_way_since.or(Some(now)),
+        };
+    }
+
+    fn is_due(&self, truth: Truth, now: Instant) -> bool {
+        let whole = self.whole_since;
+        truth.way && whole.is_some_and(|since| now.saturating_duration_since(since) >= HEAL)
+    }
+
+    /// A packet was sent.
+    pub(crate) fn on_sent(&mut self, number: u64, now: Instant) {
+        if self.is_due(self.truth, now) {
+            self.due += 1;
+            self.expected.push_back(Expected {
+                number,
+                sent: now,
+                lossy: self.truth.lossy,
+            });
+        }
+    }
+
+    /// Whether all is as it must be by now; otherwise what is not.
+    pub(crate) fn check(
+        &mut self,
+        is_answered: impl Fn(u64) -> bool,
+        last_arrival: Option<Instant>,
+        now: Instant,
+    ) -> Result<(), String> {
+        while let Some(expected) = self.expected.front()
+            && expected.sent + ANSWER <= now
+        {
+            let Some(Expected { number, lossy, .. }) = self.expected.pop_front() else {
+                break;
+            };
+            if is_answered(number) {
+                self.unanswered_in_series = 0;
+                continue;
+            }
+            if !lossy && !self.truth.lossy {
+                return Err(format!("packet {number} was due and is not answered"));
+            }
+            self.unanswered_in_series += 1;
+            if self.unanswered_in_series >= ROUGH_SERIES {
+                return Err(format!(
+                    "{ROUGH_SERIES} packets up to {number} are not answered"
+                ));
+            }
+        }
+        match (self.no_way_since, last_arrival) {
+            (Some(since), Some(last)) if last > since + ON_ITS_WAY => {
+                Err("something arrived where there is no way".to_owned())
+            }
+            _ => Ok(()),
+        }
+    }
+}
