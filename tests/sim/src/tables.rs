@@ -39,8 +39,10 @@ impl Tables {
     /// Without what relays and NATs forget by themselves, minutes after it was last used.
     pub(crate) const fn without_relays(self) -> Self {
         Self {
+            relay_allocations: 0,
             relay_permissions: 0,
             relay_channels: 0,
+            relay_sockets: 0,
             nat_mappings: 0,
             ..self
         }
