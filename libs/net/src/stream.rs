@@ -2,6 +2,7 @@ use std::io::{self, IoSlice, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::BytesMut;
 use rustls::pki_types::ServerName;
@@ -14,6 +15,9 @@ const READ: usize = 64 << 10;
 const TLS_READ: usize = 33 << 10;
 /// What the kernel may hold that it has not sent: beyond it a queue is better kept where it can be looked at.
 const NOT_SENT: u32 = 128 << 10;
+/// What was sent and is not acknowledged for so long ends the connection. Left to itself, TCP would wait for a quarter of an
+/// hour, ever longer between two attempts, and a network that is back would be noticed a minute later.
+const GIVEN_UP: Duration = Duration::from_secs(6);
 
 /// What TLS needs to know of the other end.
 #[derive(Debug, Clone)]
@@ -43,6 +47,7 @@ impl Stream {
         let socket = Socket::new(domain, Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
         socket.set_tcp_nodelay(true)?;
         socket.set_tcp_keepalive(&TcpKeepalive::new())?;
+        socket.set_tcp_user_timeout(Some(GIVEN_UP))?;
         // A matter of queues only.
         let _ = socket.set_tcp_notsent_lowat(NOT_SENT);
         match socket.connect(&SockAddr::from(server)) {
@@ -207,5 +212,21 @@ fn read_tls(
             }
             Err(error) => return Err(error),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+
+    #[test]
+    fn a_connection_is_given_up_after_seconds_of_silence_and_not_after_minutes() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a listener");
+        let server = listener.local_addr().expect("an address");
+        let stream = Stream::connect(server, None).expect("a connection");
+        let timeout = socket2::SockRef::from(&stream.socket).tcp_user_timeout();
+        assert_eq!(timeout.expect("an option"), Some(GIVEN_UP));
     }
 }

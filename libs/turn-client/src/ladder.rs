@@ -33,6 +33,8 @@ const MAX_ASKED: u32 = 4;
 /// Between two attempts at a rung, doubling.
 const MIN_BACKOFF: Duration = Duration::from_secs(1);
 const MAX_BACKOFF: Duration = Duration::from_secs(30);
+/// The same while the present rung is of no use: whatever may be the only way is tried again soon.
+const IN_NEED: Duration = Duration::from_secs(2);
 /// A rung that was used for so long is a good one.
 const PROVEN: Duration = Duration::from_secs(30);
 /// What the relay sent before it knew of a move is still read for so long.
@@ -85,6 +87,8 @@ struct Standing {
     /// Not tried before, unless there is need.
     again: Instant,
     backoff: Duration,
+    /// Not tried before even then.
+    in_need: Instant,
 }
 
 /// The rungs of one relay. See the module's documentation.
@@ -106,6 +110,7 @@ impl Ladder {
             state: State::Closed,
             again: now,
             backoff: MIN_BACKOFF,
+            in_need: now,
         };
         let mut rungs: Vec<Standing> = (0..rungs.max(1)).map(|_| closed()).collect();
         rungs[0].state = State::InUse { since: now };
@@ -202,7 +207,7 @@ impl Ladder {
                 State::Ready | State::InUse { .. } => None,
                 State::Closed => {
                     let climb = (rung < self.current).then_some(held.again);
-                    let need = trouble.map(|since| self.need(since, &mut tried).max(held.again));
+                    let need = trouble.map(|since| self.need(since, &mut tried).max(held.in_need));
                     climb.into_iter().chain(need).min()
                 }
             });
@@ -239,7 +244,9 @@ impl Ladder {
                 }
                 State::Closed => {
                     let needed = trouble.is_some_and(|since| self.need(since, &mut tried) <= now);
-                    if (needed || rung < self.current) && self.rungs[rung].again <= now {
+                    let held = &self.rungs[rung];
+                    let climbs = rung < self.current && held.again <= now;
+                    if climbs || needed && held.in_need <= now {
                         let until = now + OPENING;
                         self.rungs[rung].state = State::Opening { until };
                         self.steps.push_back(Step::Open(rung));
@@ -311,6 +318,7 @@ impl Ladder {
             held.backoff = MIN_BACKOFF;
         }
         held.again = now + held.backoff;
+        held.in_need = now + held.backoff.min(IN_NEED);
         held.backoff = (2 * held.backoff).min(MAX_BACKOFF);
         if closed {
             held.state = State::Closed;

@@ -167,3 +167,19 @@ fn a_path_that_comes_and_goes_is_climbed_to_ever_less_often() {
     }
     assert!(world.moves().len() <= 16, "{:?}", world.moves());
 }
+
+#[test]
+fn after_a_long_outage_the_only_way_that_works_is_found_within_seconds() {
+    let mut world = World::new([false, true, false]);
+    world.pass(ms(5_000));
+    world.change([false; 3]);
+    world.ladder.handle_failed(TCP, world.now);
+    world.pass(ms(120_000));
+    world.change([false, true, false]);
+    let back = (world.now - world.start).as_millis();
+    world.steps.clear();
+    world.pass(ms(4_000));
+    let opened = |step: &&(u128, Step)| step.1 == Step::Open(TCP);
+    let (at, _) = world.steps.iter().find(opened).expect("TCP is tried");
+    assert!(at - back <= 2_500, "after {} ms", at - back);
+}

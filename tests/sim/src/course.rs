@@ -218,7 +218,21 @@ impl Course {
             let left = end - self.world.elapsed();
             let next = pace / 4 + self.random.duration(pace * 3 / 4);
             self.world.run(next.min(left));
+            self.notice_ends_of_drains();
             self.check();
+        }
+    }
+
+    /// A relay that drained is gone: to who is still on it, a loss.
+    fn notice_ends_of_drains(&mut self) {
+        for at in 0..2 {
+            if self.draining[at] && !self.world.relays[at].up {
+                self.draining[at] = false;
+                self.timeline
+                    .push((self.world.elapsed(), format!("relay {at} has drained")));
+                let truth = self.truth();
+                self.model.on_event(truth, true, self.world.now());
+            }
         }
     }
 

@@ -30,7 +30,8 @@ pub(crate) enum Wish {
     Post(NodeId, Body),
     Publish(Option<Registration>),
     FetchAccess(RelayName),
-    ToService(BytesMut),
+    /// By this link.
+    ToService(u64, BytesMut),
 }
 
 /// One link, with what belongs to it.

@@ -1,9 +1,9 @@
 //! What the workload must see, whatever breaks: stated without a word of how it is done.
 //!
-//! - Every packet arrives at most once, intact, at the service it was for, and so does its answer
-//!   ([`Reference`](crate::Reference) sees to that).
+//! - Every packet arrives intact at the service it was for, and so does its answer; by each link at most once. What nobody
+//!   answered on one link may be sent again on the one that takes its place ([`Reference`](crate::Reference) sees to all that).
 //! - A packet is *due* when a way has stood for [`HEAL`], and nothing was taken from it since. What is due is answered
-//!   within [`ANSWER`]; of those that go through a rough network, one of [`ROUGH_SERIES`].
+//!   within [`ANSWER`]; through a rough network, which breaks paths by itself, at least one in each [`ROUGH_STALL`].
 //! - Where discovery is away, what works goes on; what broke meanwhile is due only once discovery is back.
 //! - What is added (a relay, an activator, a cable) disturbs nothing.
 //! - Where there is no way, nothing arrives.
@@ -15,8 +15,8 @@ use std::time::{Duration, Instant};
 pub(crate) const HEAL: Duration = Duration::from_secs(15);
 /// The longest round trip of what is due.
 pub(crate) const ANSWER: Duration = Duration::from_secs(2);
-/// Of so many one after the other at least one is answered, in the roughest network.
-const ROUGH_SERIES: u32 = 15;
+/// The longest time in which nothing is answered, in the roughest network.
+const ROUGH_STALL: Duration = Duration::from_secs(12);
 /// What was on its way when the last way went arrives within this.
 const ON_ITS_WAY: Duration = Duration::from_secs(3);
 
@@ -47,7 +47,8 @@ pub(crate) struct Model {
     whole_since: Option<Instant>,
     no_way_since: Option<Instant>,
     expected: VecDeque<Expected>,
-    unanswered_in_series: u32,
+    /// The first of those that were not answered one after the other.
+    unanswered_since: Option<Instant>,
     /// How many packets were due.
     pub(crate) due: u64,
 }
@@ -59,7 +60,7 @@ impl Model {
             whole_since: Some(now),
             no_way_since: None,
             expected: VecDeque::new(),
-            unanswered_in_series: 0,
+            unanswered_since: None,
             due: 0,
         }
     }
@@ -74,7 +75,7 @@ impl Model {
         if harm || came || (left && !healed) || (back && self.whole_since.is_none()) {
             self.whole_since = truth.discovery.then_some(now);
             self.expected.clear();
-            self.unanswered_in_series = 0;
+            self.unanswered_since = None;
         }
         if !truth.way {
             self.expected.clear();
@@ -112,21 +113,23 @@ impl Model {
         while let Some(expected) = self.expected.front()
             && expected.sent + ANSWER <= now
         {
-            let Some(Expected { number, lossy, .. }) = self.expected.pop_front() else {
+            let Some(expected) = self.expected.pop_front() else {
                 break;
             };
+            let Expected {
+                number,
+                sent,
+                lossy,
+            } = expected;
             if is_answered(number) {
-                self.unanswered_in_series = 0;
+                self.unanswered_since = None;
                 continue;
             }
             if !lossy && !self.truth.lossy {
                 return Err(format!("packet {number} was due and is not answered"));
             }
-            self.unanswered_in_series += 1;
-            if self.unanswered_in_series >= ROUGH_SERIES {
-                return Err(format!(
-                    "{ROUGH_SERIES} packets up to {number} are not answered"
-                ));
+            if sent - *self.unanswered_since.get_or_insert(sent) >= ROUGH_STALL {
+                return Err(format!("nothing was answered up to packet {number}"));
             }
         }
         match (self.no_way_since, last_arrival) {

@@ -19,6 +19,10 @@ struct Flight {
     sent: Instant,
     arrived: Option<Instant>,
     replied: Option<Instant>,
+    /// By which links it arrived: activator, its run, link. What found no answer on one may be sent again on the next.
+    links: Vec<(usize, u64, u64)>,
+    /// How often its answer came.
+    replies: usize,
 }
 
 /// Everything that was sent. Panics as soon as something is seen that does not follow from it.
@@ -48,6 +52,8 @@ impl Reference {
             sent: now,
             arrived: None,
             replied: None,
+            links: Vec::new(),
+            replies: 0,
         };
         assert!(
             self.flights.insert(number, flight).is_none(),
@@ -61,7 +67,13 @@ impl Reference {
     }
 
     /// A packet came out of an activator's TUN; gives what the service answers.
-    pub(crate) fn on_service(&mut self, gate: usize, bytes: &[u8], now: Instant) -> Packet {
+    pub(crate) fn on_service(
+        &mut self,
+        gate: usize,
+        (run, link): (u64, u64),
+        bytes: &[u8],
+        now: Instant,
+    ) -> Packet {
         let (client, _, number) =
             Packet::peek(bytes).expect("no packet of ours reached the service");
         let flight = self
@@ -80,10 +92,13 @@ impl Reference {
             ..clamped(&flight.packet)
         };
         assert_eq!(bytes, expected.encode(), "packet {number} at the service");
+        let by = (gate, run, link);
         assert!(
-            flight.arrived.replace(now).is_none(),
-            "packet {number} arrived twice"
+            !flight.links.contains(&by),
+            "packet {number} arrived twice by one link"
         );
+        flight.links.push(by);
+        flight.arrived.get_or_insert(now);
         assert!(
             self.pools.iter().any(|pool| pool.contains(&client)),
             "client {client} is not of the pool"
@@ -119,10 +134,14 @@ impl Reference {
             flight.arrived.is_some(),
             "packet {number} was replied to before it arrived"
         );
+        flight.replies += 1;
         assert!(
-            flight.replied.replace(now).is_none(),
-            "the reply to packet {number} came twice"
+            flight.replies <= flight.links.len(),
+            "packet {number} arrived {} times and has {} replies",
+            flight.links.len(),
+            flight.replies
         );
+        flight.replied.get_or_insert(now);
     }
 
     /// Whether this packet has reached its service.

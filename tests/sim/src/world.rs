@@ -3,7 +3,7 @@
 mod carry;
 mod levers;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -50,6 +50,8 @@ enum Happening {
         to_relay: bool,
         part: Part,
     },
+    /// What was lost on a connection is sent again.
+    Retransmit(SocketAddr, bool),
     /// Mail reaches a mailbox.
     Mail(Mail),
     /// A view reaches the sidecar.
@@ -62,6 +64,17 @@ enum Happening {
     Access(usize, RelayName, Result<RelayAccess, String>),
     /// A relay's drain is over.
     Drained(usize, u8),
+}
+
+/// One way of a connection: nothing overtakes there, and what is lost is sent again.
+#[derive(Debug)]
+struct Sending {
+    /// The last arrival.
+    last: Instant,
+    /// What waits, the first of it since then, sent so often.
+    waiting: VecDeque<(SocketAddr, Part)>,
+    since: Instant,
+    times: u32,
 }
 
 /// Everybody, and time. See the crate's documentation.
@@ -87,8 +100,8 @@ pub struct World {
     /// Whether the cable between the networks is whole.
     pub(crate) cable: bool,
     pub(crate) nat: Nat,
-    /// The last arrival on each connection: nothing there overtakes. By the activator's end, and whether to the relay.
-    streams: HashMap<(SocketAddr, bool), Instant>,
+    /// Each way of each connection, by the activator's end and whether it is the one to the relay.
+    streams: HashMap<(SocketAddr, bool), Sending>,
     pub(crate) signaling: Signaling,
     /// What was sent, and what became of it.
     pub reference: Reference,

@@ -207,7 +207,7 @@ impl Gate {
             match event {
                 LinkEvent::Frame(mut frame) => {
                     match self.gateway.forwarder.to_service(key, &mut frame) {
-                        FromLink::ToService => self.wishes.push(Wish::ToService(frame)),
+                        FromLink::ToService => self.wishes.push(Wish::ToService(key.0, frame)),
                         FromLink::Refused(answer) => drop(active.link.send_frame(answer, now)),
                         FromLink::Dropped(_) => {}
                     }

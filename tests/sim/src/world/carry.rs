@@ -1,5 +1,6 @@
 //! What happens, and who is told.
 
+use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -7,7 +8,7 @@ use bytes::BytesMut;
 use dns_signal_proto::agent::{AgentOutput, Peers};
 use wire::frame::{HEADER_LEN, Header};
 
-use super::{Happening, World};
+use super::{Happening, Sending, World};
 use crate::allocation::Part;
 use crate::gate::Wish;
 use crate::picture::{GATES, GateSite, ROUTER, ip, is_on_cable, sidecar_node};
@@ -17,8 +18,8 @@ use crate::signaling::{DELAY, Mail, POST_TIMEOUT};
 
 /// A segment of TCP that was lost is sent again after this, doubling.
 const RETRANSMIT: Duration = Duration::from_millis(200);
-/// So many times, and the connection is over.
-const MOST_RETRANSMITS: u32 = 7;
+/// And for so long (as `net::Stream` has it).
+const GIVEN_UP: Duration = Duration::from_secs(6);
 
 impl World {
     pub(super) fn on_happening(&mut self, happening: Happening) {
@@ -31,6 +32,7 @@ impl World {
                 to_relay,
                 part,
             } => self.part_arrives(local, relay, to_relay, part),
+            Happening::Retransmit(local, to_relay) => self.transmit(local, to_relay),
             Happening::Mail(mail) => self.signaling.keep(mail),
             Happening::Registered(gate) if !self.signaling.away => {
                 self.signaling.registered[gate].clone_from(&self.signaling.wanted[gate]);
@@ -137,18 +139,20 @@ impl World {
                 let happening = Happening::Access(gate, relay, access);
                 self.timeline.push(self.now + 2 * DELAY, happening);
             }
-            Wish::ToService(frame) => self.on_service(gate, &frame),
+            Wish::ToService(link, frame) => self.on_service((gate, link), &frame),
         }
     }
 
     /// The service answers at once, through the activator's kernel and TUN.
-    fn on_service(&mut self, gate: usize, frame: &BytesMut) {
+    fn on_service(&mut self, (gate, link): (usize, u64), frame: &BytesMut) {
         assert_eq!(frame.get(..HEADER_LEN), Some(&Header::PLAIN.encode()[..]));
         let packet = &frame[HEADER_LEN..];
         if reference::is_too_big(packet) {
             return;
         }
-        let reply = self.reference.on_service(gate, packet, self.now);
+        let reply = self
+            .reference
+            .on_service(gate, (self.runs[gate], link), packet, self.now);
         let mut frame = [&Header::PLAIN.encode()[..], &reply.encode()].concat();
         if let Some(gate) = &mut self.gates[gate] {
             gate.handle_frame(&mut frame, self.now);
@@ -239,34 +243,69 @@ impl World {
         to_relay: bool,
         part: Part,
     ) {
-        let mut losses = 0;
-        while self.random.percent(self.conditions.loss) && losses < MOST_RETRANSMITS {
-            losses += 1;
+        let now = self.now;
+        let sending = self.streams.entry((local, to_relay));
+        let sending = sending.or_insert_with(|| Sending {
+            last: now,
+            waiting: VecDeque::new(),
+            since: now,
+            times: 0,
+        });
+        sending.waiting.push_back((relay, part));
+        if sending.waiting.len() == 1 {
+            sending.since = now;
+            self.transmit(local, to_relay);
         }
-        let part = match losses {
-            MOST_RETRANSMITS => Part::Reset,
-            _ => part,
+    }
+
+    /// Sends what waits, up to what is lost.
+    fn transmit(&mut self, local: SocketAddr, to_relay: bool) {
+        let (now, conditions) = (self.now, self.conditions);
+        let Some(sending) = self.streams.get_mut(&(local, to_relay)) else {
+            return;
         };
-        let late = RETRANSMIT * ((1 << losses) - 1);
-        let Self {
-            conditions, random, ..
-        } = self;
-        let arrives = self.now + conditions.latency + random.duration(conditions.jitter) + late;
-        let last = self.streams.entry((local, to_relay)).or_insert(arrives);
-        *last = arrives.max(*last);
+        while let Some((relay, _)) = sending.waiting.front() {
+            let relay = *relay;
+            if self.random.percent(conditions.loss) {
+                if now.saturating_duration_since(sending.since) >= GIVEN_UP {
+                    self.streams.remove(&(local, to_relay));
+                    return self.break_off(local, relay, to_relay);
+                }
+                let again = now + (RETRANSMIT * (1 << sending.times.min(4)));
+                sending.times += 1;
+                let happening = Happening::Retransmit(local, to_relay);
+                return self.timeline.push(again, happening);
+            }
+            let delay = conditions.latency + self.random.duration(conditions.jitter);
+            sending.last = sending.last.max(now + delay);
+            (sending.since, sending.times) = (now, 0);
+            if let Some((relay, part)) = sending.waiting.pop_front() {
+                let happening = Happening::Part {
+                    local,
+                    relay,
+                    to_relay,
+                    part,
+                };
+                self.timeline.push(sending.last, happening);
+            }
+        }
+    }
+
+    /// One end has waited in vain, and takes the connection for dead; the other end hears of it when it sends.
+    fn break_off(&mut self, local: SocketAddr, relay: SocketAddr, by_gate: bool) {
         let happening = Happening::Part {
             local,
             relay,
-            to_relay,
-            part,
+            to_relay: !by_gate,
+            part: Part::Reset,
         };
-        self.timeline.push(*last, happening);
+        self.timeline.push(self.now, happening);
     }
 
     fn part_arrives(&mut self, local: SocketAddr, relay: SocketAddr, to_relay: bool, part: Part) {
         if !to_relay {
             if matches!(part, Part::Reset) {
-                self.streams.retain(|(of, _), _| *of != local);
+                self.streams.remove(&(local, true));
             }
             let gate = self
                 .gates
