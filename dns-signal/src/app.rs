@@ -28,6 +28,7 @@ use crate::dns_resolver::{Resolver, Wanted};
 use crate::dns_state;
 use crate::eventloop::EventLoop;
 use crate::explain::{Explainer, Rejections, Told};
+use crate::interception::{Around, Interception};
 use crate::metrics::LinkMetrics;
 use crate::routes;
 use crate::signaling::Signaling;
@@ -44,7 +45,9 @@ const TUNNEL_MTU: u16 = 1_400;
 /// When something cannot be set up, or fails for good.
 pub async fn run(config: Config) -> anyhow::Result<()> {
     let assigned = dns_state::load(&config.state_directory, config.tunnel.pools);
-    let (resolver, wanted) = Resolver::new(config.dns.suffix.clone(), assigned);
+    let dns = &config.dns;
+    let (resolver, wanted) =
+        Resolver::with_aliases(dns.suffix.clone(), Some(dns.aliases.clone()), assigned);
     let listener = DnsListener::bind(&config.dns, Arc::clone(&resolver))
         .map_err(|error| error.in_file(&config.file))?;
 
@@ -67,18 +70,39 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         questions,
         asked,
         explainer,
+        interception: String::new(),
     };
     tokio::spawn(dns_state::keep(
         Arc::clone(&resolver),
         config.state_directory.clone(),
     ));
-    for address in listener.local_addrs() {
+    let listen = listener.local_addrs();
+    for address in &listen {
         tracing::info!(%address, suffix = %config.dns.suffix, "answering DNS over UDP and TCP");
     }
 
     let stop = stop_signal();
+    let upstreams = listener.upstreams();
+    let answering = listener.run();
+    tokio::pin!(answering);
+    // Given up before the sockets are closed.
+    let interception = Interception::start(
+        config.dns.interception,
+        &Around {
+            listen: &listen,
+            upstreams: &config.dns.upstreams,
+            pools: &config.tunnel.pools,
+            state_directory: &config.state_directory,
+        },
+    )?;
+    tracing::info!(%interception, "interception of DNS");
+    upstreams.mark(interception.own_mark());
+    let ways_to_ask = WaysToAsk {
+        interception: interception.to_string(),
+        ..ways_to_ask
+    };
     tokio::select! {
-        ended = listener.run() => ended.context("DNS failed"),
+        ended = answering => ended.context("DNS failed"),
         ended = tunnel(&config, resolver, wanted, (board, ways_to_ask), ready, stop) => ended,
     }
 }
@@ -104,6 +128,7 @@ struct WaysToAsk {
     questions: Questions<Status>,
     asked: mpsc::Receiver<Asked<ServiceId, Told>>,
     explainer: Arc<Explainer>,
+    interception: String,
 }
 
 /// What readiness waits for, released one by one.
@@ -230,6 +255,7 @@ async fn tunnel(
         failed,
         stun_servers,
         servers,
+        interception: ways_to_ask.interception,
         questions: ways_to_ask.questions,
         asked: ways_to_ask.asked,
         rejections: Rejections::default(),

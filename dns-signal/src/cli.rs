@@ -10,4 +10,7 @@ pub struct Cli {
     /// Flags that all services have.
     #[command(flatten)]
     pub common: CommonArgs,
+    /// Wait until standard input is closed, then put the resolv.conf back that RUN replaced. For dns-signal itself.
+    #[arg(long, hide = true, num_args = 2, value_names = ["DIRECTORY", "RUN"])]
+    pub guard_resolv_conf: Option<Vec<String>>,
 }

@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use dns_signal_proto::alias::{Alias, Aliases};
 use dns_signal_proto::intercept::Suffix;
 use dns_signal_proto::virtual_ip::{PoolError, Pools};
 use ipnet::{Ipv4Net, Ipv6Net};
@@ -12,7 +13,8 @@ use link::{Carrier, PathChoice};
 use model::{NetworkName, NodeName};
 use service_kit::{ConfigError, load_config};
 
-use crate::config_file::{DnsFile, File, TunnelFile};
+use crate::config_file::{AliasFile, DnsFile, File, TunnelFile};
+use crate::interception::Wish;
 
 /// A configuration that can be used.
 #[derive(Clone, Debug)]
@@ -50,6 +52,10 @@ pub struct DnsConfig {
     pub suffix: Suffix,
     /// See [`DnsFile::ttl`].
     pub ttl: Duration,
+    /// See [`DnsFile::interception`].
+    pub interception: Wish,
+    /// See [`DnsFile::alias`].
+    pub aliases: Aliases,
 }
 
 /// See [`TunnelFile`].
@@ -90,13 +96,13 @@ impl Config {
         check_discovery(&file.discovery)?;
         Ok(Self {
             file: path.to_owned(),
+            dns: DnsConfig::check(&file.dns, &file.network)?,
             network: file.network,
             discovery: file.discovery,
             state_directory: file.state_directory,
             join_token_file: file.join_token_file,
             node_name: file.node_name,
             admin: file.admin,
-            dns: DnsConfig::check(&file.dns)?,
             tunnel: TunnelConfig::check(file.tunnel)?,
             link: LinkConfig {
                 idle_timeout: duration(
@@ -136,7 +142,7 @@ fn path_choice(field: &str, text: &str) -> Result<PathChoice, ConfigError> {
 }
 
 impl DnsConfig {
-    fn check(file: &DnsFile) -> Result<Self, ConfigError> {
+    fn check(file: &DnsFile, own: &NetworkName) -> Result<Self, ConfigError> {
         let listen = addresses("dns.listen", &file.listen, 16)?;
         let upstreams = addresses("dns.upstreams", &file.upstreams, 8)?;
         for (index, upstream) in upstreams.iter().enumerate() {
@@ -178,13 +184,46 @@ impl DnsConfig {
                 remedy,
             ));
         }
+        let interception = file.interception.parse().map_err(|error| {
+            let remedy = "use \"auto\", \"redirect\", \"resolv-conf\" or \"none\"";
+            ConfigError::of_field("dns.interception", &file.interception, error, remedy)
+        })?;
         Ok(Self {
             listen,
             upstreams,
+            interception,
             suffix,
             ttl,
+            aliases: aliases(&file.alias, own)?,
         })
     }
+}
+
+fn aliases(files: &[AliasFile], own: &NetworkName) -> Result<Aliases, ConfigError> {
+    const AT_MOST: usize = 256;
+    if files.len() > AT_MOST {
+        let problem = format!("{} aliases", files.len());
+        let remedy = format!("at most {AT_MOST}; one with `*` can stand for many");
+        return Err(ConfigError::of_field("dns.alias", "[…]", problem, remedy));
+    }
+    let mut aliases = Aliases::new(own.clone());
+    for (index, file) in files.iter().enumerate() {
+        let field = |name: &str| format!("dns.alias[{index}].{name}");
+        let choice = file.choose.parse().map_err(|error| {
+            let remedy = "use \"failover\" or \"round-robin\"";
+            ConfigError::of_field(&field("choose"), &file.choose, error, remedy)
+        })?;
+        let alias = Alias {
+            service: file.service.clone(),
+            networks: file.networks.clone(),
+            choice,
+        };
+        aliases.add(&file.name, alias).map_err(|error| {
+            let remedy = "use a name such as api.example.com with its `service`, or *.prod.svc.clusterset.local";
+            ConfigError::of_field(&field("name"), &file.name, error, remedy)
+        })?;
+    }
+    Ok(aliases)
 }
 
 impl TunnelConfig {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use model::{NetworkName, NodeName};
+use model::{NetworkName, NodeName, ServiceName};
 use serde::Deserialize;
 
 /// `dns-signal.toml`. Fields without a default must be given.
@@ -51,6 +51,32 @@ pub struct DnsFile {
     /// How long a workload may remember an answer, positive or negative; whole seconds, 0 s to 1 h. Default `5s`.
     #[serde(default = "default_ttl")]
     pub ttl: String,
+    /// How the workload's queries come here: `auto`, the first of these that works: a resolv.conf that names dns-signal
+    /// already, `redirect`, `resolv-conf`; `redirect`, port 53 turned here by nftables; `resolv-conf`, the file replaced;
+    /// `none`, nothing is done. What is done is undone at the end, also after a crash. Default `auto`.
+    #[serde(default = "default_interception")]
+    pub interception: String,
+    /// Further names for services. At most 256.
+    #[serde(default)]
+    pub alias: Vec<AliasFile>,
+}
+
+/// One `[[dns.alias]]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct AliasFile {
+    /// `api.example.com`, or `*.prod.svc.clusterset.local`, in which `*` is one label. While it stands for nothing, the
+    /// upstreams are asked.
+    pub name: String,
+    /// The service. Default, only with `*`: the label in its place.
+    pub service: Option<ServiceName>,
+    /// Networks in which the service is looked for, in this order. Default: all, this one first, then by name.
+    #[serde(default)]
+    pub networks: Vec<NetworkName>,
+    /// Which of the networks that export it: `failover`, the first; `round-robin`, all, and each answer begins with another.
+    /// Default `failover`.
+    #[serde(default = "default_choose")]
+    pub choose: String,
 }
 
 /// Section `[tunnel]`.
@@ -122,6 +148,14 @@ fn default_listen() -> Vec<String> {
 
 fn default_suffix() -> String {
     "mesh.internal".into()
+}
+
+fn default_interception() -> String {
+    "auto".into()
+}
+
+fn default_choose() -> String {
+    "failover".into()
 }
 
 fn default_ttl() -> String {

@@ -2,11 +2,13 @@
 //! an answer will need. Shared by all tasks; never waits.
 
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use arc_swap::ArcSwapOption;
 use dns_signal_proto::agent::Destination;
+use dns_signal_proto::alias::{Aliases, Meaning};
 use dns_signal_proto::answer::{Authority, Reply};
 use dns_signal_proto::intercept::{self, Decision, Suffix};
 use dns_signal_proto::service::ServiceId;
@@ -15,7 +17,7 @@ use dns_signal_proto::stats::DnsStats;
 use dns_signal_proto::virtual_ip::{Pools, VirtualIpPair, VirtualIps};
 use explain::facts::Known;
 use hickory_proto::op::Query as Question;
-use hickory_proto::rr::Name;
+use hickory_proto::rr::{DNSClass, Name, RecordType};
 use tokio::sync::{Notify, mpsc};
 
 /// Triggers kept for an event loop that is busy; beyond, they are lost, which the next query or packet repairs.
@@ -43,6 +45,9 @@ pub enum Resolution {
 #[derive(Debug)]
 pub struct Resolver {
     suffix: Suffix,
+    aliases: Option<Aliases>,
+    /// Where the answers of round-robin aliases begin: for IPv4, for IPv6, so that both families of one lookup agree.
+    turns: [AtomicUsize; 2],
     pools: Pools,
     services: ArcSwapOption<Services>,
     assigned: Mutex<VirtualIps>,
@@ -54,9 +59,20 @@ pub struct Resolver {
 impl Resolver {
     /// `assigned` is what an earlier process left. What services are wanted comes out of the receiver.
     pub fn new(suffix: Suffix, assigned: VirtualIps) -> (Arc<Self>, mpsc::Receiver<Wanted>) {
+        Self::with_aliases(suffix, None, assigned)
+    }
+
+    /// The same, with further names.
+    pub fn with_aliases(
+        suffix: Suffix,
+        aliases: Option<Aliases>,
+        assigned: VirtualIps,
+    ) -> (Arc<Self>, mpsc::Receiver<Wanted>) {
         let (wanted, receiver) = mpsc::channel(WANTED_QUEUE);
         let resolver = Self {
             suffix,
+            aliases: aliases.filter(|aliases| !aliases.is_empty()),
+            turns: Default::default(),
             pools: *assigned.pools(),
             services: ArcSwapOption::empty(),
             assigned: Mutex::new(assigned),
@@ -84,6 +100,11 @@ impl Resolver {
 
     /// Decides about a question, assigns a virtual IP if needed, and triggers the link. Does not block.
     pub fn resolve(&self, question: &Question, now: Instant) -> Resolution {
+        if let Some(aliases) = &self.aliases
+            && let Some(reply) = self.resolve_alias(aliases, question, now)
+        {
+            return Resolution::Reply(reply);
+        }
         let services = self.services.load();
         let decision = intercept::decide(
             question.name(),
@@ -108,6 +129,22 @@ impl Resolver {
                     .as_ref()
                     .and_then(|services| services.families(&id));
                 self.remote(&id, ipv4, ipv6, families.unwrap_or_default(), now)
+            }
+            Decision::Ports { id, ports } => {
+                let families = services
+                    .as_ref()
+                    .and_then(|services| services.families(&id))
+                    .unwrap_or_default();
+                match self.remote(&id, families.ipv4, families.ipv6, families, now) {
+                    Reply::Addresses(addresses) => {
+                        Reply::Ports(self.suffix.name_of(&id), ports, addresses)
+                    }
+                    failed => failed,
+                }
+            }
+            Decision::Text { texts, .. } => {
+                stats.remote.count();
+                Reply::Text(texts)
             }
             Decision::Pointer { address, zone } => match self.name_of(address) {
                 Some(name) => {
@@ -141,6 +178,47 @@ impl Resolver {
             }
         };
         Resolution::Reply(reply)
+    }
+
+    /// `None`: no alias's to answer.
+    fn resolve_alias(&self, aliases: &Aliases, question: &Question, now: Instant) -> Option<Reply> {
+        let (name, record_type) = (question.name(), question.query_type());
+        if question.query_class() != DNSClass::IN || !aliases.covers(name, record_type) {
+            return None;
+        }
+        let services = self.services.load();
+        let Some(services) = services.as_deref() else {
+            self.stats.directory_unknown.count();
+            return Some(Reply::Failed);
+        };
+        let Meaning {
+            services: mut meant,
+            zone,
+        } = aliases.meaning(name, services)?;
+        let any = record_type == RecordType::ANY;
+        let ipv4 = any || record_type == RecordType::A;
+        let ipv6 = any || record_type == RecordType::AAAA;
+        if (ipv4 || ipv6) && meant.len() > 1 {
+            let turn = self.turns[usize::from(ipv6)].fetch_add(1, Ordering::Relaxed);
+            let first = turn % meant.len();
+            meant.rotate_left(first);
+        }
+        let mut addresses = Vec::new();
+        for (id, families) in meant {
+            let (ipv4, ipv6) = (ipv4 && families.ipv4, ipv6 && families.ipv6);
+            if ipv4 || ipv6 {
+                match self.remote(&id, ipv4, ipv6, families, now) {
+                    Reply::Addresses(more) => addresses.extend(more),
+                    failed => return Some(failed),
+                }
+            }
+        }
+        if addresses.is_empty() {
+            self.stats.no_data.count();
+            let serial = services.revision() as u32;
+            return Some(Reply::NoData(Authority { zone, serial }));
+        }
+        Some(Reply::Addresses(addresses))
     }
 
     fn remote(

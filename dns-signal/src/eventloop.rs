@@ -61,6 +61,8 @@ pub(crate) struct EventLoop {
     pub(crate) failed: mpsc::Receiver<PostFailed>,
     pub(crate) stun_servers: StunServers,
     pub(crate) servers: mpsc::Receiver<Vec<SocketAddr>>,
+    /// For [`Status::interception`].
+    pub(crate) interception: String,
     pub(crate) questions: Questions<Status>,
     /// Who asks why.
     pub(crate) asked: mpsc::Receiver<Asked<ServiceId, Told>>,
@@ -316,6 +318,7 @@ impl EventLoop {
         Status {
             node: self.directory.identity().node_id().to_string(),
             discovery_connected: self.directory.view().connected,
+            interception: self.interception.clone(),
             reflexive: self
                 .agent
                 .reflexive()

@@ -10,6 +10,7 @@ pub mod cli;
 pub mod config_file;
 pub mod config;
 pub mod dns_listener;
+pub mod interception;
 mod dns_handler;
 pub mod dns_resolver;
 pub mod upstream;

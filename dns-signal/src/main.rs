@@ -2,11 +2,13 @@
 
 #![forbid(unsafe_code)]
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use dns_signal::app;
 use dns_signal::cli::Cli;
 use dns_signal::config::Config;
+use dns_signal::interception::resolv_conf;
 use service_kit::Capability;
 
 /// For the TUN device and its routes, and for port 53.
@@ -17,6 +19,10 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(code) => return code,
     };
+    if let Some([directory, run]) = cli.guard_resolv_conf.as_deref() {
+        let guarded = resolv_conf::guard(Path::new(directory), run);
+        return service_kit::report(None, guarded.map_err(Into::into));
+    }
     // Before any thread is started: they inherit it.
     if let Err(error) = service_kit::drop_capabilities(&CAPABILITIES) {
         return service_kit::report(None, Err(error.into()));

@@ -13,6 +13,8 @@ pub(crate) struct Status {
     /// `network/role/name`.
     pub(crate) node: String,
     pub(crate) discovery_connected: bool,
+    /// How the workload's queries come here.
+    pub(crate) interception: String,
     /// The addresses that relays see of this host's sockets, `ip:port`.
     pub(crate) reflexive: Vec<String>,
     pub(crate) links: Vec<Link>,

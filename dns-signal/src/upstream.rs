@@ -8,15 +8,16 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use dns_signal_proto::query::{self, Query};
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
+use socket2::SockRef;
 use thiserror::Error;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpStream, UdpSocket};
+use tokio::net::{TcpSocket, UdpSocket};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep_until, timeout};
 
@@ -63,6 +64,8 @@ pub struct Upstreams {
     preferred: AtomicUsize,
     in_flight: Arc<Semaphore>,
     resolver: Arc<Resolver>,
+    /// Of our own packets, if they must be told from others'; 0: none.
+    mark: AtomicU32,
 }
 
 impl Upstreams {
@@ -74,7 +77,23 @@ impl Upstreams {
             preferred: AtomicUsize::new(0),
             in_flight,
             resolver,
+            mark: AtomicU32::new(0),
         })
+    }
+
+    /// Marks the packets of all queries from now on, so that the interception of DNS lets them pass.
+    pub fn mark(&self, mark: Option<u32>) {
+        self.mark.store(mark.unwrap_or(0), Ordering::Relaxed);
+    }
+
+    fn mark_socket<'s, S>(&self, socket: &'s S) -> io::Result<()>
+    where
+        SockRef<'s>: From<&'s S>,
+    {
+        match self.mark.load(Ordering::Relaxed) {
+            0 => Ok(()),
+            mark => SockRef::from(socket).set_mark(mark),
+        }
     }
 
     /// The right to forward one query; `None`: as many as allowed are under way.
@@ -160,7 +179,7 @@ impl Upstreams {
         let server = self.servers[index];
         let result = match transport {
             Transport::Udp => self.ask_udp(server, message, query).await,
-            Transport::Tcp => ask_tcp(server, message, query).await,
+            Transport::Tcp => self.ask_tcp(server, message, query).await,
         };
         (index, result)
     }
@@ -172,6 +191,7 @@ impl Upstreams {
         query: &Query,
     ) -> io::Result<Vec<u8>> {
         let socket = UdpSocket::bind(SocketAddr::new(any_address(server), 0)).await?;
+        self.mark_socket(&socket)?;
         socket.connect(server).await?;
         let (asked, id) = with_random_id(message)?;
         socket.send(&asked).await?;
@@ -186,26 +206,37 @@ impl Upstreams {
             self.resolver.stats().upstream_mismatches.count();
         }
     }
-}
 
-async fn ask_tcp(server: SocketAddr, message: &[u8], query: &Query) -> io::Result<Vec<u8>> {
-    let (asked, id) = with_random_id(message)?;
-    let mut stream = timeout(NEXT_AFTER, TcpStream::connect(server)).await??;
-    stream.set_nodelay(true)?;
-    let mut framed = u16::try_from(asked.len())
-        .map_err(io::Error::other)?
-        .to_be_bytes()
-        .to_vec();
-    framed.extend_from_slice(&asked);
-    stream.write_all(&framed).await?;
-    let length = usize::from(stream.read_u16().await?);
-    let mut answer = vec![0; length];
-    stream.read_exact(&mut answer).await?;
-    if !query::is_answer_to(&answer, id, &query.question) {
-        return Err(io::Error::other("the answer is to another question"));
+    async fn ask_tcp(
+        &self,
+        server: SocketAddr,
+        message: &[u8],
+        query: &Query,
+    ) -> io::Result<Vec<u8>> {
+        let (asked, id) = with_random_id(message)?;
+        let socket = if server.is_ipv4() {
+            TcpSocket::new_v4()?
+        } else {
+            TcpSocket::new_v6()?
+        };
+        self.mark_socket(&socket)?;
+        let mut stream = timeout(NEXT_AFTER, socket.connect(server)).await??;
+        stream.set_nodelay(true)?;
+        let mut framed = u16::try_from(asked.len())
+            .map_err(io::Error::other)?
+            .to_be_bytes()
+            .to_vec();
+        framed.extend_from_slice(&asked);
+        stream.write_all(&framed).await?;
+        let length = usize::from(stream.read_u16().await?);
+        let mut answer = vec![0; length];
+        stream.read_exact(&mut answer).await?;
+        if !query::is_answer_to(&answer, id, &query.question) {
+            return Err(io::Error::other("the answer is to another question"));
+        }
+        query::set_id(&mut answer, query.id);
+        Ok(answer)
     }
-    query::set_id(&mut answer, query.id);
-    Ok(answer)
 }
 
 fn with_random_id(message: &[u8]) -> io::Result<(Vec<u8>, u16)> {

@@ -26,6 +26,12 @@ pub(crate) const FOR_LAB: &[Tool] = &[
 /// What the tests need beyond that.
 pub(crate) const FOR_TESTS: &[Tool] = &[
     ("dig", "bind9-dnsutils"),
+    // Clients of the DNS cases, and their upstream.
+    ("go", "golang-go"),
+    ("musl-gcc", "musl-tools"),
+    ("node", "nodejs"),
+    ("/usr/bin/python3", "python3-minimal"),
+    ("unbound", "unbound"),
     ("tcpdump", "tcpdump"),
     ("ethtool", "ethtool"),
     ("faketime", "faketime"),

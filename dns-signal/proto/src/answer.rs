@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use hickory_proto::op::{Edns, Message, OpCode, ResponseCode};
-use hickory_proto::rr::rdata::{A, AAAA, PTR, SOA};
+use hickory_proto::rr::rdata::{A, AAAA, PTR, SOA, SRV, TXT};
 use hickory_proto::rr::{Name, RData, Record};
 
 use crate::query::{ClientEdns, HEADER_LEN, Malformed, Query};
@@ -20,6 +20,10 @@ pub enum Reply {
     Addresses(Vec<IpAddr>),
     /// A PTR record.
     Pointer(Name),
+    /// One SRV record for each port, all at this name, and the name's addresses with them.
+    Ports(Name, Vec<u16>, Vec<IpAddr>),
+    /// A TXT record for each string, at most 255 bytes (RFC 1464: one attribute each).
+    Text(Vec<String>),
     /// The SOA record itself.
     Authority(Authority),
     /// NOERROR without answer, with the zone's SOA.
@@ -75,10 +79,21 @@ fn fill(message: &mut Message, owner: &Name, reply: &Reply, ttl: u32) {
     match reply {
         Reply::Addresses(addresses) => {
             for address in addresses {
-                let data = match address {
-                    IpAddr::V4(address) => RData::A(A(*address)),
-                    IpAddr::V6(address) => RData::AAAA(AAAA(*address)),
-                };
+                message.add_answer(address_record(owner, *address, ttl));
+            }
+        }
+        Reply::Ports(target, ports, addresses) => {
+            for port in ports {
+                let data = RData::SRV(SRV::new(0, 0, *port, target.clone()));
+                message.add_answer(Record::from_rdata(owner.clone(), ttl, data));
+            }
+            for address in addresses {
+                message.add_additional(address_record(target, *address, ttl));
+            }
+        }
+        Reply::Text(texts) => {
+            for text in texts {
+                let data = RData::TXT(TXT::new(vec![text.clone()]));
                 message.add_answer(Record::from_rdata(owner.clone(), ttl, data));
             }
         }
@@ -99,6 +114,14 @@ fn fill(message: &mut Message, owner: &Name, reply: &Reply, ttl: u32) {
         Reply::Refused => message.metadata.response_code = ResponseCode::Refused,
         Reply::Failed => message.metadata.response_code = ResponseCode::ServFail,
     }
+}
+
+fn address_record(owner: &Name, address: IpAddr, ttl: u32) -> Record {
+    let data = match address {
+        IpAddr::V4(address) => RData::A(A(address)),
+        IpAddr::V6(address) => RData::AAAA(AAAA(address)),
+    };
+    Record::from_rdata(owner.clone(), ttl, data)
 }
 
 /// The SOA record. Its TTL and its last field are how long a client may remember that something is not there

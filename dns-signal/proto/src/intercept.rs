@@ -10,7 +10,7 @@ use model::{NetworkName, ServiceName};
 use thiserror::Error;
 
 use crate::service::ServiceId;
-use crate::services::Services;
+use crate::services::{Exported, Services};
 use crate::virtual_ip::Pools;
 
 /// Room that the suffix must leave in a name of 255 bytes for two labels of 63
@@ -118,6 +118,21 @@ pub enum Decision {
         /// An AAAA record is wanted and can be given.
         ipv6: bool,
     },
+    /// SRV: where the service can be reached over one transport
+    /// ([RFC 2782](https://www.rfc-editor.org/rfc/rfc2782)).
+    Ports {
+        /// Which one.
+        id: ServiceId,
+        /// At least one.
+        ports: Vec<u16>,
+    },
+    /// TXT: what is known of a service.
+    Text {
+        /// Which one.
+        id: ServiceId,
+        /// `key=value` each ([RFC 1464](https://www.rfc-editor.org/rfc/rfc1464)).
+        texts: Vec<String>,
+    },
     /// The reverse of a virtual IP: the name is to be looked up among those assigned.
     Pointer {
         /// The virtual IP.
@@ -196,6 +211,20 @@ fn decide_ours(
             _ => Decision::NoSuchName { zone },
         },
         [service, network] => decide_service(service, network, record_type, services, zone),
+        [transport, service, network] => decide_ports(
+            (None, transport),
+            (service, network),
+            record_type,
+            services,
+            zone,
+        ),
+        [port, transport, service, network] => decide_ports(
+            (Some(port), transport),
+            (service, network),
+            record_type,
+            services,
+            zone,
+        ),
         _ => Decision::NoSuchName { zone },
     }
 }
@@ -211,9 +240,14 @@ fn decide_service(
         return Decision::NoSuchName { zone };
     };
     let id = ServiceId { service, network };
-    let Some(families) = services.families(&id) else {
+    let Some(exported) = services.get(&id) else {
         return Decision::NoSuchName { zone };
     };
+    if record_type == RecordType::TXT {
+        let texts = texts(&id, exported);
+        return Decision::Text { id, texts };
+    }
+    let families = exported.families;
     let any = record_type == RecordType::ANY;
     let ipv4 = families.ipv4 && (any || record_type == RecordType::A);
     let ipv6 = families.ipv6 && (any || record_type == RecordType::AAAA);
@@ -222,6 +256,70 @@ fn decide_service(
     } else {
         Decision::NoData { zone }
     }
+}
+
+/// `_tcp.<service>.<network>` and `_<port>._tcp.<service>.<network>`. The directory knows ports by number: a port's name is
+/// understood where the service has only one of that transport.
+fn decide_ports(
+    (port, transport): (Option<&str>, &str),
+    (service, network): (&str, &str),
+    record_type: RecordType,
+    services: &Services,
+    zone: Name,
+) -> Decision {
+    let id = match (service.parse(), network.parse()) {
+        (Ok(service), Ok(network)) => ServiceId { service, network },
+        _ => return Decision::NoSuchName { zone },
+    };
+    let known = services.get(&id).and_then(|exported| match transport {
+        "_tcp" => Some(&exported.tcp),
+        "_udp" => Some(&exported.udp),
+        _ => None,
+    });
+    let Some(known) = known.filter(|known| !known.is_empty()) else {
+        return Decision::NoSuchName { zone };
+    };
+    let Some(port) = port else {
+        return Decision::NoData { zone };
+    };
+    let Some(name) = port.strip_prefix('_').filter(|name| !name.is_empty()) else {
+        return Decision::NoSuchName { zone };
+    };
+    let ports: Vec<u16> = match name.parse() {
+        Ok(number) => known.get(&number).copied().into_iter().collect(),
+        Err(_) if known.len() == 1 => known.iter().copied().collect(),
+        Err(_) => Vec::new(),
+    };
+    if ports.is_empty() {
+        return Decision::NoSuchName { zone };
+    }
+    if !matches!(record_type, RecordType::SRV | RecordType::ANY) {
+        return Decision::NoData { zone };
+    }
+    Decision::Ports { id, ports }
+}
+
+fn texts(id: &ServiceId, exported: &Exported) -> Vec<String> {
+    let mut texts = vec![
+        format!("service={}", id.service),
+        format!("network={}", id.network),
+    ];
+    for (transport, ports) in [("tcp", &exported.tcp), ("udp", &exported.udp)] {
+        let mut list = String::new();
+        for port in ports {
+            let comma = if list.is_empty() { "" } else { "," };
+            let next = format!("{comma}{port}");
+            // A character-string has at most 255 bytes (RFC 1035 section 3.3.14).
+            if list.len() + next.len() + "tcp=".len() > 255 {
+                break;
+            }
+            list += &next;
+        }
+        if !list.is_empty() {
+            texts.push(format!("{transport}={list}"));
+        }
+    }
+    texts
 }
 
 /// The virtual IP that a complete reverse name stands for, and the zone it is in: the smallest that ends at a label

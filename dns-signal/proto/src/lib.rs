@@ -1,7 +1,7 @@
 //! The thinking of dns-signal: which names are the mesh's, which address a service has here, which link a packet takes.
 //! No sockets, no clock, no randomness: all of it is passed in.
 //!
-//! A query's journey: [`query`] reads it, [`intercept`] decides, [`virtual_ip`] assigns, [`answer`] writes. What is not
+//! A query's journey: [`query`] reads it, [`alias`] and [`intercept`] decide, [`virtual_ip`] assigns, [`answer`] writes. What is not
 //! ours never gets further than the decision: it is forwarded as it came.
 //!
 //! Invariants: a virtual IP stands for one service, for good; an answer never waits for a link; a query's bytes
@@ -16,6 +16,7 @@
 pub mod query;
 pub mod service;
 pub mod services;
+pub mod alias;
 pub mod intercept;
 pub mod virtual_ip;
 pub mod answer;

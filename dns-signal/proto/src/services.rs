@@ -1,6 +1,6 @@
 //! What the directory offers, as far as names are concerned.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use model::{NetworkName, ServiceName};
 use protocol::document::Registration;
@@ -16,12 +16,26 @@ pub struct Families {
     pub ipv6: bool,
 }
 
+/// Ports told of a service, over each transport; what a registration says beyond is left out.
+const MAX_PORTS: usize = 64;
+
+/// What is known of a service.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Exported {
+    /// In which families it can be reached.
+    pub families: Families,
+    /// Its TCP ports, in order.
+    pub tcp: BTreeSet<u16>,
+    /// Its UDP ports, in order.
+    pub udp: BTreeSet<u16>,
+}
+
 /// A view of the directory at one revision: which network exports which service. Built once per change, then read
 /// without locks.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Services {
     revision: u64,
-    networks: BTreeMap<NetworkName, BTreeMap<ServiceName, Families>>,
+    networks: BTreeMap<NetworkName, BTreeMap<ServiceName, Exported>>,
 }
 
 impl Services {
@@ -40,14 +54,25 @@ impl Services {
 
     /// Adds a service; one that several activators export has the families of all of them.
     pub fn insert(&mut self, id: ServiceId, families: Families) {
-        let known = self
-            .networks
-            .entry(id.network)
-            .or_default()
-            .entry(id.service)
-            .or_default();
-        known.ipv4 |= families.ipv4;
-        known.ipv6 |= families.ipv6;
+        self.insert_with_ports(id, families, &[], &[]);
+    }
+
+    /// The same, with its ports.
+    pub fn insert_with_ports(
+        &mut self,
+        id: ServiceId,
+        families: Families,
+        tcp: &[u32],
+        udp: &[u32],
+    ) {
+        let network = self.networks.entry(id.network).or_default();
+        let known = network.entry(id.service).or_default();
+        known.families.ipv4 |= families.ipv4;
+        known.families.ipv6 |= families.ipv6;
+        for (known, told) in [(&mut known.tcp, tcp), (&mut known.udp, udp)] {
+            let ports = told.iter().filter_map(|port| u16::try_from(*port).ok());
+            known.extend(ports.take(MAX_PORTS));
+        }
     }
 
     /// Adds what a verified registration exports. Returns how many of its services had no valid name and were left out.
@@ -58,7 +83,7 @@ impl Services {
         let mut refused = 0;
         for exported in &registration.services {
             match exported.name.parse() {
-                Ok(service) => self.insert(
+                Ok(service) => self.insert_with_ports(
                     ServiceId {
                         service,
                         network: network.clone(),
@@ -67,6 +92,8 @@ impl Services {
                         ipv4: exported.ipv4,
                         ipv6: exported.ipv6,
                     },
+                    &exported.tcp_ports,
+                    &exported.udp_ports,
                 ),
                 Err(_) => refused += 1,
             }
@@ -76,7 +103,17 @@ impl Services {
 
     /// In which families a service can be reached; `None`: no such service.
     pub fn families(&self, id: &ServiceId) -> Option<Families> {
-        self.networks.get(&id.network)?.get(&id.service).copied()
+        self.get(id).map(|known| known.families)
+    }
+
+    /// What is known of a service; `None`: no such service.
+    pub fn get(&self, id: &ServiceId) -> Option<&Exported> {
+        self.networks.get(&id.network)?.get(&id.service)
+    }
+
+    /// The networks that export anything, by name.
+    pub fn networks(&self) -> impl Iterator<Item = &NetworkName> {
+        self.networks.keys()
     }
 
     /// Whether a network exports anything.

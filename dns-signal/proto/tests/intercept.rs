@@ -17,12 +17,14 @@ fn id(text: &str) -> ServiceId {
 
 fn services() -> Services {
     let mut services = Services::new(7);
-    services.insert(
+    services.insert_with_ports(
         id("orders.east"),
         Families {
             ipv4: true,
             ipv6: true,
         },
+        &[8080, 443, 70_000],
+        &[9000],
     );
     services.insert(
         id("legacy.east"),
@@ -84,6 +86,8 @@ fn word(decision: &Decision) -> String {
                 if *ipv6 { " 6" } else { "" }
             )
         }
+        Decision::Ports { id, ports } => format!("{id} at {ports:?}"),
+        Decision::Text { texts, .. } => texts.join(" "),
         Decision::Pointer { address, zone } => format!("{address} in {}", trim(zone)),
         Decision::Authority => "soa".into(),
         Decision::NoData { zone } => format!("nodata {}", trim(zone)),
@@ -114,7 +118,68 @@ fn every_question_has_its_decision() {
         ("orders.east.mesh.internal.", SVCB, "nodata mesh.internal."),
         ("orders.east.mesh.internal.", MX, "nodata mesh.internal."),
         ("orders.east.mesh.internal.", SRV, "nodata mesh.internal."),
-        ("orders.east.mesh.internal.", TXT, "nodata mesh.internal."),
+        // What the directory says in words, and where the ports are.
+        (
+            "orders.east.mesh.internal.",
+            TXT,
+            "service=orders network=east tcp=443,8080 udp=9000",
+        ),
+        (
+            "legacy.east.mesh.internal.",
+            TXT,
+            "service=legacy network=east",
+        ),
+        (
+            "nothing.east.mesh.internal.",
+            TXT,
+            "nxdomain mesh.internal.",
+        ),
+        (
+            "_443._tcp.orders.east.mesh.internal.",
+            SRV,
+            "orders.east at [443]",
+        ),
+        (
+            "_444._tcp.orders.east.mesh.internal.",
+            SRV,
+            "nxdomain mesh.internal.",
+        ),
+        // A name, where there is only one port it can mean.
+        (
+            "_ECHO._UDP.orders.east.mesh.internal.",
+            SRV,
+            "orders.east at [9000]",
+        ),
+        (
+            "_http._tcp.orders.east.mesh.internal.",
+            SRV,
+            "nxdomain mesh.internal.",
+        ),
+        (
+            "_443._tcp.orders.east.mesh.internal.",
+            A,
+            "nodata mesh.internal.",
+        ),
+        (
+            "_tcp.orders.east.mesh.internal.",
+            SRV,
+            "nodata mesh.internal.",
+        ),
+        (
+            "_tcp.legacy.east.mesh.internal.",
+            SRV,
+            "nxdomain mesh.internal.",
+        ),
+        (
+            "_443._sctp.orders.east.mesh.internal.",
+            SRV,
+            "nxdomain mesh.internal.",
+        ),
+        (
+            "443._tcp.orders.east.mesh.internal.",
+            SRV,
+            "nxdomain mesh.internal.",
+        ),
         // Ours, but absent.
         ("nothing.east.mesh.internal.", A, "nxdomain mesh.internal."),
         (

@@ -146,6 +146,8 @@ impl Dns {
             upstreams: upstreams.to_vec(),
             suffix: "mesh.internal".parse().unwrap(),
             ttl: Duration::from_secs(5),
+            interception: dns_signal::interception::Wish::None,
+            aliases: dns_signal_proto::alias::Aliases::new("west".parse().unwrap()),
         };
         let listener = DnsListener::bind(&config, Arc::clone(&resolver)).unwrap();
         let address = listener.local_addrs()[0];

@@ -5,6 +5,8 @@
 //! Each test has a lab of its own, so none depends on what another left behind.
 #![forbid(unsafe_code)]
 
+pub mod dns;
+
 use std::env;
 use std::path::PathBuf;
 use std::time::Duration;

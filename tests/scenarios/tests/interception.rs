@@ -1,0 +1,226 @@
+//! How a workload's queries come to dns-signal, and that a host resolves names without it, however it ended.
+use std::fs;
+use std::time::Duration;
+
+use lab::{Lab, Network, wait};
+use nix::sys::signal::Signal;
+use scenarios::{RECOVERY, lab, page};
+
+const SIDECAR: &str = "west/dns-signal";
+const ORDERS: &str = "orders.east.mesh.internal";
+/// What the host's resolv.conf says before dns-signal comes.
+const BEFORE: &str =
+    "# the host's own\nnameserver 203.0.113.53\nsearch example.com\noptions timeout:1 attempts:1\n";
+/// A host without its resolver must not be without names for longer.
+const SOON: Duration = Duration::from_secs(5);
+
+fn resolv_conf(lab: &Lab) -> String {
+    format!("/etc/netns/{}/resolv.conf", lab.namespace("west/app"))
+}
+
+/// dns-signal on a host that has used another resolver so far, with this wish in its configuration.
+fn start_with(lab: &Lab, interception: &str) {
+    lab.stop(SIDECAR).expect("it stops");
+    // In place: the file is mounted where the workload looks for it.
+    fs::write(resolv_conf(lab), BEFORE).expect("resolv.conf can be written");
+    lab.edit_config(SIDECAR, |text| {
+        text.replace(
+            "[dns]",
+            &format!("[dns]\ninterception = \"{interception}\""),
+        )
+    })
+    .expect("its configuration");
+    lab.start(SIDECAR).expect("it starts again");
+    lab.wait_for_name(Network::West, ORDERS, RECOVERY)
+        .expect("it knows the name");
+}
+
+fn getent(lab: &Lab, name: &str) -> String {
+    let output = lab.exec("west/app", &["getent", "ahostsv4", name]);
+    String::from_utf8_lossy(&output.expect("getent").stdout).into_owned()
+}
+
+fn dig(lab: &Lab, args: &[&str]) -> String {
+    let fixed = ["dig", "+short", "+tries=1", "+time=2"];
+    let output = lab.exec("west/app", &[&fixed[..], args].concat());
+    String::from_utf8_lossy(&output.expect("dig").stdout).into_owned()
+}
+
+/// The mesh's names are resolved, by whomever they are asked, and all others too.
+fn names_work(lab: &Lab) {
+    assert!(getent(lab, ORDERS).starts_with("198.18.186.11"));
+    assert!(getent(lab, "www.example.com").starts_with("203.0.113.53"));
+    // The search domain of before.
+    assert!(getent(lab, "www").starts_with("203.0.113.53"));
+    let orders = page(lab, "west/app", scenarios::ORDERS, &[]).expect("a page");
+    assert!(orders.starts_with("east/orders greets "), "{orders}");
+}
+
+/// As if dns-signal had never been there.
+fn public_names_work(lab: &Lab) {
+    wait::until_true("public names to resolve", SOON, || {
+        Ok(getent(lab, "www.example.com").starts_with("203.0.113.53"))
+    })
+    .expect("they do");
+    assert_eq!(getent(lab, ORDERS), "");
+}
+
+fn interception(lab: &Lab) -> String {
+    let asked = ["curl", "-sS", "http://127.0.0.1:9103/status"];
+    let status = lab.output("west/app", &asked).expect("/status");
+    let status: serde_json::Value = serde_json::from_str(&status).expect("JSON");
+    status["interception"].as_str().expect("a text").to_owned()
+}
+
+/// The tables of nftables that are dns-signal's.
+fn tables(lab: &Lab) -> usize {
+    let listed = lab.output("west/app", &["nft", "list", "tables"]);
+    listed.expect("nft").matches("turnpike_dns").count()
+}
+
+fn kill9(lab: &Lab) {
+    lab.kill9(SIDECAR).expect("it runs");
+}
+
+#[test]
+fn port_53_is_redirected_whomever_a_program_asks_and_nothing_stays_after_kill_9() {
+    let lab = lab("intercept1");
+    start_with(&lab, "auto");
+    assert!(interception(&lab).starts_with("nftables redirects port 53"));
+    names_work(&lab);
+    for transport in ["+notcp", "+tcp"] {
+        // A resolver that a program brings along, and one that is not even there.
+        for server in ["@203.0.113.53", "@192.0.2.1"] {
+            assert_eq!(dig(&lab, &[server, transport, ORDERS]), "198.18.186.11\n");
+            assert_eq!(
+                dig(&lab, &[server, transport, "www.example.com"]),
+                "203.0.113.53\n"
+            );
+        }
+    }
+    assert_eq!(tables(&lab), 1);
+
+    kill9(&lab);
+    public_names_work(&lab);
+    wait::until_true("the table to be gone", SOON, || Ok(tables(&lab) == 0)).expect("it goes");
+
+    // Started again at once, while the one before may still be ending.
+    lab.start(SIDECAR).expect("it starts");
+    kill9(&lab);
+    lab.start(SIDECAR).expect("it starts");
+    lab.wait_for_name(Network::West, ORDERS, RECOVERY)
+        .expect("it knows the name");
+    names_work(&lab);
+    wait::until_true("one table", SOON, || Ok(tables(&lab) == 1)).expect("one");
+
+    lab.stop(SIDECAR).expect("it stops");
+    assert_eq!(tables(&lab), 0);
+    public_names_work(&lab);
+}
+
+#[test]
+fn a_resolver_of_the_host_itself_is_not_asked_in_a_circle() {
+    let lab = lab("intercept2");
+    // It asks the lab's DNS server, and is what dns-signal asks, as with systemd-resolved.
+    let resolver = [
+        "dnsmasq",
+        "-k",
+        "--conf-file=/dev/null",
+        "--pid-file=",
+        "--user=root",
+        "--no-resolv",
+        "--no-hosts",
+        "--cache-size=0",
+        "--bind-interfaces",
+        "--listen-address=127.0.0.53",
+        "--server=203.0.113.53",
+    ];
+    lab.spawn("west/app", &resolver).expect("dnsmasq starts");
+    lab.edit_config(SIDECAR, |text| {
+        text.replace("203.0.113.53:53", "127.0.0.53:53")
+    })
+    .expect("its configuration");
+    start_with(&lab, "redirect");
+    fs::write(
+        resolv_conf(&lab),
+        BEFORE.replace("203.0.113.53", "127.0.0.53"),
+    )
+    .expect("resolv.conf can be written");
+    assert!(interception(&lab).contains("of loopback only"));
+    names_work(&lab);
+    // What it got it got once: a circle would have gone on until somebody gave up.
+    let asked = "dns_signal_dns_outcomes_total{outcome=\"forwarded\"}";
+    let forwarded = || {
+        let metrics = lab.output(
+            "west/app",
+            &["curl", "-sS", "http://127.0.0.1:9103/metrics"],
+        );
+        let metrics = metrics.expect("metrics");
+        let line = metrics.lines().find_map(|line| line.strip_prefix(asked));
+        line.expect("it is there")
+            .trim()
+            .parse::<u64>()
+            .expect("a number")
+    };
+    let before = forwarded();
+    assert_eq!(dig(&lab, &["www.example.com"]), "203.0.113.53\n");
+    assert_eq!(forwarded(), before + 1);
+
+    kill9(&lab);
+    public_names_work(&lab);
+}
+
+#[test]
+fn a_replaced_resolv_conf_is_put_back_after_kill_9_by_the_guard_and_else_by_the_next_start() {
+    let lab = lab("intercept3");
+    let now = || fs::read_to_string(resolv_conf(&lab)).expect("resolv.conf");
+    let is_back = || {
+        wait::until_true("resolv.conf to be back", SOON, || Ok(now() == BEFORE)).expect("it is");
+    };
+    start_with(&lab, "resolv-conf");
+    assert_eq!(interception(&lab), "resolv.conf was replaced");
+    assert!(now().contains("nameserver 127.0.0.1\n"), "{}", now());
+    assert!(!now().contains("nameserver 203"), "{}", now());
+    names_work(&lab);
+
+    kill9(&lab);
+    is_back();
+    public_names_work(&lab);
+
+    // The end of the guard too: as when a whole container or service is killed.
+    lab.start(SIDECAR).expect("it starts");
+    let pid = lab
+        .process(SIDECAR)
+        .expect("known")
+        .running()
+        .expect("it runs");
+    let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
+    let guard: u32 = children
+        .expect("it has a child")
+        .trim()
+        .parse()
+        .expect("one");
+    lab::process::send(guard, Signal::SIGKILL).expect("killed");
+    kill9(&lab);
+    assert!(now().contains("nameserver 127.0.0.1\n"), "{}", now());
+    lab.start(SIDECAR).expect("it starts");
+    lab.wait_for_name(Network::West, ORDERS, RECOVERY)
+        .expect("it knows the name");
+    names_work(&lab);
+
+    // Somebody else's change is respected.
+    lab.stop(SIDECAR).expect("it stops");
+    assert_eq!(now(), BEFORE);
+    lab.start(SIDECAR).expect("it starts");
+    let other = "nameserver 203.0.113.54\n";
+    fs::write(resolv_conf(&lab), other).expect("resolv.conf can be written");
+    lab.stop(SIDECAR).expect("it stops");
+    assert_eq!(now(), other);
+}
+
+#[test]
+fn a_host_that_asks_dns_signal_already_is_left_alone() {
+    let lab = lab("intercept4");
+    assert_eq!(interception(&lab), "resolv.conf names dns-signal already");
+    assert_eq!(tables(&lab), 0);
+}
