@@ -9,6 +9,7 @@ pub mod dns;
 
 use std::env;
 use std::path::PathBuf;
+use std::process::Child;
 use std::time::Duration;
 
 use lab::{Lab, LabOptions, Network, ScopedLab};
@@ -74,6 +75,27 @@ pub fn page_within(lab: &Lab, host: &str, url: &str, within: Duration) -> anyhow
     lab::wait::until(&format!("{host} to get {url}"), within, || {
         page(lab, host, url, &["-m", "3"]).map(Some)
     })
+}
+
+/// A program that runs in a host as long as this lives.
+#[derive(Debug)]
+pub struct Beside(Child);
+
+impl Beside {
+    /// Starts it.
+    ///
+    /// # Errors
+    /// When there is no such host or program.
+    pub fn start(lab: &Lab, host: &str, command: &[&str]) -> anyhow::Result<Self> {
+        lab.spawn(host, command).map(Self)
+    }
+}
+
+impl Drop for Beside {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 /// The lab's own client and server, as a path.

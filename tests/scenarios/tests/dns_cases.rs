@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use lab::{Lab, Network, plan, wait};
 use scenarios::dns::{self, Clients};
-use scenarios::{RECOVERY, lab};
+use scenarios::{Beside, RECOVERY, lab};
 
 const SIDECAR: &str = "west/dns-signal";
 const ORDERS: &str = "orders.east.mesh.internal";
@@ -30,7 +30,7 @@ choose = "round-robin"
 fn every_client_gets_what_the_table_says_over_every_transport_and_in_every_state() {
     let clients = Clients::build().expect("the clients can be compiled");
     let lab = lab("dnscases");
-    prepare(&lab);
+    let _upstream = prepare(&lab);
     let sections = dns::read(dns::CASES).expect("the table can be read");
     let (mut failures, mut count) = (Vec::new(), 0);
     for section in &sections {
@@ -60,7 +60,7 @@ fn every_client_gets_what_the_table_says_over_every_transport_and_in_every_state
 }
 
 /// A resolver that validates, a service of one family, and dns-signal with this resolver as its upstream.
-fn prepare(lab: &Lab) {
+fn prepare(lab: &Lab) -> Beside {
     let root = lab.files().root();
     fs::write(root.join("signed.zone"), include_str!("../dns/signed.zone"))
         .expect("the zone is written");
@@ -68,7 +68,7 @@ fn prepare(lab: &Lab) {
         include_str!("../dns/unbound.conf").replace("@DIRECTORY@", &root.display().to_string());
     let config_file = root.join("unbound.conf");
     fs::write(&config_file, config).expect("the configuration is written");
-    start_upstream(lab);
+    let upstream = start_upstream(lab);
     for (activator, names) in [
         ("east/activator", &["legacy", "shared"][..]),
         ("west/activator", &["shared"]),
@@ -91,17 +91,18 @@ fn prepare(lab: &Lab) {
         lab.wait_for_name(Network::West, &format!("{name}.mesh.internal"), RECOVERY)
             .expect("it knows the service");
     }
+    upstream
 }
 
-fn start_upstream(lab: &Lab) {
+fn start_upstream(lab: &Lab) -> Beside {
     let config = lab
         .files()
         .root()
         .join("unbound.conf")
         .display()
         .to_string();
-    lab.spawn("upstream", &["unbound", "-d", "-c", &config])
-        .expect("unbound starts");
+    let unbound =
+        Beside::start(lab, "upstream", &["unbound", "-d", "-c", &config]).expect("unbound starts");
     wait::until_true("unbound to answer", RECOVERY, || {
         let asked = [
             "dig",
@@ -116,6 +117,7 @@ fn start_upstream(lab: &Lab) {
             .contains("203.0.113.53"))
     })
     .expect("unbound answers");
+    unbound
 }
 
 fn set_upstreams(lab: &Lab, before: &str, after: &str) {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use lab::{Lab, Network, wait};
 use nix::sys::signal::Signal;
-use scenarios::{RECOVERY, lab, page};
+use scenarios::{Beside, RECOVERY, lab, page};
 
 const SIDECAR: &str = "west/dns-signal";
 const ORDERS: &str = "orders.east.mesh.internal";
@@ -135,7 +135,7 @@ fn a_resolver_of_the_host_itself_is_not_asked_in_a_circle() {
         "--listen-address=127.0.0.53",
         "--server=203.0.113.53",
     ];
-    lab.spawn("west/app", &resolver).expect("dnsmasq starts");
+    let _resolver = Beside::start(&lab, "west/app", &resolver).expect("dnsmasq starts");
     lab.edit_config(SIDECAR, |text| {
         text.replace("203.0.113.53:53", "127.0.0.53:53")
     })
