@@ -65,7 +65,8 @@ fn in_table(table: &DeTable<'_>, span: &Range<usize>, path: &mut String) -> bool
         if !path.is_empty() {
             path.push('.');
         }
-        path.push_str(key.get_ref());
+        // A key may have any character, in quotes; the path is for people, on one line.
+        path.extend(key.get_ref().escape_debug());
         // A `[table]`'s span is its header, so a place in its body is found by looking at its fields.
         if in_value(value, span, path) || contains(&key.span(), span) {
             return true;

@@ -73,6 +73,10 @@ fn an_unknown_key_is_named_with_the_nearest_known_one() {
         ),
         "c.toml:6: field `export[1].nam`: unknown key; did you mean `name`?"
     );
+    assert_eq!(
+        error_of("network = \"west\"\n\"two\\nlines\" = 1\n"),
+        "c.toml:2: field `two\\nlines`: unknown key; known here: network, dns, export"
+    );
 }
 
 #[test]
