@@ -3,8 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use dns_signal_proto::agent::Destination;
 use dns_signal_proto::answer::{self, udp_limit};
 use dns_signal_proto::query::{self, Query};
+use dns_signal_proto::repeated::Found;
 use net::Clock;
 
 use crate::dns_resolver::{Resolution, Resolver};
@@ -16,7 +18,11 @@ const MAX_TCP_MESSAGE: usize = 65_535;
 /// What becomes of a query at once, without waiting.
 #[derive(Debug)]
 pub(crate) enum Handled {
-    Reply(Vec<u8>),
+    Reply {
+        answer: Vec<u8>,
+        /// The same query has the same answer as long as the view stands, and asks for the link to this.
+        standing: Option<Destination>,
+    },
     Forward(Query),
     Dropped,
 }
@@ -53,15 +59,30 @@ impl Handler {
             Transport::Udp => udp_limit(edns),
             Transport::Tcp => MAX_TCP_MESSAGE,
         };
-        Handled::Reply(answer::encode(&query, edns, &reply, self.ttl, limit))
+        let standing = self.resolver.standing(&query.question, &reply);
+        let answer = answer::encode(&query, edns, &reply, self.ttl, limit);
+        Handled::Reply { answer, standing }
+    }
+
+    /// Counts an answer that is given again, and asks for its link if that is due.
+    pub(crate) fn on_repeated(&self, found: &Found<'_>) {
+        let stats = self.resolver.stats();
+        stats.udp.count();
+        stats.remote.count();
+        if let Some(destination) = found.wanted {
+            self.resolver.trigger(destination.clone(), self.clock.now());
+        }
     }
 
     fn malformed(&self, message: &[u8], malformed: query::Malformed) -> Handled {
         let stats = self.resolver.stats();
         match answer::encode_malformed(message, malformed) {
-            Some(reply) => {
+            Some(answer) => {
                 stats.malformed.count();
-                Handled::Reply(reply)
+                Handled::Reply {
+                    answer,
+                    standing: None,
+                }
             }
             None => {
                 stats.unanswerable.count();

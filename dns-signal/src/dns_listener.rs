@@ -5,7 +5,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use net::{Clock, RecvBatch, UdpOptions, UdpSocket};
+use dns_signal_proto::repeated::Repeated;
+use net::{Clock, Meta, RecvBatch, SendBatch, UdpOptions, UdpSocket};
 use service_kit::ConfigError;
 use socket2::SockRef;
 use tokio::io::unix::AsyncFd;
@@ -128,6 +129,8 @@ fn bind_both(address: SocketAddr) -> io::Result<(TcpListener, UdpSocket)> {
 
 async fn serve_udp(socket: Arc<AsyncFd<UdpSocket>>, handler: Handler) -> io::Result<()> {
     let mut batch = RecvBatch::new();
+    let mut repeated = Repeated::default();
+    let mut answers = SendBatch::new(BUFFER_BYTES);
     // Dropped with this task, and with it all queries under way.
     let mut forwards = JoinSet::new();
     loop {
@@ -136,12 +139,22 @@ async fn serve_udp(socket: Arc<AsyncFd<UdpSocket>>, handler: Handler) -> io::Res
             Some(_) = forwards.join_next() => continue,
             ready = socket.readable() => ready?,
         };
+        let now = handler.clock.now();
+        repeated.handle_view(handler.resolver.view().as_ref());
         let received = ready
             .get_inner()
             .try_recv_batch(&mut batch, |message, meta| {
+                let message = &*message;
+                if let Some(found) = repeated.find(message, now) {
+                    handler.on_repeated(&found);
+                    return push(&mut answers, &handler, meta, &found.pieces);
+                }
                 match handler.handle(message, Transport::Udp) {
-                    Handled::Reply(reply) => {
-                        send(socket.get_ref(), &handler, meta.local, meta.source, &reply);
+                    Handled::Reply { answer, standing } => {
+                        push(&mut answers, &handler, meta, &[&answer]);
+                        if let Some(destination) = standing {
+                            repeated.remember(message, &answer, destination, now);
+                        }
                     }
                     Handled::Forward(query) => {
                         let (socket, handler) = (Arc::clone(&socket), handler.clone());
@@ -154,6 +167,7 @@ async fn serve_udp(socket: Arc<AsyncFd<UdpSocket>>, handler: Handler) -> io::Res
                     Handled::Dropped => {}
                 }
             });
+        flush(&mut answers, socket.get_ref(), &handler);
         match received {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => ready.clear_ready(),
             Err(error) => {
@@ -165,7 +179,32 @@ async fn serve_udp(socket: Arc<AsyncFd<UdpSocket>>, handler: Handler) -> io::Res
     }
 }
 
-/// From the address that was asked, or the client would not accept it.
+/// An answer, to be sent when all that arrived with its query was looked at. From the address that was asked, or the client
+/// would not accept it.
+fn push(answers: &mut SendBatch, handler: &Handler, meta: Meta, pieces: &[&[u8]]) {
+    if answers.push(Some(meta.local), meta.source, pieces).is_err() {
+        handler.resolver.stats().send_failed.count();
+    }
+}
+
+fn flush(answers: &mut SendBatch, socket: &UdpSocket, handler: &Handler) {
+    if answers.is_empty() {
+        return;
+    }
+    let flushed = answers.flush(socket);
+    let mut lost = flushed.refused;
+    if flushed.blocked {
+        // Clients ask again; what waits would only make the answers behind it late.
+        lost += answers.shape().0;
+        *answers = SendBatch::new(BUFFER_BYTES);
+    }
+    handler.resolver.stats().send_failed.add(lost as u64);
+    if let Some(error) = flushed.error {
+        tracing::debug!(%error, "sending an answer failed");
+    }
+}
+
+/// From the address that was asked, too.
 fn send(socket: &UdpSocket, handler: &Handler, from: SocketAddr, to: SocketAddr, answer: &[u8]) {
     if let Err(error) = socket.try_send_from(Some(from), to, answer, None) {
         handler.resolver.stats().send_failed.count();
@@ -211,7 +250,7 @@ async fn serve_connection(mut stream: TcpStream, handler: &Handler) -> io::Resul
     stream.set_nodelay(true)?;
     while let Some(message) = timeout(IDLE_LIMIT, read_message(&mut stream)).await?? {
         let answer = match handler.handle(&message, Transport::Tcp) {
-            Handled::Reply(reply) => reply,
+            Handled::Reply { answer, .. } => answer,
             Handled::Forward(query) => handler.forward(&message, &query, Transport::Tcp).await,
             // What follows in a stream that is no DNS would be none either.
             Handled::Dropped => return Ok(()),

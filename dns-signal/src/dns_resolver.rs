@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use arc_swap::ArcSwapOption;
+use arc_swap::{ArcSwapOption, Guard};
 use dns_signal_proto::agent::Destination;
 use dns_signal_proto::alias::{Aliases, Meaning};
 use dns_signal_proto::answer::{Authority, Reply};
@@ -85,6 +85,8 @@ impl Resolver {
 
     /// Answers from this view from now on. Before the first call, names under the suffix give SERVFAIL.
     pub fn publish(&self, services: Services) {
+        // Before the first of them can be asked for.
+        self.assigned().expect(services.ids());
         self.services.store(Some(Arc::new(services)));
     }
 
@@ -231,27 +233,51 @@ impl Resolver {
     ) -> Reply {
         let assigned = self.assigned().assign(id);
         let Ok((pair, is_new)) = assigned else {
-            self.stats.pool_exhausted.count();
+            if self.stats.pool_exhausted.add(1) == 0 {
+                tracing::error!(
+                    ipv4 = %self.pools.ipv4(), ipv6 = %self.pools.ipv6(), places = self.pools.places(),
+                    "no virtual IP is free: new names are answered SERVFAIL until tunnel.pool-ipv4 or pool-ipv6, whichever is smaller, is larger"
+                );
+            }
             return Reply::Failed;
         };
         if is_new {
             self.unsaved.notify_one();
         }
         self.stats.remote.count();
-        let destination = destination(id, pair, families);
-        if self
-            .wanted
-            .try_send(Wanted {
-                destination,
-                at: now,
-            })
-            .is_err()
-        {
-            self.stats.wanted_lost.count();
-        }
+        self.trigger(destination(id, pair, families), now);
         let ipv4 = ipv4.then_some(IpAddr::V4(pair.ipv4));
         let ipv6 = ipv6.then_some(IpAddr::V6(pair.ipv6));
         Reply::Addresses(ipv4.into_iter().chain(ipv6).collect())
+    }
+
+    /// The link to a service will be needed.
+    pub(crate) fn trigger(&self, destination: Destination, at: Instant) {
+        if self.wanted.try_send(Wanted { destination, at }).is_err() {
+            self.stats.wanted_lost.count();
+        }
+    }
+
+    /// The view that answers come from now.
+    pub(crate) fn view(&self) -> Guard<Option<Arc<Services>>> {
+        self.services.load()
+    }
+
+    /// The one service that a reply is about, if that and the reply stay as they are as long as the view does.
+    pub(crate) fn standing(&self, question: &Question, reply: &Reply) -> Option<Destination> {
+        let Reply::Addresses(addresses) = reply else {
+            return None;
+        };
+        let destination = self.destination_of(*addresses.first()?)?;
+        let id = ServiceId {
+            service: destination.service.clone(),
+            network: destination.network.clone(),
+        };
+        // Not one of several that take turns.
+        let is_one = addresses
+            .iter()
+            .all(|address| destination.addresses().any(|own| own == *address));
+        (is_one && *question.name() == self.suffix.name_of(&id)).then_some(destination)
     }
 
     fn name_of(&self, address: IpAddr) -> Option<Name> {
@@ -260,13 +286,16 @@ impl Resolver {
             .map(|id| self.suffix.name_of(id))
     }
 
-    /// The service behind a virtual IP, for a packet that came without a query: the workload remembers an answer that an
-    /// earlier process gave. `None`: never assigned.
+    /// The service behind a virtual IP, for a packet that came without a query: the workload remembers an answer of an
+    /// earlier process, or of another sidecar. `None`: no service's.
     pub fn destination_of(&self, address: IpAddr) -> Option<Destination> {
         let (id, pair) = {
-            let assigned = self.assigned();
-            let id = assigned.service_of(address)?.clone();
-            let pair = assigned.get(&id)?;
+            let mut assigned = self.assigned();
+            let id = assigned.expected_at(address)?.clone();
+            let (pair, is_new) = assigned.assign(&id).ok()?;
+            if is_new {
+                self.unsaved.notify_one();
+            }
             (id, pair)
         };
         // Unknown to the directory now: both, as it may come back with either.

@@ -281,7 +281,9 @@ impl EventLoop {
                     self.agent.learn_route(destination);
                     let _ = self.agent.handle_frame(frame, to, now);
                 }
-                None => self.agent.count_drop(FrameDrop::UnknownDestination),
+                None => self
+                    .agent
+                    .refuse_frame(frame, FrameDrop::UnknownDestination),
             }
         }
     }

@@ -195,13 +195,14 @@ impl Upstreams {
         socket.connect(server).await?;
         let (asked, id) = with_random_id(message)?;
         socket.send(&asked).await?;
-        let mut buffer = vec![0; MAX_DATAGRAM];
+        // Room that nobody has to zero.
+        let mut answer = Vec::with_capacity(MAX_DATAGRAM);
         loop {
-            let length = socket.recv(&mut buffer).await?;
-            let answer = &mut buffer[..length];
-            if query::is_answer_to(answer, id, &query.question) {
-                query::set_id(answer, query.id);
-                return Ok(answer.to_vec());
+            answer.clear();
+            socket.recv_buf(&mut answer).await?;
+            if query::is_answer_to(&answer, id, &query.question) {
+                query::set_id(&mut answer, query.id);
+                return Ok(answer);
             }
             self.resolver.stats().upstream_mismatches.count();
         }

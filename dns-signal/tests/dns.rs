@@ -222,12 +222,51 @@ async fn an_answer_comes_from_the_address_that_was_asked() {
 }
 
 #[tokio::test]
+async fn an_answer_that_is_given_again_is_the_one_that_is_worked_out() {
+    let dns = Dns::start(&[dead_address().await]);
+    dns.resolver.publish(services());
+    let with_edns = |name: &str, record_type| {
+        let mut query = query(name, record_type);
+        query[11] = 1;
+        query.extend_from_slice(&[0, 0, 41, 4, 208, 0, 0, 0x80, 0, 0, 0]);
+        query
+    };
+    for record_type in [RecordType::A, RecordType::AAAA, RecordType::ANY] {
+        for (id, name) in [
+            (1_u16, "orders.east.mesh.internal."),
+            (2, "oRDers.eaST.mesh.INternal."),
+            (3, "ORDERS.EAST.MESH.INTERNAL."),
+        ] {
+            for mut query in [query(name, record_type), with_edns(name, record_type)] {
+                query[..2].copy_from_slice(&id.to_be_bytes());
+                // TCP works every answer out.
+                let worked_out = dns.ask_tcp(&query).await;
+                for _ in 0..2 {
+                    assert_eq!(
+                        dns.ask_udp(&query).await,
+                        worked_out,
+                        "{name} {record_type}"
+                    );
+                }
+            }
+        }
+    }
+    let stats = dns.resolver.stats();
+    assert_eq!((stats.udp.get(), stats.remote.get()), (36, 54));
+    // Another view is seen at once.
+    dns.resolver
+        .publish(dns_signal_proto::services::Services::new(42));
+    let gone = dns.ask("orders.east.mesh.internal.", RecordType::A).await;
+    assert_eq!(gone.metadata.response_code, ResponseCode::NXDomain);
+}
+
+#[tokio::test]
 async fn a_trigger_nobody_takes_never_delays_an_answer() {
     let dns = Dns::start(&[dead_address().await]);
     dns.resolver.publish(services());
     for _ in 0..300 {
         let answer = dns
-            .ask_udp(&query("orders.east.mesh.internal.", RecordType::A))
+            .ask_tcp(&query("orders.east.mesh.internal.", RecordType::A))
             .await;
         assert_eq!(answer[3] & 0x0f, 0);
     }

@@ -21,6 +21,7 @@ mod health;
 mod opening;
 mod output;
 mod peers;
+mod refusal;
 mod route;
 mod session;
 mod stats;
@@ -184,7 +185,7 @@ impl Agent {
     }
 
     /// A frame from the TUN device for `to`. [`FrameDrop::UnknownDestination`] asks for
-    /// [`Agent::learn_route`] and another try.
+    /// [`Agent::learn_route`] and another try, or for [`Agent::refuse_frame`].
     ///
     /// # Errors
     /// Why the frame went no further; it is counted.
@@ -198,8 +199,10 @@ impl Agent {
             return Err(FrameDrop::UnknownDestination);
         };
         let result = self.send_or_wait(&destination, frame, now, now);
-        if let Err(reason) = result {
-            self.stats.count_drop(reason);
+        match result {
+            Ok(()) => {}
+            Err(FrameDrop::ServiceRefused) => self.refuse_frame(frame, FrameDrop::ServiceRefused),
+            Err(reason) => self.stats.count_drop(reason),
         }
         result
     }
@@ -489,8 +492,9 @@ impl Agent {
             }
         }
         let remote = self.remotes.entry(destination.network.clone()).or_default();
-        let dropped = remote.waiting.push(destination, frame, since, now);
-        self.stats.dropped_waiting += dropped;
+        let (aged, too_many) = remote.waiting.push(destination, frame, since, now);
+        self.stats.dropped_waiting += too_many;
+        self.on_aged(&aged);
         self.want(destination, since, now);
         Ok(())
     }

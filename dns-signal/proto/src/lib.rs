@@ -20,6 +20,7 @@ pub mod alias;
 pub mod intercept;
 pub mod virtual_ip;
 pub mod answer;
+pub mod repeated;
 pub mod stats;
 
 pub mod agent;

@@ -121,6 +121,16 @@ impl Services {
         self.networks.contains_key(network)
     }
 
+    /// Every service.
+    pub fn ids(&self) -> impl Iterator<Item = ServiceId> {
+        self.networks.iter().flat_map(|(network, services)| {
+            services.keys().map(|service| ServiceId {
+                service: service.clone(),
+                network: network.clone(),
+            })
+        })
+    }
+
     /// How many services there are.
     pub fn len(&self) -> usize {
         self.networks.values().map(BTreeMap::len).sum()

@@ -1,144 +1,28 @@
 //! Virtual IPs: the local address that a remote service has for this sidecar.
 //!
-//! A name's place in the pool is a hash of the name; when another name has that place, the next free one. So a name has
-//! the same address after a restart and on every sidecar unless two names collide, and [`VirtualIps::encode`] keeps
-//! even the outcome of collisions. An address is never given to another name: clients may remember it.
+//! A name's place in the pool is a hash of the name; when another name has that place, the next free one. Which of two that
+//! collide is the other does not depend on who is asked for first: [`VirtualIps::expect`] plans for all names of the
+//! directory in their order, before any of them is asked for, and so alike on every sidecar. [`VirtualIps::encode`] keeps
+//! what was given over a restart. An address is never given to another name: clients may remember it. This also sets the
+//! limit of that likeness: a name that was asked for before the one that would have come before it was known stays where
+//! it is.
 //!
 //! The n-th place is the n-th host address in both pools, so the two families are paired by arithmetic, not by a table.
 
-use std::collections::HashMap;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::collections::{BTreeSet, HashMap};
+use std::net::IpAddr;
 
-use ipnet::{Ipv4Net, Ipv6Net};
 use rustc_hash::FxHashMap;
 use thiserror::Error;
 
 use crate::service::ServiceId;
 
+mod pools;
+
+pub use pools::{PoolError, Pools, VirtualIpPair};
+
 /// Names that can have an address at once, however large the pools: about 10 MB.
 pub const MAX_ASSIGNMENTS: usize = 65_536;
-
-/// Offset of the first place: the network address (in IPv6 the subnet-router anycast address) and the device come first.
-const FIRST: u32 = 2;
-
-/// The two ranges that virtual IPs come from. The first host address of each is the TUN device's own.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Pools {
-    ipv4: Ipv4Net,
-    ipv6: Ipv6Net,
-}
-
-/// Why a range cannot be a pool.
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
-pub enum PoolError {
-    /// No place is left after network, device and broadcast address.
-    #[error("{0} has no room: an IPv4 pool is a /30 or larger")]
-    Ipv4TooSmall(Ipv4Net),
-    /// No place is left after anycast and device address.
-    #[error("{0} has no room: an IPv6 pool is a /126 or larger")]
-    Ipv6TooSmall(Ipv6Net),
-    /// The address has bits set outside the prefix: which range is meant is unclear.
-    #[error("{0} has bits beyond its prefix; the range is {1}")]
-    NotARange(String, String),
-    /// Unicast only.
-    #[error("{0} is not a range for hosts")]
-    NotForHosts(String),
-}
-
-/// A service's two addresses.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct VirtualIpPair {
-    /// From the IPv4 pool.
-    pub ipv4: Ipv4Addr,
-    /// From the IPv6 pool.
-    pub ipv6: Ipv6Addr,
-}
-
-impl Pools {
-    /// Two ranges; places are as many as the smaller one has.
-    ///
-    /// # Errors
-    /// When a range has no room for a single service, or is not one for hosts.
-    pub fn new(ipv4: Ipv4Net, ipv6: Ipv6Net) -> Result<Self, PoolError> {
-        if ipv4 != ipv4.trunc() {
-            return Err(PoolError::NotARange(
-                ipv4.to_string(),
-                ipv4.trunc().to_string(),
-            ));
-        }
-        if ipv6 != ipv6.trunc() {
-            return Err(PoolError::NotARange(
-                ipv6.to_string(),
-                ipv6.trunc().to_string(),
-            ));
-        }
-        let (low, high) = (ipv4.network(), ipv4.broadcast());
-        if low.octets()[0] == 0 || low.is_loopback() || high.octets()[0] >= 224 {
-            return Err(PoolError::NotForHosts(ipv4.to_string()));
-        }
-        if ipv6.contains(&Ipv6Addr::LOCALHOST) || ipv6.network().is_multicast() {
-            return Err(PoolError::NotForHosts(ipv6.to_string()));
-        }
-        if ipv4.prefix_len() > 30 {
-            return Err(PoolError::Ipv4TooSmall(ipv4));
-        }
-        if ipv6.prefix_len() > 126 {
-            return Err(PoolError::Ipv6TooSmall(ipv6));
-        }
-        Ok(Self { ipv4, ipv6 })
-    }
-
-    /// The IPv4 range.
-    pub fn ipv4(&self) -> Ipv4Net {
-        self.ipv4
-    }
-
-    /// The IPv6 range.
-    pub fn ipv6(&self) -> Ipv6Net {
-        self.ipv6
-    }
-
-    /// The TUN device's own addresses: the first host address of each range.
-    pub fn device(&self) -> VirtualIpPair {
-        self.at(1)
-    }
-
-    /// Whether an address is of a pool, the device's own and unassigned ones included.
-    pub fn contains(&self, address: IpAddr) -> bool {
-        self.prefix_len_around(address).is_some()
-    }
-
-    pub(crate) fn prefix_len_around(&self, address: IpAddr) -> Option<u8> {
-        match address {
-            IpAddr::V4(address) => self.ipv4.contains(&address).then(|| self.ipv4.prefix_len()),
-            IpAddr::V6(address) => self.ipv6.contains(&address).then(|| self.ipv6.prefix_len()),
-        }
-    }
-
-    /// How many services can have an address, as far as the ranges are concerned.
-    pub fn places(&self) -> u32 {
-        let ipv4 = (1_u64 << (32 - self.ipv4.prefix_len())) - u64::from(FIRST) - 1;
-        let ipv6 = (1_u128 << (128 - self.ipv6.prefix_len()).min(64)) - u128::from(FIRST);
-        u32::try_from(u128::from(ipv4).min(ipv6)).unwrap_or(u32::MAX)
-    }
-
-    fn at(&self, offset: u32) -> VirtualIpPair {
-        VirtualIpPair {
-            ipv4: Ipv4Addr::from_bits(self.ipv4.network().to_bits() + offset),
-            ipv6: Ipv6Addr::from_bits(self.ipv6.network().to_bits() + u128::from(offset)),
-        }
-    }
-
-    fn place_of(&self, address: IpAddr) -> Option<u32> {
-        self.prefix_len_around(address)?;
-        let offset = match address {
-            IpAddr::V4(address) => u128::from(address.to_bits() - self.ipv4.network().to_bits()),
-            IpAddr::V6(address) => address.to_bits() - self.ipv6.network().to_bits(),
-        };
-        let place = u32::try_from(offset).ok()?.checked_sub(FIRST)?;
-        (place < self.places()).then_some(place)
-    }
-}
 
 /// No place is free: raise the pool's size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
@@ -150,8 +34,14 @@ pub struct PoolExhausted;
 pub struct VirtualIps {
     pools: Pools,
     limit: usize,
+    /// Addresses that were given: for good.
     by_service: HashMap<ServiceId, u32>,
     by_place: FxHashMap<u32, ServiceId>,
+    /// Names that were seen in the directory and never asked for.
+    expected: BTreeSet<ServiceId>,
+    /// Where these will be, as far as there is room.
+    planned: HashMap<ServiceId, u32>,
+    planned_places: FxHashMap<u32, ServiceId>,
 }
 
 impl VirtualIps {
@@ -165,6 +55,9 @@ impl VirtualIps {
             limit,
             by_service: HashMap::new(),
             by_place: FxHashMap::default(),
+            expected: BTreeSet::new(),
+            planned: HashMap::new(),
+            planned_places: FxHashMap::default(),
         }
     }
 
@@ -185,14 +78,52 @@ impl VirtualIps {
 
     /// The addresses a service has already.
     pub fn get(&self, id: &ServiceId) -> Option<VirtualIpPair> {
-        self.by_service
-            .get(id)
-            .map(|place| self.pools.at(place + FIRST))
+        self.by_service.get(id).map(|place| self.pools.pair(*place))
     }
 
     /// The service an address stands for.
     pub fn service_of(&self, address: IpAddr) -> Option<&ServiceId> {
         self.by_place.get(&self.pools.place_of(address)?)
+    }
+
+    /// The service that an address, given or not, will stand for.
+    pub fn expected_at(&self, address: IpAddr) -> Option<&ServiceId> {
+        let place = self.pools.place_of(address)?;
+        let given = self.by_place.get(&place);
+        given.or_else(|| self.planned_places.get(&place))
+    }
+
+    /// Plans for these names and for those of earlier calls, so that it makes no difference which of two that collide is
+    /// asked for first: the places that are not given yet go to names in their order. Names that are gone keep their place
+    /// in the plan, since an activator that starts anew is gone for a moment; when there are too many, they go first.
+    pub fn expect(&mut self, names: impl IntoIterator<Item = ServiceId>) {
+        let now: BTreeSet<ServiceId> = names
+            .into_iter()
+            .filter(|id| !self.by_service.contains_key(id))
+            .take(MAX_ASSIGNMENTS)
+            .collect();
+        if now.is_subset(&self.expected) {
+            return;
+        }
+        if self.expected.len() + now.len() > MAX_ASSIGNMENTS {
+            self.expected = now;
+        } else {
+            self.expected.extend(now);
+        }
+        self.planned.clear();
+        self.planned_places.clear();
+        for id in &self.expected {
+            let is_free = |place| {
+                !self.by_place.contains_key(&place) && !self.planned_places.contains_key(&place)
+            };
+            if self.by_place.len() + self.planned_places.len() >= self.limit {
+                break;
+            }
+            if let Some(place) = probe(id, self.pools.places(), is_free) {
+                self.planned.insert(id.clone(), place);
+                self.planned_places.insert(place, id.clone());
+            }
+        }
     }
 
     /// The service's addresses, now and for good. The second value says whether they are new, and so to be persisted.
@@ -206,19 +137,34 @@ impl VirtualIps {
         if self.by_service.len() >= self.limit {
             return Err(PoolExhausted);
         }
-        let places = self.pools.places();
-        let home = home(id, places);
-        // Below the limit a free place exists within `len + 1` steps.
-        let place = (0..places)
-            .map(|step| u32::try_from((u64::from(home) + u64::from(step)) % u64::from(places)))
-            .filter_map(Result::ok)
-            .find(|place| !self.by_place.contains_key(place))
-            .ok_or(PoolExhausted)?;
+        let place = self.place_for(id).ok_or(PoolExhausted)?;
         self.put(id.clone(), place);
-        Ok((self.pools.at(place + FIRST), true))
+        Ok((self.pools.pair(place), true))
+    }
+
+    /// As planned; a name that is not, because it is new or there are more names than places, takes the next place that
+    /// nobody has or, if it must be, that is only planned for another.
+    fn place_for(&self, id: &ServiceId) -> Option<u32> {
+        let is_given = |place| self.by_place.contains_key(&place);
+        let planned = self.planned.get(id).copied();
+        let places = self.pools.places();
+        planned
+            .filter(|place| !is_given(*place))
+            .or_else(|| {
+                let is_planned = |place| self.planned_places.contains_key(&place);
+                probe(id, places, |place| !is_given(place) && !is_planned(place))
+            })
+            .or_else(|| probe(id, places, |place| !is_given(place)))
     }
 
     fn put(&mut self, id: ServiceId, place: u32) {
+        self.expected.remove(&id);
+        if let Some(planned) = self.planned.remove(&id) {
+            self.planned_places.remove(&planned);
+        }
+        if let Some(other) = self.planned_places.remove(&place) {
+            self.planned.remove(&other);
+        }
         self.by_place.insert(place, id.clone());
         self.by_service.insert(id, place);
     }
@@ -230,7 +176,7 @@ impl VirtualIps {
         lines.sort_unstable_by_key(|(place, _)| **place);
         let mut text = self.heading();
         for (place, id) in lines {
-            text.push_str(&format!("{} {id}\n", self.pools.at(place + FIRST).ipv4));
+            text.push_str(&format!("{} {id}\n", self.pools.pair(*place).ipv4));
         }
         text
     }
@@ -238,7 +184,8 @@ impl VirtualIps {
     fn heading(&self) -> String {
         format!(
             "turnpike virtual IPs 1 {} {}\n",
-            self.pools.ipv4, self.pools.ipv6
+            self.pools.ipv4(),
+            self.pools.ipv6()
         )
     }
 
@@ -283,6 +230,12 @@ pub struct Restored {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error("the assignments are of other pools or of an unknown version")]
 pub struct OtherPools;
+
+/// The first place from a name's own on that is free. Below the limit there is one within as many steps as names have a place.
+fn probe(id: &ServiceId, places: u32, is_free: impl Fn(u32) -> bool) -> Option<u32> {
+    let home = home(id, places);
+    (home..places).chain(0..home).find(|place| is_free(*place))
+}
 
 /// A name's own place. All sidecars must agree, so this never changes: FNV-1a, 64 bits, over `service.network`, its bits
 /// mixed as in MurmurHash3, scaled to the number of places.

@@ -160,6 +160,54 @@ fn what_was_written_is_read_even_if_partly_damaged() {
     assert!(other.is_empty());
 }
 
+/// All of these, with an address each.
+fn ask(table: &mut VirtualIps, names: &[ServiceId]) -> HashMap<ServiceId, VirtualIpPair> {
+    let pair = |id: &ServiceId| (id.clone(), table.assign(id).unwrap().0);
+    names.iter().map(pair).collect()
+}
+
+#[test]
+fn ten_thousand_names_have_one_address_each_whoever_asks_first() {
+    let names: Vec<ServiceId> = (0..10_000).map(|n| id(&format!("s{n}.east"))).collect();
+    let mut first = VirtualIps::new(default_pools());
+    first.expect(names.clone());
+    let one = ask(&mut first, &names);
+    let mut second = VirtualIps::new(default_pools());
+    for part in names.rchunks(700) {
+        second.expect(part.to_vec());
+    }
+    let backwards: Vec<_> = names.iter().rev().cloned().collect();
+    assert_eq!(ask(&mut second, &backwards), one);
+    // Without a plan it would make a difference: some of them collide.
+    let mut unplanned = VirtualIps::new(default_pools());
+    assert_ne!(ask(&mut unplanned, &backwards), one);
+}
+
+#[test]
+fn an_address_that_only_another_sidecar_gave_leads_to_its_service() {
+    let mut table = VirtualIps::new(default_pools());
+    let (orders, address) = (id("orders.east"), "198.18.186.11".parse().unwrap());
+    assert_eq!(table.expected_at(address), None);
+    table.expect([orders.clone()]);
+    assert_eq!(table.expected_at(address), Some(&orders));
+    assert_eq!(table.service_of(address), None, "not given here");
+    table.assign(&orders).unwrap();
+    assert_eq!(table.expected_at(address), Some(&orders));
+    assert_eq!(table.service_of(address), Some(&orders));
+}
+
+#[test]
+fn names_that_nobody_asks_for_take_no_room() {
+    let all: Vec<ServiceId> = (0..100).map(|n| id(&format!("s{n}.east"))).collect();
+    let mut table = VirtualIps::new(small_pools());
+    table.expect(all.clone());
+    let asked = ask(&mut table, &all[87..]);
+    let distinct: HashSet<_> = asked.values().collect();
+    assert_eq!(distinct.len(), 13);
+    assert_eq!(table.assign(&all[0]), Err(PoolExhausted));
+    assert_eq!(ask(&mut table, &all[87..]), asked);
+}
+
 fn name() -> impl Strategy<Value = ServiceId> {
     ("[a-z][a-z0-9]{0,6}", "(east|west|north)")
         .prop_map(|(service, network)| id(&format!("{service}.{network}")))
@@ -217,6 +265,39 @@ proptest! {
         }
         for name in &names {
             prop_assert_eq!(before.get(name), after.get(name));
+        }
+    }
+
+    #[test]
+    fn sidecars_agree_where_names_collide_whatever_their_orders(
+        orders in hash_set(name(), 1..60).prop_flat_map(|names| {
+            let names: Vec<ServiceId> = names.into_iter().collect();
+            let order = || Just(names.clone()).prop_shuffle();
+            ((order(), order()), (order(), order()), (order(), order()))
+        }),
+        parts in 1_usize..20,
+        restart_after in 0_usize..60,
+    ) {
+        // Room for 61: nearly all collide.
+        let pools = pools("10.9.8.0/26", "fd00::/64");
+        let ((a, b), (c, d), (e, f)) = orders;
+        let mut agreed = None;
+        for (learned, asked) in [(a, b), (c, d), (e, f)] {
+            let mut table = VirtualIps::new(pools);
+            for part in learned.chunks(parts) {
+                table.expect(part.to_vec());
+            }
+            let (before, after) = asked.split_at(restart_after.min(asked.len()));
+            ask(&mut table, before);
+            let mut again = VirtualIps::new(pools);
+            again.restore(&table.encode()).unwrap();
+            again.expect(learned.clone());
+            ask(&mut again, after);
+            let addresses = ask(&mut again, &asked);
+            let distinct: HashSet<_> = addresses.values().collect();
+            prop_assert_eq!(distinct.len(), asked.len());
+            let agreed = agreed.get_or_insert_with(|| addresses.clone());
+            prop_assert_eq!(agreed, &addresses);
         }
     }
 

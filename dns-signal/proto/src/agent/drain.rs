@@ -98,11 +98,16 @@ impl Agent {
         remote.failures = 0;
         remote.last_failed = None;
         remote.failure = None;
-        self.stats.dropped_waiting += remote.waiting.expire(now);
-        for waiting in remote.waiting.take() {
+        let (aged, waiting) = (remote.waiting.expire(now), remote.waiting.take());
+        self.on_aged(&aged);
+        for waiting in waiting {
             let sent = self.send_or_wait(&waiting.destination, &waiting.frame, waiting.since, now);
-            if let Err(reason) = sent {
-                self.stats.count_drop(reason);
+            match sent {
+                Ok(()) => {}
+                Err(FrameDrop::ServiceRefused) => {
+                    self.refuse_frame(&waiting.frame, FrameDrop::ServiceRefused);
+                }
+                Err(reason) => self.stats.count_drop(reason),
             }
         }
     }

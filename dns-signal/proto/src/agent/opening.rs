@@ -123,10 +123,11 @@ impl Agent {
         let Some(remote) = self.remotes.get_mut(network) else {
             return;
         };
-        self.stats.dropped_waiting += remote.waiting.expire(now);
-        if remote.link.is_some() {
+        let aged = remote.waiting.expire(now);
+        self.on_aged(&aged);
+        let Some(remote) = self.remotes.get(network).filter(|it| it.link.is_none()) else {
             return;
-        }
+        };
         let Some(oldest) = remote.waiting.front() else {
             return;
         };

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
-use model::{NetworkName, NodeId, Role};
+use model::{NetworkName, NodeId, Role, ServiceName};
 use protocol::document::Registration;
 
 /// The registrations in force, by the activator that signed each.
@@ -41,6 +41,17 @@ impl Peers {
 
     pub(crate) fn get(&self, node: &NodeId) -> Option<&Registration> {
         self.registrations.get(node)
+    }
+
+    /// Whether any activator of `network` exports the service.
+    pub(crate) fn export(&self, network: &NetworkName, service: &ServiceName) -> bool {
+        let of_network = self
+            .registrations
+            .iter()
+            .filter(|(node, _)| node.network == *network);
+        of_network
+            .flat_map(|(_, said)| &said.services)
+            .any(|exported| exported.name == service.as_str())
     }
 
     /// The activator to ask for `network` from inside `own`: one with a foothold here, or any when none has one; of

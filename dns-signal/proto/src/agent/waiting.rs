@@ -28,15 +28,17 @@ pub(crate) struct Waiting {
 }
 
 impl Waiting {
-    /// Keeps a copy of a frame that has waited since then; gives the number of older frames that had to go.
+    /// Keeps a copy of a frame that has waited since then; gives the frames that were too old, and how many others had to
+    /// go.
     pub(crate) fn push(
         &mut self,
         destination: &Arc<Destination>,
         frame: &[u8],
         since: Instant,
         now: Instant,
-    ) -> u64 {
-        let mut dropped = self.expire(now);
+    ) -> (Vec<WaitingFrame>, u64) {
+        let aged = self.expire(now);
+        let mut dropped = 0;
         while self.frames.len() >= MAX_FRAMES || self.bytes + frame.len() > MAX_BYTES {
             if self.pop().is_none() {
                 break;
@@ -49,7 +51,7 @@ impl Waiting {
             destination: destination.clone(),
             frame: frame.to_vec(),
         });
-        dropped
+        (aged, dropped)
     }
 
     pub(crate) fn pop(&mut self) -> Option<WaitingFrame> {
@@ -64,18 +66,17 @@ impl Waiting {
         std::mem::take(&mut self.frames)
     }
 
-    /// Drops what is too old; gives how many.
-    pub(crate) fn expire(&mut self, now: Instant) -> u64 {
-        let mut dropped = 0;
+    /// Takes out what is too old.
+    pub(crate) fn expire(&mut self, now: Instant) -> Vec<WaitingFrame> {
+        let mut aged = Vec::new();
         while self
             .frames
             .front()
             .is_some_and(|oldest| now.saturating_duration_since(oldest.since) >= MAX_AGE)
         {
-            self.pop();
-            dropped += 1;
+            aged.extend(self.pop());
         }
-        dropped
+        aged
     }
 
     pub(crate) fn front(&self) -> Option<&WaitingFrame> {
@@ -108,7 +109,7 @@ mod tests {
     fn the_oldest_frames_go_when_there_are_too_many() {
         let (mut waiting, now) = (Waiting::default(), Instant::now());
         let dropped: u64 = (0..300_u16)
-            .map(|n| waiting.push(&destination(), &n.to_be_bytes(), now, now))
+            .map(|n| waiting.push(&destination(), &n.to_be_bytes(), now, now).1)
             .sum();
         assert_eq!(dropped, 300 - MAX_FRAMES as u64);
         assert_eq!(
@@ -132,8 +133,9 @@ mod tests {
     fn frames_age_out() {
         let (mut waiting, now) = (Waiting::default(), Instant::now());
         waiting.push(&destination(), &[1], now, now);
-        assert_eq!(waiting.expire(now + MAX_AGE - Duration::from_millis(1)), 0);
-        assert_eq!(waiting.expire(now + MAX_AGE), 1);
+        let early = now + MAX_AGE - Duration::from_millis(1);
+        assert!(waiting.expire(early).is_empty());
+        assert_eq!(waiting.expire(now + MAX_AGE).len(), 1);
         assert!(waiting.is_empty());
     }
 }

@@ -93,6 +93,17 @@ fn understand(said: &str, cpu: f64) -> Result<Metrics> {
         completed > 0.0 && completed >= sent * 0.99,
         "{completed} of {sent} queries were answered"
     );
+    // `Response codes:       NOERROR 29990 (99.97%), SERVFAIL 10 (0.03%)`
+    let good = said.split("NOERROR ").last().unwrap_or_default();
+    let good: f64 = good
+        .split_whitespace()
+        .next()
+        .and_then(|count| count.parse().ok())
+        .unwrap_or_default();
+    ensure!(
+        good >= completed * 0.99,
+        "{good} of {completed} answers were good"
+    );
     let mut metrics = Metrics::from(
         [
             (SPEED, number("Queries per second")?),
@@ -122,7 +133,7 @@ mod tests {
     use super::*;
 
     const SAID: &str = "> NOERROR a.b A 0.000200\n> NOERROR a.b A 0.000100\n> NOERROR a.b A 0.000300\n\
-        \n  Queries sent:         3\n  Queries completed:    3 (100.00%)\n  Average packet size:  request 43, response 59\n\
+        \n  Queries sent:         3\n  Queries completed:    3 (100.00%)\n  Response codes:       NOERROR 3 (100.00%)\n  Average packet size:  request 43, response 59\n\
         \n  Run time (s):         2.000000\n  Queries per second:   1.500000\n\
         \n  Average Latency (s):  0.000200 (min 0.000100, max 0.000300)\n";
 
@@ -142,8 +153,13 @@ mod tests {
     }
 
     #[test]
-    fn lost_answers_are_no_result() {
+    fn lost_and_failed_answers_are_no_result() {
         let lost = SAID.replace("completed:    3", "completed:    2");
         assert!(understand(&lost, 0.0).is_err());
+        let failed = SAID.replace(
+            "NOERROR 3 (100.00%)",
+            "SERVFAIL 2 (66.67%), NOERROR 1 (33.33%)",
+        );
+        assert!(understand(&failed, 0.0).is_err());
     }
 }
