@@ -28,6 +28,7 @@ use crate::{
     links::ActiveLinks,
     metrics::{Board, Metrics, ShellStats},
     registration::Publisher,
+    report,
     signaling::Signaling,
 };
 
@@ -58,7 +59,7 @@ pub(crate) async fn run(cli: &Cli) -> anyhow::Result<()> {
     if let Ok(mut registry) = registry.lock() {
         registry.register_collector(Box::new(Metrics(board.clone())));
     }
-    let (router, questions) = service_kit::status::route();
+    let (router, asker, questions) = service_kit::status::route_and_asker();
     Admin::bind(config.admin, registry, readiness, router)
         .await?
         .spawn();
@@ -88,6 +89,11 @@ pub(crate) async fn run(cli: &Cli) -> anyhow::Result<()> {
         discovery_client::start(settings, identity, std::future::pending::<()>());
     let (stun_servers, servers) = StunServers::new(node.network.clone());
     let (fetcher, access) = AccessFetcher::new(directory.clone(), MAX_RESERVATIONS);
+    tokio::spawn(report::run(
+        directory.clone(),
+        asker,
+        report::exports(&checked.exports),
+    ));
     let gateway = GatewayConfig {
         node,
         instance: random(),

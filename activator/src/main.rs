@@ -13,6 +13,7 @@ mod signaling;
 mod registration;
 mod forwarding;
 mod status;
+mod report;
 mod metrics;
 
 use std::process::ExitCode;

@@ -11,6 +11,8 @@ if [ ! -e "$mesh" ]; then
         --network east --relay 'turn:203.0.113.22:3478?transport=udp' \
         --network north --relay 'turn:203.0.113.32:3478?transport=udp'
 fi
+# An engine publishes what listens on the container's own address. Here whoever is in `public` may see the console, too.
+sed -i 's/^console = .*/console = "203.0.113.10:9105"/' "$mesh/discovery.toml"
 chown -R turnpike:turnpike /var/lib/turnpike
 
 token() { # volume, network, role

@@ -6,7 +6,7 @@ use std::{
     io,
     net::SocketAddr,
     path::Path,
-    sync::{Arc, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -18,7 +18,9 @@ use tokio::{net::TcpListener, sync::watch};
 use tonic::transport::{Server, ServerTlsConfig};
 
 use crate::{
-    Config, incoming,
+    Config,
+    console::Console,
+    incoming,
     metrics::Metrics,
     parts::{check_lifetimes, open_store, read, relays, secret_error, tls},
     peer::Peers,
@@ -48,6 +50,7 @@ pub struct App {
     listener: TcpListener,
     tls: ServerTlsConfig,
     admin: Option<Admin>,
+    console: Option<Console>,
     closing: watch::Sender<bool>,
     readiness: Readiness,
 }
@@ -101,6 +104,10 @@ impl App {
             }
             None => None,
         };
+        let console = match config.console {
+            Some(address) => Some(Console::bind(address).await?),
+            None => None,
+        };
         let (closing, closed) = watch::channel(false);
         let service = Arc::new(Service {
             authority,
@@ -111,6 +118,7 @@ impl App {
             closing: closed,
             watches: Watches::default(),
             metrics,
+            reports: console.is_some().then(Mutex::default),
             secrets,
             certificate_lifetime: config.certificate_lifetime,
             credential_lifetime: config.turn_credential_lifetime,
@@ -121,6 +129,7 @@ impl App {
             listener,
             tls,
             admin,
+            console,
             closing,
             readiness,
         })
@@ -132,6 +141,14 @@ impl App {
     /// When the kernel does not say.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         self.listener.local_addr()
+    }
+
+    /// Where the console listens, if there is one.
+    ///
+    /// # Errors
+    /// When the kernel does not say.
+    pub fn console_addr(&self) -> io::Result<Option<SocketAddr>> {
+        self.console.as_ref().map(Console::local_addr).transpose()
     }
 
     /// The store, for tests that play a lying discovery.
@@ -149,6 +166,9 @@ impl App {
         let starting = self.readiness.task("listen");
         if let Some(admin) = self.admin {
             admin.spawn();
+        }
+        if let Some(console) = self.console {
+            console.spawn(self.service.clone());
         }
         let directory =
             DirectoryServer::from_arc(self.service.clone()).max_decoding_message_size(MAX_MESSAGE);

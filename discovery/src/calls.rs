@@ -1,9 +1,10 @@
 //! What each call does: who calls, may they, then the store.
 
-use std::time::Duration;
+use std::{sync::PoisonError, time::Duration};
 
 use futures_util::stream::Stream;
-use model::{LeaseId, NodeId, RelayName, Revision, UnixTime};
+use model::{LeaseId, NodeId, RelayName, Revision, Role, UnixTime};
+use net::Clock;
 use prost::Message as _;
 use protocol::{directory as api, document::SignedDocument};
 use tonic::{Request, Status};
@@ -15,6 +16,7 @@ use crate::{
     peer::Peer,
     records::{self, NodeRecord},
     refusal::{denied, enroll_status, post_status, update_status},
+    reports,
     service::Service,
     store::{Core, StoreError, Update},
     turn_rest,
@@ -324,6 +326,28 @@ impl Service {
             username,
             password,
             expires_unix_time: expires.0,
+        })
+    }
+
+    pub(crate) fn do_report(
+        &self,
+        request: Request<api::ReportRequest>,
+    ) -> Result<api::ReportResponse, Status> {
+        let peer = self.peer(&request)?;
+        let node = peer.node()?;
+        if node.role != Role::Activator {
+            return Err(Status::permission_denied("only activators do this"));
+        }
+        let Some(reports) = &self.reports else {
+            return Ok(api::ReportResponse { again_seconds: 0 });
+        };
+        let mut reports = reports.lock().unwrap_or_else(PoisonError::into_inner);
+        reports
+            .put(node, request.into_inner(), Clock.now())
+            .map_err(|error| Status::resource_exhausted(error.to_string()))?;
+        let again = reports::INTERVAL.as_secs();
+        Ok(api::ReportResponse {
+            again_seconds: u32::try_from(again).unwrap_or(u32::MAX),
         })
     }
 }

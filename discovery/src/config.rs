@@ -14,6 +14,10 @@ pub struct Config {
     /// Health, readiness and metrics (TCP, plain HTTP); a private address. Default: none.
     #[serde(default)]
     pub admin: Option<SocketAddr>,
+    /// The console for browsers (TCP, plain HTTP, read-only, without a password); a loopback address. Default: none, and then
+    /// nothing is asked of activators for it.
+    #[serde(default)]
+    pub console: Option<SocketAddr>,
     /// Where leases, registrations, token uses and revocations are kept. Without it they are forgotten at a restart,
     /// and a join token can be used again.
     #[serde(default)]

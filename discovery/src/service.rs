@@ -1,6 +1,11 @@
 //! The gRPC service: a switchboard. What each call does is in `calls`.
 
-use std::{collections::BTreeMap, pin::Pin, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    pin::Pin,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use futures_util::stream::Stream;
 use identity::{Authority, Verifier};
@@ -9,7 +14,9 @@ use protocol::directory::{self as api, directory_server::Directory};
 use tokio::sync::watch;
 use tonic::{Request, Response, Status};
 
-use crate::{TimeSource, metrics::Metrics, peer::Peers, store::Store, watch::Watches};
+use crate::{
+    TimeSource, metrics::Metrics, peer::Peers, reports::Reports, store::Store, watch::Watches,
+};
 
 pub(crate) struct Service {
     pub(crate) authority: Authority,
@@ -21,6 +28,8 @@ pub(crate) struct Service {
     pub(crate) closing: watch::Receiver<bool>,
     pub(crate) watches: Watches,
     pub(crate) metrics: Metrics,
+    /// Absent: there is no console, and nobody wants to know.
+    pub(crate) reports: Option<Mutex<Reports>>,
     pub(crate) secrets: BTreeMap<RelayName, Vec<u8>>,
     pub(crate) certificate_lifetime: Duration,
     pub(crate) credential_lifetime: Duration,
@@ -113,5 +122,12 @@ impl Directory for Service {
         request: Request<api::TurnCredentialsRequest>,
     ) -> Result<Response<api::TurnCredentialsResponse>, Status> {
         answer!(self, "turn_credentials", self.do_turn_credentials(&request))
+    }
+
+    async fn report(
+        &self,
+        request: Request<api::ReportRequest>,
+    ) -> Result<Response<api::ReportResponse>, Status> {
+        answer!(self, "report", self.do_report(request))
     }
 }

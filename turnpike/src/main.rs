@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod admin;
+mod capture;
 mod doctor;
 mod explain;
 mod init;
@@ -43,6 +44,8 @@ enum Command {
     Ping(ping::PingArgs),
     /// Links, allocations and their rates, live in the terminal
     Top(top::TopArgs),
+    /// Packets inside the tunnel, as pcap (needs root)
+    Capture(capture::CaptureArgs),
     /// Look for what is wrong with this machine's sidecar and the mesh it sees
     Doctor(doctor::DoctorArgs),
     /// Print what makes a shell complete this command's words
@@ -65,6 +68,7 @@ fn main() -> ExitCode {
         Command::Explain(args) => return exit(explain::run(&args)),
         Command::Ping(args) => return exit(ping::run(&args)),
         Command::Top(args) => top::run(&args),
+        Command::Capture(args) => capture::run(&args),
         Command::Doctor(args) => return exit(doctor::run(&args)),
         Command::Completions { shell } => {
             let mut command = Args::command();

@@ -59,6 +59,8 @@ impl Sample<'_> {
 listen = "{listen}"
 # Health, readiness, metrics (plain HTTP): keep it private.
 admin = "127.0.0.1:9100"
+# The console, for a browser on this machine. It has no password; without this line there is none.
+console = "127.0.0.1:9105"
 # What must survive a restart. Without it, join tokens can be used again after one.
 data-file = {data}
 

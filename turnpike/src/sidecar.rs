@@ -45,6 +45,13 @@ struct Config {
     state_directory: PathBuf,
     node_name: Option<String>,
     admin: Option<SocketAddr>,
+    #[serde(default)]
+    tunnel: Tunnel,
+}
+
+#[derive(Default, Deserialize)]
+struct Tunnel {
+    interface: Option<String>,
 }
 
 fn state_directory() -> PathBuf {
@@ -76,6 +83,13 @@ impl SidecarArgs {
 }
 
 impl Reach {
+    /// Its TUN interface, as its configuration names it, or dns-signal's own default.
+    pub(crate) fn interface(&self) -> String {
+        let config = self.config.as_ref();
+        let named = config.and_then(|config| config.tunnel.interface.clone());
+        named.unwrap_or_else(|| "turnpike0".to_owned())
+    }
+
     /// What the sidecar knows of a name now.
     pub(crate) fn ask(&self, name: &str, open: bool) -> Result<Sidecar> {
         let open = if open { "&open=1" } else { "" };

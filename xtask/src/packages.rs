@@ -68,6 +68,7 @@ pub(crate) const FOR_COMPOSE: &[Tool] = &[
     ("nft", "nftables"),
     ("unshare", "util-linux"),
     ("setpriv", "util-linux"),
+    ("chromium", "chromium"),
 ];
 
 /// What `bench dns` needs beyond the lab: rivals and the load.

@@ -264,6 +264,12 @@ impl Core {
         self.end_lease(id)
     }
 
+    /// When a lease ends unless it is kept alive; none if it has.
+    #[must_use]
+    pub fn lease_deadline(&self, id: LeaseId) -> Option<Instant> {
+        self.leases.get(&id).map(|lease| lease.deadline)
+    }
+
     /// Ends what has expired.
     pub fn handle_timeout(&mut self, now: Instant) {
         while let Some(due) = self.expiries.next_due(now) {

@@ -45,6 +45,8 @@ pub(crate) struct Mesh {
 
 pub(crate) struct Running {
     pub(crate) address: SocketAddr,
+    /// Where the console is, if the configuration has one.
+    pub(crate) console: Option<SocketAddr>,
     pub(crate) store: Store,
     stop: oneshot::Sender<()>,
     task: JoinHandle<anyhow::Result<()>>,
@@ -118,12 +120,14 @@ impl Mesh {
         });
         let app = App::start(&config, time).await.unwrap();
         let (address, store) = (app.local_addr().unwrap(), app.store());
+        let console = app.console_addr().unwrap();
         let (stop, stopped) = oneshot::channel();
         let task = tokio::spawn(app.run(async {
             let _ = stopped.await;
         }));
         Running {
             address,
+            console,
             store,
             stop,
             task,

@@ -9,7 +9,9 @@ use arc_swap::ArcSwap;
 use identity::{NodeIdentity, Verifier};
 use model::{NodeId, RelayName, UnixTime};
 use protocol::{
-    directory::{PostRequest, TurnCredentialsRequest, directory_client::DirectoryClient},
+    directory::{
+        PostRequest, ReportRequest, TurnCredentialsRequest, directory_client::DirectoryClient,
+    },
     document::SignedDocument,
 };
 use tokio::sync::{mpsc, oneshot, watch};
@@ -128,6 +130,19 @@ impl Directory {
         })
     }
 
+    /// Tells discovery's console what this activator sees of itself; answers when it wants to know again: never, if not at
+    /// all. At most 3 s.
+    ///
+    /// # Errors
+    /// See [`DirectoryError`].
+    pub async fn report(&self, report: ReportRequest) -> Result<Option<Duration>, DirectoryError> {
+        let response = self
+            .call(async |mut client| client.report(report).await)
+            .await?;
+        let seconds = u64::from(response.into_inner().again_seconds);
+        Ok((seconds > 0).then(|| Duration::from_secs(seconds)))
+    }
+
     /// Keeps this registration in the directory, under a lease, over reconnections; `None` withdraws it.
     /// Replaces what was published before. Sign it anew before the document expires.
     pub fn publish(&self, registration: Option<SignedDocument>) {
@@ -181,6 +196,7 @@ mod tests {
         fn is_send<T: Send>(_: impl FnOnce(Directory, NodeId, RelayName) -> T) {}
         is_send(|d, to, _| async move { d.post(&to, SignedDocument::default()).await });
         is_send(|d, _, relay| async move { d.turn_credentials(&relay).await });
+        is_send(|d, _, _| async move { d.report(ReportRequest::default()).await });
         is_send(|d, _, _| async move { d.shutdown().await });
     }
 }

@@ -65,9 +65,35 @@ pub type Questions<T> = mpsc::Receiver<Question<T>>;
 
 /// The route, and where its questions come out. Unless one is answered within a second, who asked gets 503.
 pub fn route<T: Serialize + Send + 'static>() -> (Router, Questions<T>) {
+    let (router, _, questions) = route_and_asker();
+    (router, questions)
+}
+
+/// [`route`], and a way for tasks of the service itself to ask.
+pub fn route_and_asker<T: Serialize + Send + 'static>() -> (Router, StatusAsker<T>, Questions<T>) {
     let (questions, receiver) = mpsc::channel(MAX_ASKING);
-    let router = Router::new().route("/status", get(status::<T>).with_state(questions));
-    (router, receiver)
+    let asker = StatusAsker(questions);
+    let router = Router::new().route("/status", get(status::<T>).with_state(asker.clone()));
+    (router, asker, receiver)
+}
+
+/// Asks an event loop how it is, from any task. Cheap to clone.
+#[derive(Debug)]
+pub struct StatusAsker<T>(mpsc::Sender<Question<T>>);
+
+impl<T> Clone for StatusAsker<T> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<T> StatusAsker<T> {
+    /// The answer; none when the loop does not give one within a second, or is asked too much.
+    pub async fn ask(&self) -> Option<T> {
+        let (question, answer) = oneshot::channel();
+        self.0.try_send(question).ok()?;
+        tokio::time::timeout(DEADLINE, answer).await.ok()?.ok()
+    }
 }
 
 /// A route that answers about what its query string names: `GET <path>?<field>=VALUE`, and with `&open=1` lets `answer`
@@ -103,19 +129,9 @@ fn json_response(json: String) -> Response {
     ([(header::CONTENT_TYPE, "application/json")], json + "\n").into_response()
 }
 
-async fn status<T: Serialize + Send + 'static>(
-    State(questions): State<mpsc::Sender<Question<T>>>,
-) -> Response {
-    let (question, answer) = oneshot::channel();
-    let answer = match questions.try_send(question) {
-        Ok(()) => tokio::time::timeout(DEADLINE, answer).await,
-        Err(_) => return unanswered(),
-    };
-    let json = answer
-        .ok()
-        .and_then(Result::ok)
-        .and_then(|status| serde_json::to_string(&status).ok());
-    match json {
+async fn status<T: Serialize + Send + 'static>(State(asker): State<StatusAsker<T>>) -> Response {
+    let status = asker.ask().await;
+    match status.and_then(|status| serde_json::to_string(&status).ok()) {
         Some(json) => json_response(json),
         None => unanswered(),
     }

@@ -1,7 +1,7 @@
 //! A link between a page in headless Chromium and our activator.
 
 use anyhow::{Context as _, Result, ensure};
-use interop::chromium::Chromium;
+use browser::Chromium;
 use interop::workload::{self, HOST, SOURCE, VIRTUAL_IP, Workload};
 use interop::{control, echo, sdp};
 use lab::Lab;

@@ -2,7 +2,7 @@
 //! Chromium. On the way that is chosen by itself, which is the first one here, they run in the other tests as well.
 
 use anyhow::{Context as _, Result, ensure};
-use interop::chromium::Chromium;
+use browser::Chromium;
 use interop::coturn::{Peer, uclient};
 use interop::python::{Script, echoes};
 use interop::relay::{Relay, USER};

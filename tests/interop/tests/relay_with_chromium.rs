@@ -1,7 +1,7 @@
 //! Headless Chromium: two peers of one page that may use relayed candidates only, through our relay over UDP, TCP and TLS.
 
 use anyhow::{Result, ensure};
-use interop::chromium::Chromium;
+use browser::Chromium;
 use interop::relay::{Relay, USER};
 use serde_json::json;
 use std::net::SocketAddr;

@@ -114,6 +114,7 @@ fn discovery_config(files: &Files, networks: &[Network], spares: bool) -> String
     let mut text = format!(
         r#"listen = "[::]:{port}"
 admin = "127.0.0.1:{admin}"
+console = "127.0.0.1:{console}"
 data-file = "{data}"
 ca-certificate-file = "{mesh}/ca-certificate.pem"
 ca-key-file = "{mesh}/ca-key.pem"
@@ -122,6 +123,7 @@ key-file = "{mesh}/discovery-key.pem"
 "#,
         port = plan::DISCOVERY.port(),
         admin = plan::DISCOVERY_ADMIN_PORT,
+        console = plan::CONSOLE_PORT,
         data = data.join("directory.redb").display(),
     );
     for &network in networks {

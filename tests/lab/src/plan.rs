@@ -66,6 +66,8 @@ pub const RELAY_ADMIN_PORT: u16 = 9101;
 pub const ACTIVATOR_ADMIN_PORT: u16 = 9102;
 /// Admin port of dns-signal, on loopback of its host.
 pub const DNS_SIGNAL_ADMIN_PORT: u16 = 9103;
+/// discovery's console, on loopback.
+pub const CONSOLE_PORT: u16 = 9105;
 
 const fn public_ipv4(last: u8) -> IpAddr {
     IpAddr::V4(Ipv4Addr::new(203, 0, 113, last))

@@ -138,6 +138,11 @@ impl Engine {
         self.client("docker")
     }
 
+    /// The network that is the machine's to this engine: where published ports are.
+    pub(super) fn network(&self) -> PathBuf {
+        format!("/proc/{}/ns/net", self.process.id()).into()
+    }
+
     /// `docker-compose`, likewise.
     pub(super) fn docker_compose(&self) -> Command {
         self.client("docker-compose")

@@ -1,9 +1,11 @@
 //! `compose.yaml` in our engine: up, its health, and what one does in its containers.
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
+use browser::Chromium;
 use lab::wait;
 
 use super::engine::Engine;
@@ -47,6 +49,11 @@ impl Container {
 impl<'a> Project<'a> {
     pub(super) const fn new(engine: &'a Engine) -> Self {
         Self { engine }
+    }
+
+    /// A browser on the machine that the engine runs on; what is seen is kept in `directory`.
+    pub(super) fn browser(&self, directory: &Path) -> Result<Chromium> {
+        Chromium::start_inside(&self.engine.network(), directory)
     }
 
     fn compose(&self, args: &[&str]) -> Command {

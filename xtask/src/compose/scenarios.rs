@@ -1,17 +1,20 @@
 //! What `compose.yaml` promises a tester.
+use std::fs;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use lab::wait;
 
 use super::project::Project;
+use crate::workspace::target_directory;
 
 /// A name that is a sentence, and the scenario.
 type Scenario = (&'static str, fn(&Project<'_>) -> Result<()>);
 
-pub(super) const ALL: [Scenario; 9] = [
+pub(super) const ALL: [Scenario; 10] = [
     ("networks_reach_each_other_by_name_and_only_so", reach),
     ("names_outside_of_the_mesh_keep_resolving", other_names),
+    ("the_console_shows_it_in_a_browser", console),
     (
         "programs_hold_no_privilege_that_they_do_not_need",
         privileges,
@@ -155,6 +158,25 @@ fn other_names(project: &Project<'_>) -> Result<()> {
     let answer = project.try_exec("west-app", &absent)?;
     ensure!(answer.is_err(), "{} exists: {answer:?}", absent[2]);
     Ok(())
+}
+
+/// In Chromium, as a tester has it on the machine of the engine. The picture is left in the target directory.
+fn console(project: &Project<'_>) -> Result<()> {
+    answers(project, WEST, EAST, RECOVERY)?;
+    let directory = target_directory()?.join("compose/console");
+    fs::create_dir_all(&directory)?;
+    let mut browser = project.browser(&directory)?;
+    browser.set_screen((1280, 900), false)?;
+    browser.open("http://127.0.0.1:9105/")?;
+    for shown in [
+        "document.querySelectorAll('.island').length === 3",
+        "document.querySelectorAll('table[aria-label=Services] tbody tr').length >= 3",
+        "!!document.querySelector('.map g.relay')",
+        "document.querySelector('table[aria-label=Links]').innerText.includes('west/workload/')",
+    ] {
+        wait::until_true(shown, RECOVERY, || Ok(browser.evaluate(shown)? == true))?;
+    }
+    browser.screenshot(&directory.join("overview.png"))
 }
 
 /// `/proc/*/status` shows the programs' capabilities as a bit mask.

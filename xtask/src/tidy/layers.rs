@@ -13,7 +13,7 @@ enum Layer {
     Proof,
 }
 
-const LAYERS: [(&str, Layer); 28] = [
+const LAYERS: [(&str, Layer); 29] = [
     ("libs/model", Layer::Words),
     ("libs/wire", Layer::Words),
     ("libs/protocol", Layer::Words),
@@ -36,6 +36,7 @@ const LAYERS: [(&str, Layer); 28] = [
     ("turnpike", Layer::Service),
     ("tests/delay-box", Layer::Proof),
     ("tests/lab", Layer::Proof),
+    ("tests/browser", Layer::Proof),
     ("tests/sim", Layer::Proof),
     ("tests/scenarios", Layer::Proof),
     ("tests/interop", Layer::Proof),

@@ -8,6 +8,7 @@ use crate::workspace::{metadata, text_files};
 
 mod conformance;
 mod documents;
+mod grafana;
 mod layers;
 mod operations;
 mod sources;
@@ -28,6 +29,7 @@ pub(crate) fn run() -> Result<()> {
         layers::check(&files, &members),
         documents::check(&files, &members),
         operations::check(&files),
+        grafana::check(&files),
         conformance::check(&files, &members),
     ]
     .concat();

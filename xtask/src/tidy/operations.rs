@@ -14,7 +14,7 @@ const CONFIGURATIONS: [&str; 3] = [
 ];
 
 /// Where metrics and their labels are given names, and the prefix of those names.
-const METRICS: [(&str, &str); 5] = [
+pub(super) const METRICS: [(&str, &str); 5] = [
     ("activator/src/metrics.rs", "activator_"),
     ("activator/proto/src/stats.rs", "activator_"),
     ("discovery/src/metrics.rs", "discovery_"),
@@ -79,7 +79,7 @@ pub(super) fn check(files: &Files) -> Vec<Problem> {
     problems
 }
 
-fn without_tests(text: &str) -> &str {
+pub(super) fn without_tests(text: &str) -> &str {
     text.split("#[cfg(test)]").next().unwrap_or(text)
 }
 
@@ -117,7 +117,7 @@ fn fields(source: &str) -> Vec<String> {
 }
 
 /// String literals that are names: lower case letters, digits, `_` and `-`.
-fn names(source: &str) -> Vec<String> {
+pub(super) fn names(source: &str) -> Vec<String> {
     let code = source
         .lines()
         .filter(|line| !line.trim_start().starts_with("//"));

@@ -1,8 +1,11 @@
 //! Headless Chromium with one blank page, driven over the
 //! [DevTools protocol](https://chromedevtools.github.io/devtools-protocol/): JSON between NUL bytes, on the browser's file
 //! descriptors 3 and 4 (`--remote-debugging-pipe`).
+#![forbid(unsafe_code)]
 
 use anyhow::{Context as _, Result, bail, ensure};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use lab::{Lab, netns, wait};
 use serde_json::{Value, json};
 use std::fs::{self, File};
@@ -60,6 +63,16 @@ impl Chromium {
     pub fn start_here(directory: &Path, flags: &[&str]) -> Result<Self> {
         let log = directory.join("chromium.log");
         Self::launch(Command::new("sh"), directory, &log, flags, None)
+    }
+
+    /// The same in a network namespace, named by its file.
+    pub fn start_inside(namespace: &Path, directory: &Path) -> Result<Self> {
+        let log = directory.join("chromium.log");
+        let mut shell = Command::new("nsenter");
+        shell
+            .arg(format!("--net={}", namespace.display()))
+            .arg("sh");
+        Self::launch(shell, directory, &log, &[], None)
     }
 
     fn launch(
@@ -130,6 +143,53 @@ impl Chromium {
             bail!("the page threw {}", text.unwrap_or(&thrown.to_string()));
         }
         Ok(answer["result"]["value"].take())
+    }
+
+    /// Goes to an address, and waits until the page is loaded.
+    pub fn open(&mut self, url: &str) -> Result<()> {
+        let gone = self.call("Page.navigate", &json!({"url": url}))?;
+        ensure!(gone["errorText"].is_null(), "{url}: {}", gone["errorText"]);
+        wait::until_true(&format!("{url} to be loaded"), PATIENCE, || {
+            let loaded = "document.readyState === 'complete' && location.href";
+            Ok(self
+                .evaluate(loaded)?
+                .as_str()
+                .is_some_and(|href| href != "about:blank"))
+        })
+    }
+
+    /// The page on a screen of this many pixels, with the system's colors light or dark.
+    pub fn set_screen(&mut self, (width, height): (u32, u32), dark: bool) -> Result<()> {
+        let metrics =
+            json!({"width": width, "height": height, "deviceScaleFactor": 1, "mobile": false});
+        self.call("Emulation.setDeviceMetricsOverride", &metrics)?;
+        let scheme = if dark { "dark" } else { "light" };
+        let media = json!({"features": [{"name": "prefers-color-scheme", "value": scheme}]});
+        self.call("Emulation.setEmulatedMedia", &media).map(drop)
+    }
+
+    /// The whole page, also what one would have to scroll to, as a PNG file.
+    pub fn screenshot(&mut self, file: &Path) -> Result<()> {
+        let what = json!({"format": "png", "captureBeyondViewport": true});
+        let shot = self.call("Page.captureScreenshot", &what)?;
+        let data = STANDARD.decode(shot["data"].as_str().context("a picture")?)?;
+        fs::write(file, data).with_context(|| format!("writing {}", file.display()))
+    }
+
+    /// Presses a key as a person does: `Tab`, `Enter`.
+    pub fn press(&mut self, key: &str) -> Result<()> {
+        let (code, text) = match key {
+            "Tab" => (9, ""),
+            "Enter" => (13, "\r"),
+            _ => bail!("no such key: {key}"),
+        };
+        for kind in ["keyDown", "keyUp"] {
+            let event = json!({
+                "type": kind, "key": key, "code": key, "windowsVirtualKeyCode": code, "text": text,
+            });
+            self.call("Input.dispatchKeyEvent", &event)?;
+        }
+        Ok(())
     }
 
     fn call(&mut self, method: &str, parameters: &Value) -> Result<Value> {
