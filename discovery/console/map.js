@@ -51,7 +51,8 @@ function layout(names, width) {
   const narrow = width < 560;
   const size = names.length > 12 || narrow ? { w: narrow ? 116 : 130, h: 54 } : { w: 206, h: 74 };
   const height = names.length < 2 ? 170 : names.length === 2 ? (narrow ? 330 : 230) : narrow ? Math.max(360, names.length * 62) : Math.min(640, 320 + names.length * 22);
-  const [rx, ry] = [(width - size.w) / 2 - 10, (height - size.h) / 2 - 14];
+  const farthest = names.length === 2 ? 330 : Infinity;
+  const [rx, ry] = [Math.min((width - size.w) / 2 - 10, farthest), (height - size.h) / 2 - 14];
   // Two stand side by side, or one below the other; others begin at the top.
   const start = names.length === 2 && !narrow ? Math.PI : -Math.PI / 2;
   const places = new Map(names.map((name, i) => {

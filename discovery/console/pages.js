@@ -74,7 +74,7 @@ const LINKS = [
   ["Workload", link => link.peer],
   ["Activator", link => link.activator],
   ["Path", path],
-  ["Carrier", link => link.carrier || "–"],
+  ["Carrier", link => make("span", link.carrier || "–", { class: "short" })],
   ["Round trip", link => link.rtt_ms === null ? "–" : `${link.rtt_ms.toFixed(1)} ms`, true],
   ["To workload", link => rate(link.sent_rate), true],
   ["To service", link => rate(link.received_rate), true],
@@ -89,7 +89,7 @@ const SERVICES = [
   ["Service", serviceLink],
   ["Network", service => networkLink(service.network)],
   ["Ports", ports],
-  ["Exported by", service => plural(service.exporters.length, "activator")],
+  ["Exported by", service => make("span", plural(service.exporters.length, "activator"), { class: "short" })],
   ["State", service => [badge(service.findings[0].level), " ", service.findings[0].text]],
 ];
 const serviceTable = (services, empty) => table("Services", SERVICES, services, empty);
