@@ -49,11 +49,11 @@ fn whoever_follows_the_first_hour_gets_what_it_says() {
         "the orders of east",
         "orders.east works: TCP 8080",
         "relay/udp",
-        "registrations",
+        "FOOTHOLDS",
         "orders.pcap",
         "200\n",
         "\"networks\":[{\"name\":\"east\"",
-        "port 8080",
+        "nothing listening on TCP port 8080",
     ] {
         let found = rest.find(promised);
         let found = found.unwrap_or_else(|| panic!("no `{promised}` (any more): {all}"));
