@@ -4,6 +4,8 @@ import { NetworkMap, health, kindOf, networkOf, rate } from "./map.js";
 
 // Rows of a table that are drawn; the rest is counted.
 const ROWS = 200;
+// A service and its network (RFC 1123 labels).
+const NAME = /^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$/;
 // Pictures that a small curve shows.
 const SAMPLES = 40;
 
@@ -188,7 +190,8 @@ function servicePage(picture, networkName, name) {
   const title = `${name}.${networkName}`;
   const ask = make("section", [
     make("p", ["What only the workload's sidecar knows (the virtual IP, its link, each candidate pair and why it won or lost) is asked there:"]),
-    make("p", make("code", `turnpike explain ${title}`)),
+    // Commands are copied into shells: nothing goes there that is not a name.
+    make("p", NAME.test(title) ? make("code", `turnpike explain ${title}`) : "This is not a name, so no sidecar resolves it."),
   ], { class: "card" });
   if (!service) return [make("h1", title), make("ul", finding({ level: "bad", text: "No activator exports it now.", remedy: `check [[export]] in ${networkName}'s activator.toml, and that the activator runs` }), { class: "plain" }), ask];
   const exporters = new Set(service.exporters.map(exporter => exporter.activator));

@@ -264,6 +264,9 @@ fn shows_hostile_names_as_text(lab: &Lab, page: &mut Page) -> Result<()> {
     let markup =
         page.ask("document.querySelectorAll('main img, main script, main iframe').length")?;
     ensure!(markup == 0, "the name became markup");
+    let commands = "[...document.querySelectorAll('code')].filter(code => code.textContent.startsWith('turnpike')).length";
+    let commands = page.ask(commands)?;
+    ensure!(commands == 0, "the name is in a command that people copy");
     let title = page.ask("document.title")?;
     ensure!(
         title
