@@ -17,7 +17,7 @@ use crate::{
     TimeSource,
     peer::{Peer, Peers},
     refusal::status,
-    store::{self, Entry, EventKind, Store, StoreError},
+    store::{self, Entry, EventKind, Interest, Store, StoreError},
 };
 
 /// Watches of one node.
@@ -93,7 +93,7 @@ pub(crate) struct Watch {
 
 struct Open {
     watch: Watch,
-    changes: watch::Receiver<Revision>,
+    interest: Interest,
     /// The next revision to send.
     next: Revision,
     /// Something was sent: wait for news.
@@ -120,10 +120,10 @@ pub(crate) fn open(
         .store
         .read(|core| core.events_from(next).map(|_| ()))
         .map_err(status)?;
-    let changes = watch.store.subscribe();
+    let interest = watch.store.interest(&watch.prefixes);
     let open = Open {
         watch,
-        changes,
+        interest,
         next,
         started: false,
         _slot: slot,
@@ -140,7 +140,6 @@ pub(crate) fn open(
 impl Open {
     async fn next(&mut self) -> Result<WatchResponse, Status> {
         loop {
-            self.changes.mark_unchanged();
             self.watch
                 .peers
                 .recheck(&self.watch.peer, (self.watch.time)())?;
@@ -151,7 +150,7 @@ impl Open {
                 return Ok(response);
             }
             tokio::select! {
-                _ = self.changes.changed() => {}
+                () = self.interest.changed() => {}
                 () = tokio::time::sleep(IDLE) => return Ok(response),
                 _ = self.watch.closing.wait_for(|closing| *closing) => {
                     return Err(Status::unavailable("discovery is stopping"));

@@ -7,6 +7,7 @@ use clap::Subcommand;
 mod cpu;
 mod dns;
 mod failover;
+mod links;
 mod parts;
 mod relay;
 mod report;
@@ -29,6 +30,8 @@ pub(crate) enum Subject {
     Tunnel(tunnel::Options),
     /// What a running transfer notices when a relay, a path, an activator or discovery dies
     Failover(failover::Options),
+    /// A thousand links that open at once on one activator: how long, and what each costs
+    Links(links::Options),
     /// The relay under load, beside coturn and beside the machine's limit
     Relay(relay::Options),
 }
@@ -39,6 +42,7 @@ pub(crate) fn run(subject: Subject) -> Result<ExitCode> {
         Subject::Dns(options) => dns::run(&options)?,
         Subject::Tunnel(options) => return tunnel::run(&options),
         Subject::Failover(options) => return failover::run(&options),
+        Subject::Links(options) => links::run(&options)?,
         Subject::Relay(options) => relay::run(&options)?,
     }
     Ok(ExitCode::SUCCESS)

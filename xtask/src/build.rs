@@ -7,7 +7,7 @@ use crate::shell;
 use crate::workspace::{cargo, target_directory};
 
 /// Every package that has a binary the lab runs.
-const PACKAGES: [&str; 7] = [
+const PACKAGES: [&str; 8] = [
     "discovery",
     "turn-relay",
     "activator",
@@ -15,6 +15,7 @@ const PACKAGES: [&str; 7] = [
     "turnpike",
     "turnpike-lab",
     "turnpike-delay-box",
+    "link-load",
 ];
 
 /// Builds them, with cargo's own progress shown, and says where they are.

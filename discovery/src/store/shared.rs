@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::{
     core::Core,
+    interest::{Interest, Interests},
     journal::{Commit, Journal, JournalError, confirm},
     types::Limits,
 };
@@ -48,7 +49,7 @@ struct Inner {
     journal: Mutex<Commits>,
     /// Becomes true when the data file is closed.
     closed: watch::Sender<bool>,
-    revision: watch::Sender<Revision>,
+    interests: Arc<Interests>,
     failed: watch::Sender<Option<String>>,
 }
 
@@ -101,7 +102,7 @@ impl Store {
     }
 
     fn build(core: Core, clock: Clock, commits: Commits) -> Self {
-        let (revision, _) = watch::channel(core.revision());
+        let interests = Arc::new(Interests::new(core.revision()));
         let (failed, _) = watch::channel(None);
         let (closed, _) = watch::channel(matches!(commits, Commits::MemoryOnly));
         let inner = Arc::new(Inner {
@@ -109,7 +110,7 @@ impl Store {
             clock,
             journal: Mutex::new(commits),
             closed,
-            revision,
+            interests,
             failed,
         });
         tokio::spawn(expire(Arc::downgrade(&inner)));
@@ -146,13 +147,13 @@ impl Store {
     /// The latest revision.
     #[must_use]
     pub fn revision(&self) -> Revision {
-        *self.inner.revision.borrow()
+        self.read(Core::revision)
     }
 
-    /// Wakes at every change.
+    /// Wakes at changes of keys with one of these prefixes, and perhaps at others.
     #[must_use]
-    pub fn subscribe(&self) -> watch::Receiver<Revision> {
-        self.inner.revision.subscribe()
+    pub fn interest(&self, prefixes: &[String]) -> Interest {
+        self.inner.interests.enter(prefixes)
     }
 
     /// Closes the data file when all is written; later changes fail.
@@ -189,9 +190,7 @@ impl Store {
 impl Inner {
     /// Hands over what must become durable, under the lock, so that the order is kept.
     fn commit(&self, core: &mut Core) -> Result<Option<oneshot::Receiver<()>>, Behind> {
-        let revision = core.revision();
-        self.revision
-            .send_if_modified(|seen| std::mem::replace(seen, revision) != revision);
+        self.interests.tell(core);
         let changes = core.take_changes();
         let journal = self.journal.lock().unwrap_or_else(PoisonError::into_inner);
         let commits = match &*journal {

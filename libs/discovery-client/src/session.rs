@@ -9,7 +9,11 @@ use protocol::directory::{
     DeleteRequest, RangeRequest, RangeResponse, RenewRequest, WatchRequest, WatchResponse,
     directory_client::DirectoryClient,
 };
-use tokio::{sync::Semaphore, task::JoinSet, time::Instant};
+use tokio::{
+    sync::{Semaphore, mpsc},
+    task::JoinSet,
+    time::Instant,
+};
 use tonic::{Code, Status, Streaming, transport::Channel};
 
 use crate::{
@@ -24,8 +28,10 @@ const MAX_MESSAGE: usize = 64 * 1024 * 1024;
 /// Discovery says something every 2 s; silence for this long means that it, or the way to it, is dead.
 const SILENCE: Duration = Duration::from_secs(6);
 const RENEW_RETRY: Duration = Duration::from_secs(10);
-/// Deletions of mail under way; beyond that mail is left to its TTL.
+/// Deletions of mail under way.
 const DELETIONS: usize = 64;
+/// Mail that waits to be deleted; what is beyond is left to its TTL.
+const READ_MAIL: usize = 4096;
 
 /// How a session ended.
 pub(crate) enum Ended {
@@ -40,7 +46,6 @@ pub(crate) struct Session {
     client: DirectoryClient<Channel>,
     shared: Arc<Shared>,
     identity: Arc<NodeIdentity>,
-    deletions: Arc<Semaphore>,
 }
 
 impl Session {
@@ -51,7 +56,6 @@ impl Session {
             client,
             shared,
             identity,
-            deletions: Arc::new(Semaphore::new(DELETIONS)),
         }
     }
 
@@ -84,8 +88,11 @@ impl Session {
         *worked = true;
         drop(self.shared.link.send_replace(Ok(self.channel.clone())));
         state.connected().await;
-        self.delete(mail);
-
+        // Both end with this.
+        let mut deleting = JoinSet::new();
+        let (read, to_delete) = mpsc::channel(READ_MAIL);
+        deleting.spawn(delete_read(self.client.clone(), to_delete));
+        take_out(&read, mail);
         let mut tasks = JoinSet::new();
         tasks.spawn(publisher::run(self.client.clone(), self.shared.clone()));
         let mut renew_at = self.identity.renew_at();
@@ -105,7 +112,7 @@ impl Session {
                 next = next(&mut watch, heard + SILENCE) => {
                     heard = Instant::now();
                     let news = state.on_watched(next?).await;
-                    self.delete(news.mail);
+                    take_out(&read, news.mail);
                     if news.list_again {
                         return Ok(Ended::Again);
                     }
@@ -174,24 +181,35 @@ impl Session {
             .replace(renewed)
             .map_err(|error| error.to_string())
     }
+}
 
-    /// Takes read mail out of the mailbox, beside everything else.
-    fn delete(&self, keys: Vec<String>) {
-        for key in keys {
-            let Ok(permit) = self.deletions.clone().try_acquire_owned() else {
-                return;
-            };
-            let mut client = self.client.clone();
-            tokio::spawn(async move {
-                let request = DeleteRequest {
-                    key,
-                    expected_revision: None,
-                };
-                // If this fails, its TTL takes it away.
-                let _ = bounded(client.delete(request)).await;
-                drop(permit);
-            });
+/// Has read mail taken out of the mailbox, beside everything else.
+fn take_out(read: &mpsc::Sender<String>, keys: Vec<String>) {
+    for key in keys {
+        if read.try_send(key).is_err() {
+            return;
         }
+    }
+}
+
+/// Deletes mail, some at a time: a full mailbox takes no more.
+async fn delete_read(client: DirectoryClient<Channel>, mut read: mpsc::Receiver<String>) {
+    let deletions = Arc::new(Semaphore::new(DELETIONS));
+    while let Some(key) = read.recv().await {
+        // Nobody closes it.
+        let Ok(permit) = deletions.clone().acquire_owned().await else {
+            return;
+        };
+        let mut client = client.clone();
+        tokio::spawn(async move {
+            let request = DeleteRequest {
+                key,
+                expected_revision: None,
+            };
+            // If this fails, its TTL takes it away.
+            let _ = bounded(client.delete(request)).await;
+            drop(permit);
+        });
     }
 }
 

@@ -36,6 +36,7 @@ mod admin;
 mod cable;
 pub mod chaos;
 pub mod failover;
+pub mod many_links;
 mod router;
 mod scoped;
 pub mod cli;

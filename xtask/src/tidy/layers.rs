@@ -41,6 +41,7 @@ const LAYERS: [(&str, Layer); 29] = [
     ("tests/scenarios", Layer::Proof),
     ("tests/interop", Layer::Proof),
     ("tests/turn-load", Layer::Proof),
+    ("tests/link-load", Layer::Proof),
     ("tests/fuzz", Layer::Proof),
     ("xtask", Layer::Proof),
 ];
