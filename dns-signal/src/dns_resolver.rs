@@ -314,6 +314,17 @@ impl Resolver {
         ))
     }
 
+    /// The service that an alias stands for now, the first of several.
+    pub(crate) fn alias_of(&self, name: &str) -> Option<ServiceId> {
+        let services = self.services.load();
+        let name = Name::from_utf8(name).ok()?;
+        let meaning = self
+            .aliases
+            .as_ref()?
+            .meaning(&name, services.as_deref()?)?;
+        meaning.services.into_iter().next().map(|(id, _)| id)
+    }
+
     /// What the directory says of a service.
     pub(crate) fn known(&self, id: &ServiceId) -> Known {
         match &*self.services.load() {

@@ -100,7 +100,7 @@ impl Explainer {
         let short = lower.strip_suffix(&format!(".{suffix}"));
         let parsed = short.unwrap_or(&lower).parse::<ServiceId>();
         sidecar.suffix = suffix;
-        let Ok(id) = parsed else {
+        let Some(id) = self.resolver.alias_of(&lower).or(parsed.ok()) else {
             return sidecar;
         };
         sidecar.service = id.service.to_string();

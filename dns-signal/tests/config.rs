@@ -7,6 +7,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use dns_signal::config::Config;
+use dns_signal::interception::Wish;
 
 const GOOD: &str = r#"
 network = "west"
@@ -233,4 +234,43 @@ fn a_port_in_use_is_one_line_and_exit_code_1() {
     );
     assert_eq!(errors.lines().last(), Some(&*expected));
     assert_eq!(code, Some(1));
+}
+
+#[test]
+fn aliases_and_ways_of_interception_are_checked() {
+    let with = |more: &str| load(&GOOD.replace("[tunnel]", &format!("{more}\n[tunnel]")));
+    let good = r#"
+interception = "redirect"
+[[dns.alias]]
+name = "*.prod.svc.clusterset.local"
+[[dns.alias]]
+name = "api.example.com"
+service = "orders"
+networks = ["east", "west"]
+choose = "round-robin"
+"#;
+    let config = with(good).unwrap();
+    assert!(!config.dns.aliases.is_empty());
+    assert_eq!(config.dns.interception, Wish::Redirect);
+    for (bad, expected) in [
+        (
+            "interception = \"magic\"",
+            "field `dns.interception`: value `magic`: not a way of interception",
+        ),
+        (
+            "[[dns.alias]]\nname = \"api.example.com\"",
+            "field `dns.alias[0].name`: value `api.example.com`: without `*` the service must be named",
+        ),
+        (
+            "[[dns.alias]]\nname = \"*\"",
+            "field `dns.alias[0].name`: value `*`: it would take the names of everybody",
+        ),
+        (
+            "[[dns.alias]]\nname = \"*.a.b\"\nchoose = \"any\"",
+            "field `dns.alias[0].choose`: value `any`: not a way to choose among networks",
+        ),
+    ] {
+        let error = with(bad).unwrap_err();
+        assert!(error.contains(expected), "{error}");
+    }
 }
