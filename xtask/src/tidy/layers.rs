@@ -13,7 +13,7 @@ enum Layer {
     Proof,
 }
 
-const LAYERS: [(&str, Layer); 29] = [
+const LAYERS: &[(&str, Layer)] = &[
     ("libs/model", Layer::Words),
     ("libs/wire", Layer::Words),
     ("libs/protocol", Layer::Words),
