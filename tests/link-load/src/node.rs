@@ -21,9 +21,10 @@ use crate::echo;
 use crate::report::Board;
 use crate::stage::Stage;
 
-/// As dns-signal: an answer is waited for so long, and after a failure so long until the next try.
+/// As dns-signal: an answer is waited for so long, and after a failure so long until the next try, doubling.
 const ANSWER_WITHIN: Duration = Duration::from_secs(3);
 const TRY_AGAIN: Duration = Duration::from_millis(250);
+const TRY_AGAIN_AT_LAST: Duration = Duration::from_secs(2);
 /// A packet without an answer is sent again.
 const ECHO_WITHIN: Duration = Duration::from_secs(1);
 /// Longer datagrams than an Ethernet carries do not come.
@@ -57,6 +58,7 @@ pub(crate) struct Node {
     /// There until the answer to the offer is.
     answer_by: Option<Instant>,
     try_at: Option<Instant>,
+    failures: u32,
     /// The packet that is waited for: which, and when it was first and last sent.
     echo: Option<(usize, Instant, Instant)>,
 }
@@ -88,6 +90,7 @@ impl Node {
             called: Instant::now(),
             answer_by: None,
             try_at: None,
+            failures: 0,
             echo: None,
         })
     }
@@ -224,7 +227,9 @@ impl Node {
         }
         self.answer_by = None;
         self.link = None;
-        self.try_at = Some(Instant::now() + TRY_AGAIN);
+        let pause = TRY_AGAIN * (1 << self.failures.min(4));
+        self.failures += 1;
+        self.try_at = Some(Instant::now() + pause.min(TRY_AGAIN_AT_LAST));
         let mut counts = self.board.counts();
         *counts.failed.entry(reason.to_owned()).or_default() += 1;
     }
