@@ -81,7 +81,7 @@ impl Reports {
         let links: Vec<Link> = links
             .filter_map(|said| link(said, before, age.unwrap_or_default()))
             .collect();
-        let exports = said.exports.into_iter().take(MAX_EXPORTS);
+        let exports = said.exports.iter().take(MAX_EXPORTS);
         let report = Report {
             at: now,
             links_in_all: links.len().max(said.links_in_all as usize),
@@ -130,7 +130,7 @@ fn link(said: ReportedLink, before: Option<&Report>, age: Duration) -> Option<Li
     })
 }
 
-fn export(said: ReportedExport) -> ReportedExport {
+fn export(said: &ReportedExport) -> ReportedExport {
     let allow = said.allow.iter().take(MAX_ALLOWED);
     ReportedExport {
         service: bounded(&said.service),

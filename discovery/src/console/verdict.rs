@@ -86,7 +86,7 @@ fn ways(
             let mut footholds = activator.footholds.iter();
             footholds.any(|foothold| foothold.network == network.name)
         };
-        if exporters.iter().any(|activator| has_foothold(activator)) {
+        if exporters.iter().any(has_foothold) {
             reached.push(network.name.as_str());
         } else {
             findings.push(no_way(network, exporters));
