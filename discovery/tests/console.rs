@@ -1,4 +1,6 @@
-//! The console, asked as a browser or a stranger asks it. What it looks like is seen in Chromium (`tests/interop`).
+//! The console, asked as a browser or a stranger asks it. What it looks like is seen in Chromium (`tests/scenarios`).
+
+#![allow(clippy::unwrap_used, reason = "a test may end so")]
 
 mod common;
 
