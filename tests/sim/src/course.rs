@@ -354,8 +354,10 @@ impl Course {
         };
         let activator = world.gates.iter().any(Option::is_some);
         let way = |relay| activator && (relay || world.cable) && self.weather != Weather::Dead;
+        // TCP on a network that loses a tenth of everything on each leg stands still for longer than a path may be silent.
+        let stuck = world.nat.no_udp && !world.cable && self.weather == Weather::Rough;
         Truth {
-            way: way(relay(false)),
+            way: way(relay(false)) && !stuck,
             old_way: way(relay(true)),
             discovery: !world.signaling.away,
             lossy: self.weather == Weather::Rough,
