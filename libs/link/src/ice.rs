@@ -271,8 +271,10 @@ impl Ice {
         self.look_after_others(now);
         for at in 0..self.pairs.len() {
             let selected = self.selected == Some(self.pairs[at].path());
+            // When nothing answers, the first pair that comes back is wanted: none is given up before the link is.
+            let kept = selected || self.liveness.is_doubted();
             if self.pairs[at].check_due(now).is_some_and(|due| due <= now)
-                && (selected || !self.pairs[at].give_up(now))
+                && (kept || !self.pairs[at].give_up(now))
             {
                 if !self.spend(now) {
                     break;
@@ -359,17 +361,13 @@ impl Ice {
             // An answer would let the peer use it.
             return true;
         }
-        let answer = message::encode_success(check.id, remote, &self.local);
-        self.transmit(path, answer);
-        self.learn(Remote {
-            address: remote,
-            priority: check.priority,
-            relayed: pair::is_relayed(check.priority),
-        });
-        let (started, controlled) = (self.remote.is_some(), !self.controlling);
-        let Some(at) = self.position(path) else {
+        let Some(at) = self.admit(path, check.priority) else {
+            // An answer would let the peer use what is not known here.
             return true;
         };
+        let answer = message::encode_success(check.id, remote, &self.local);
+        self.transmit(path, answer);
+        let (started, controlled) = (self.remote.is_some(), !self.controlling);
         let pair = &mut self.pairs[at];
         pair.nominated |= check.nominate && controlled;
         pair.start();
@@ -479,6 +477,34 @@ impl Ice {
             self.remotes.push(remote);
             self.pair_up();
         }
+    }
+
+    /// The pair that an authentic check came on. The peer's NAT gives it new addresses as often as it likes: when there is
+    /// no room for one more, those go that were silent for longest.
+    fn admit(&mut self, path: (SocketAddr, SocketAddr), priority: u32) -> Option<usize> {
+        let remote = Remote {
+            address: path.1,
+            priority,
+            relayed: pair::is_relayed(priority),
+        };
+        self.learn(remote);
+        while self.position(path).is_none() {
+            let used = self.selected.map(|(_, remote)| remote);
+            let heard = |address: SocketAddr| {
+                let of = |pair: &&Pair| pair.remote == address;
+                let heard = self.pairs.iter().filter(of).map(|pair| pair.heard);
+                heard.max().flatten()
+            };
+            let others = self.remotes.iter().map(|known| known.address);
+            let oldest = others
+                .filter(|other| *other != path.1 && Some(*other) != used)
+                .min_by_key(|other| heard(*other))?;
+            self.remotes.retain(|known| known.address != oldest);
+            self.pairs.retain(|pair| pair.remote != oldest);
+            self.learn(remote);
+            self.pair_up();
+        }
+        self.position(path)
     }
 
     /// Forms the pairs there are not yet.

@@ -188,6 +188,7 @@ impl Ice {
                 self.check(other, now);
             }
             None => {
+                self.liveness.on_retired();
                 self.events.push_back(IceEvent::Silent);
                 self.ask_others(now);
             }

@@ -61,6 +61,11 @@ impl Liveness {
         self.unanswered.get_or_insert(now);
     }
 
+    /// There is no pair any more that could answer.
+    pub(super) const fn on_retired(&mut self) {
+        self.doubted = true;
+    }
+
     /// Since when the pair owes an answer.
     pub(super) const fn unanswered(&self) -> Option<Instant> {
         self.unanswered

@@ -109,6 +109,78 @@ fn a_link_without_any_path_says_so_and_goes_on_over_a_new_relayed_address() {
 }
 
 #[test]
+fn a_relay_that_is_back_after_three_seconds_without_any_path_is_found_before_the_link_ends() {
+    let mut failing = Failing::new(&answerer());
+    failing.talk(Duration::from_secs(12));
+    assert_eq!(failing.world.last(0).expect("selected").2, Path::Direct);
+    failing.kill(HOST);
+    failing.kill(RELAYED);
+    failing.talk(Duration::from_secs(3));
+    assert_eq!(failing.world.silent, [1, 1]);
+    failing.dead.borrow_mut().remove(&address(RELAYED));
+    failing.talk(Duration::from_millis(900));
+    for side in [0, 1] {
+        let path = failing.world.last(side).expect("selected").2;
+        assert_eq!(path, Path::RelayUdp, "side {side}");
+    }
+    assert_eq!(failing.world.failed, [None, None]);
+}
+
+#[test]
+fn a_relay_that_is_back_after_the_used_one_was_retired_is_found_before_the_link_ends() {
+    let mut failing = Failing::new(&two_relays());
+    failing.talk(Duration::from_secs(12));
+    let (_, used, _) = failing.world.last(0).expect("selected");
+    let other = if used == address(RELAYED) {
+        SECOND
+    } else {
+        RELAYED
+    };
+    failing.kill(RELAYED);
+    failing.kill(SECOND);
+    failing.talk(Duration::from_millis(200));
+    let now = failing.world.now;
+    for end in &mut failing.world.ends {
+        end.retire(used, now);
+    }
+    failing.talk(Duration::from_secs(3));
+    failing.dead.borrow_mut().remove(&address(other));
+    failing.talk(Duration::from_millis(900));
+    for side in [0, 1] {
+        let (local, remote, _) = failing.world.last(side).expect("selected");
+        assert!([local, remote].contains(&address(other)), "side {side}");
+    }
+    assert_eq!(failing.world.failed, [None, None]);
+}
+
+#[test]
+fn a_nat_that_forgets_its_mapping_a_hundred_times_is_followed_each_time() {
+    let outside = |port: u16| SocketAddr::new(address("198.51.100.1:1").ip(), port);
+    let port = std::rc::Rc::new(std::cell::Cell::new(1_000));
+    let mapped = port.clone();
+    let routes = move |from: SocketAddr, to: SocketAddr| {
+        if to == address(HOST) {
+            return Some((outside(mapped.get()), to));
+        }
+        let open = from == address(HOST) && to == outside(mapped.get());
+        open.then(|| (from, address(OFFERER)))
+    };
+    let host = [candidate(CandidateKind::Host, HOST)];
+    let mut failing = Failing {
+        world: World::connected(&offerer(), &host, routes),
+        dead: std::rc::Rc::default(),
+    };
+    for round in 0..100 {
+        port.set(1_000 + round);
+        failing.talk(Duration::from_secs(2));
+        let of = |side: usize| failing.world.last(side).map(|it| it.1);
+        assert_eq!(of(0), Some(address(HOST)), "round {round}");
+        assert_eq!(of(1), Some(outside(1_000 + round)), "round {round}");
+        assert_eq!(failing.world.failed, [None, None], "round {round}");
+    }
+}
+
+#[test]
 fn pairs_that_are_kept_cost_a_used_link_little_and_an_idle_one_nothing() {
     let mut failing = Failing::new(&[two_relays()[0], two_relays()[1], answerer()[1]]);
     failing.talk(Duration::from_secs(10));
