@@ -96,16 +96,44 @@ fn a_nat_that_changes_the_address_costs_nothing() {
 }
 
 #[test]
-fn a_relay_that_was_restarted_takes_no_ticket_and_gives_another_allocation() {
+fn a_relay_that_was_restarted_takes_no_ticket_and_is_asked_at_once_whether_it_knows_the_allocation()
+{
     let mut world = world();
     world.server = server(2, world.now);
     world.sockets.clear();
+    let before = world.now;
     move_to_tcp(&mut world, true);
+    let lost = Event::Lost {
+        reason: LostReason::Mismatch,
+    };
+    assert_eq!(world.events[..2], [Event::NotMoved, lost]);
+    assert_eq!(world.client.state(), State::Allocated);
+    assert_eq!(world.now, before, "no time has passed");
+    assert_eq!(world.client.config().transport, RelayTransport::Udp);
+}
+
+#[test]
+fn a_relay_that_was_restarted_and_answers_on_another_way_only_gives_another_allocation_there() {
+    let mut world = world();
+    world.server = server(2, world.now);
+    world.sockets.clear();
+    let (server, local) = (addr("203.0.113.12:3478"), addr("10.0.0.3:50000"));
+    let tcp = RelayTransport::Tcp;
+    world.client.move_to(tcp, server, local, true, world.now);
+    while !world.events.contains(&Event::NotMoved) {
+        // Nothing of what goes the old way arrives.
+        while world.client.poll_transmit().is_some() {}
+        while let Some(datagram) = world.client.poll_transmit_ahead() {
+            world.enter_relay(world.ahead, &datagram);
+        }
+        world.events.extend(world.client.poll_event());
+    }
     assert_eq!(
         world.events,
         [Event::NotMoved],
         "it stays where nothing is any more"
     );
+    while world.client.poll_transmit().is_some() {}
     world.path = world.ahead;
     assert_eq!(move_to_tcp(&mut world, true), Moving::Begun);
     let lost = Event::Lost {

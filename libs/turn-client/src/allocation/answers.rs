@@ -194,6 +194,10 @@ impl Allocation {
                 // Not what the relay gave us, or not any more: it moves nothing.
                 self.ticket = None;
                 self.on_not_moved(now);
+                if matches!(self.phase, Phase::Active) {
+                    // Perhaps the relay was restarted and knows nothing of the allocation either.
+                    self.send(Request::Probe, 0, now);
+                }
             }
             // Nothing to resume or to delete: what we want is the next step anyway.
             (Request::Resume | Request::Delete, 400 | 437) => {
