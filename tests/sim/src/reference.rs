@@ -203,7 +203,8 @@ pub(crate) fn is_too_big(bytes: &[u8]) -> bool {
         return false;
     };
     let about = packet.embedded();
-    matches!(packet.icmp(), Some((3, 4) | (2, 0)))
+    // Too big, and unreachable: ICMP, then ICMPv6.
+    matches!(packet.icmp(), Some((3, _) | (1, _) | (2, 0)))
         && about.is_some_and(|about| {
             about.source == packet.destination() && about.destination == packet.source()
         })
