@@ -12,6 +12,7 @@ use super::{Happening, Sending, World};
 use crate::allocation::Part;
 use crate::gate::Wish;
 use crate::picture::{GATES, GateSite, ROUTER, ip, is_on_cable, sidecar_node};
+use crate::packet::Packet;
 use crate::reference;
 use crate::relay::Leaving;
 use crate::signaling::{DELAY, Mail, POST_TIMEOUT};
@@ -79,7 +80,8 @@ impl World {
                 AgentOutput::ToTun(frame) => {
                     assert_eq!(frame.get(..HEADER_LEN), Some(&Header::PLAIN.encode()[..]));
                     let packet = &frame[HEADER_LEN..];
-                    if !reference::is_too_big(packet) {
+                    // Refusals that the sidecar itself says are of no service, and carry nothing.
+                    if !reference::is_too_big(packet) && Packet::peek(packet).is_some() {
                         self.reference.on_workload(packet, self.now);
                     }
                 }
