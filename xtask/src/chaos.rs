@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::Result;
 use clap::Args;
 use lab::LabOptions;
-use lab::chaos::Chaos;
+use lab::chaos::{Chaos, HEALS_WITHIN};
 
 use crate::{build, packages, shell, workspace};
 
@@ -38,6 +38,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     let chaos = Chaos {
         seed: options.seed,
         length: Duration::from_secs(60 * options.minutes),
+        heals_within: HEALS_WITHIN,
         evidence: workspace::root().join("target/chaos"),
     };
     let (minutes, seed) = (options.minutes, options.seed);

@@ -2,8 +2,8 @@
 //!
 //! Each workload holds a connection to the service of each other network and makes new ones, with records that say for
 //! whom they are ([`traffic`]). What happens is drawn from the seed ([`event`]). From the moment when it is over, or at
-//! once where another way stays open, everything must flow again within [`HEALS_WITHIN`]; meanwhile nobody may end by
-//! himself, complain as of an error, or grow ([`processes`]).
+//! once where another way stays open, everything must flow again in time ([`Chaos::heals_within`]); meanwhile nobody may
+//! end by himself, complain as of an error, or grow ([`processes`]).
 //!
 //! The sequence of events depends on the seed alone, not on how long anything takes.
 use std::collections::BTreeMap;
@@ -33,7 +33,7 @@ pub use traffic::{Told, ToldOfPair};
 use processes::Processes;
 use traffic::Traffic;
 
-/// From the end of an event until every pair's traffic flows.
+/// From the end of an event until every pair's traffic flows, on a machine that has nothing else to do.
 pub const HEALS_WITHIN: Duration = Duration::from_secs(15);
 /// When something did not heal, it is looked at for so long before the run is given up.
 const GIVEN_UP_AFTER: Duration = Duration::from_secs(60);
@@ -56,6 +56,8 @@ pub struct Chaos {
     pub seed: u64,
     /// No event begins after this.
     pub length: Duration,
+    /// From the end of an event until every pair's traffic flows: [`HEALS_WITHIN`], or more where other things run.
+    pub heals_within: Duration,
     /// A directory for logs and statuses, as they were when something was first seen that must not be.
     pub evidence: PathBuf,
 }
@@ -112,6 +114,7 @@ impl Chaos {
         let run = Run {
             lab: &lab,
             evidence: &self.evidence,
+            heals_within: self.heals_within,
             say,
             begin: Instant::now(),
             traffic,
@@ -125,6 +128,7 @@ impl Chaos {
 struct Run<'a> {
     lab: &'a Lab,
     evidence: &'a Path,
+    heals_within: Duration,
     say: &'a mut dyn FnMut(&str),
     begin: Instant,
     traffic: Traffic,
@@ -190,7 +194,7 @@ impl Run<'_> {
     /// Waits until everything flows that is sent from now on; how long it took, or nothing when it never did.
     fn heal(&mut self, when: &str) -> Result<Option<Duration>> {
         let (begin, from) = (Instant::now(), traffic::now());
-        if let Err(error) = self.traffic.wait_until_all_flow(from, HEALS_WITHIN) {
+        if let Err(error) = self.traffic.wait_until_all_flow(from, self.heals_within) {
             self.problem(&format!("{when}: {error:#}"))?;
             let late = self.traffic.wait_until_all_flow(from, GIVEN_UP_AFTER);
             if let Err(error) = late {

@@ -97,21 +97,15 @@ impl Page {
     }
 }
 
-/// A download that lasts, at 200 kB/s.
+/// Downloads without end, about 200 kB/s. Not one slow one: its beginning fills the buffers, and then nothing passes for
+/// half a minute.
 struct Download(Child);
 
 impl Download {
     fn start(lab: &Lab) -> Result<Self> {
-        let url = format!("{ORDERS}/bytes/100000000");
-        let curl = [
-            "curl",
-            "-sS",
-            "--limit-rate",
-            "200k",
-            "-o",
-            "/dev/null",
-            &url,
-        ];
+        let script =
+            format!("while :; do curl -sS -o /dev/null {ORDERS}/bytes/20000; sleep 0.1; done");
+        let curl = ["sh", "-c", &script];
         lab.spawn("west/app", &curl).map(Self)
     }
 }
