@@ -46,6 +46,17 @@ impl Group {
             && self.len / self.segment < MAX_GSO_SEGMENTS
     }
 
+    /// The last datagram as a group of its own, where it has others before it and is shorter than they are.
+    fn shorter_last(&self) -> Option<Self> {
+        let len = self.len.checked_rem(self.segment)?;
+        (0 < len && len < self.len).then_some(Self {
+            start: self.start + self.len - len,
+            len,
+            segment: len,
+            ..*self
+        })
+    }
+
     fn datagrams(&self) -> usize {
         if self.len == 0 {
             1
@@ -136,7 +147,7 @@ impl SendBatch {
     pub fn flush(&mut self, socket: &UdpSocket) -> Flushed {
         let mut flushed = Flushed::default();
         let mut done = 0;
-        for group in &mut self.groups {
+        while let Some(group) = self.groups.get_mut(done) {
             let contents = &self.memory[group.start..group.start + group.len];
             let cut = (group.len > group.segment).then_some(group.segment);
             match socket.try_send_from(group.source, group.destination, contents, cut) {
@@ -153,8 +164,15 @@ impl SendBatch {
                     break;
                 }
                 Err(error) => {
-                    flushed.refused += group.datagrams();
+                    let too_long = error.raw_os_error() == Some(libc::EMSGSIZE);
                     flushed.error = Some(error);
+                    // All are of one length but the last, which the path may well take.
+                    if let Some(shorter) = group.shorter_last().filter(|_| too_long) {
+                        flushed.refused += group.datagrams() - 1;
+                        *group = shorter;
+                        continue;
+                    }
+                    flushed.refused += group.datagrams();
                 }
             }
             done += 1;

@@ -129,6 +129,27 @@ fn a_batch_arrives_in_order_and_a_refusal_stops_nobody_else() {
     assert!(seen.iter().all(|(d, _)| d.starts_with(b"head")));
 }
 
+/// A network of its own, for this thread: needs root.
+#[test]
+fn a_shorter_datagram_does_not_share_the_fate_of_one_that_is_too_long_for_the_path() {
+    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).expect("root");
+    let up = ["link", "set", "lo", "mtu", "1500", "up"];
+    let status = std::process::Command::new("ip").args(up).status().unwrap();
+    assert!(status.success());
+    let (a, b) = (bind("127.0.0.1:0"), bind("127.0.0.1:0"));
+    let mut batch = SendBatch::default();
+    // 28 bytes of headers: the first two are too long by 4.
+    for length in [1476, 1476, 106] {
+        let push = batch.push(None, b.local_addr(), &[&vec![7; length]]);
+        push.unwrap();
+    }
+    assert_eq!(batch.shape(), (3, 1));
+    let flushed = batch.flush(&a);
+    assert_eq!((flushed.sent, flushed.refused), (1, 2));
+    assert!(batch.is_empty());
+    assert_eq!(receive(&b, 1)[0].0.len(), 106);
+}
+
 #[test]
 fn a_port_in_use_is_an_error_unless_shared() {
     let first = bind("127.0.0.1:0");

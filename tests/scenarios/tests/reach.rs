@@ -91,16 +91,13 @@ fn ping_reaches_the_services_host() {
             "ping",
             family,
             "-c",
-            "4",
+            "3",
             "-W",
             "3",
             "orders.east.mesh.internal",
         ];
-        let printed = lab.output("west/app", &command);
-        let printed = printed.expect("an answer");
-        // The answer to the packet that opened the link is lost now and then: a known fault.
-        let arrived = ["3 received", "4 received"];
-        assert!(arrived.iter().any(|n| printed.contains(n)), "{printed}");
+        let printed = lab.output("west/app", &command).expect("ping");
+        assert!(printed.contains("3 received, 0% packet loss"), "{printed}");
     }
 }
 
