@@ -1,11 +1,8 @@
 //! What the kernel has to do for forwarding: be a router, and give packets of clients this host's address.
 
-use std::{
-    io::{self, Write as _},
-    process::{Command, Stdio},
-};
+use std::io::{self, Write as _};
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use ipnet::{Ipv4Net, Ipv6Net};
 
 /// The one table that belongs to us.
@@ -102,19 +99,7 @@ fn switch_on(path: &str, family: &str) -> anyhow::Result<()> {
 }
 
 fn nft(script: &str) -> anyhow::Result<()> {
-    let spawned = Command::new("nft")
-        .args(["-f", "-"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn();
-    let mut child = match spawned {
-        Ok(child) => child,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            bail!("there is no `nft` program; install nftables")
-        }
-        Err(error) => return Err(error).context("cannot run `nft`"),
-    };
+    let mut child = service_kit::nft::spawn(&["-f", "-"])?;
     if let Some(mut stdin) = child.stdin.take() {
         stdin
             .write_all(script.as_bytes())
@@ -125,15 +110,7 @@ fn nft(script: &str) -> anyhow::Result<()> {
         return Ok(());
     }
     let said = String::from_utf8_lossy(&output.stderr);
-    let said = said
-        .lines()
-        .find(|line| line.contains("rror"))
-        .unwrap_or("it failed")
-        .trim();
-    if said.contains("not permitted") {
-        bail!("`nft` is not permitted to change rules: run as root or with CAP_NET_ADMIN ({said})");
-    }
-    bail!("`nft`: {said}")
+    Err(service_kit::nft::refusal(&said))
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ mod parts;
 mod relay;
 mod report;
 mod results;
+mod rounds;
 mod svg;
 mod tunnel;
 mod verdict;

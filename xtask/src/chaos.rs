@@ -1,14 +1,13 @@
 //! `cargo xtask chaos`: five networks under constant traffic, and what happens to them by chance.
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Result;
 use clap::Args;
-use lab::LabOptions;
 use lab::chaos::{Chaos, HEALS_WITHIN};
 
-use crate::{build, packages, shell, workspace};
+use crate::build::LabBinaries;
+use crate::{packages, shell, workspace};
 
 /// How long, and from which seed.
 #[derive(Debug, Args)]
@@ -19,22 +18,13 @@ pub(crate) struct Options {
     /// What the events are drawn from: the same seed, the same events
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Binaries that are there already, instead of building them
-    #[arg(long, value_name = "DIR", env = "TURNPIKE_BIN_DIR")]
-    bin_dir: Option<PathBuf>,
+    #[command(flatten)]
+    binaries: LabBinaries,
 }
 
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     packages::ensure_root("chaos")?;
-    packages::ensure_installed(&[packages::FOR_LAB])?;
-    let binaries = match &options.bin_dir {
-        Some(directory) => directory.clone(),
-        None => build::release_binaries()?,
-    };
-    let lab = LabOptions {
-        binaries,
-        ..LabOptions::new("chaos")
-    };
+    let lab = options.binaries.lab("chaos")?;
     let chaos = Chaos {
         seed: options.seed,
         length: Duration::from_secs(60 * options.minutes),

@@ -14,6 +14,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
+use service_kit::nft;
 use socket2::SockRef;
 
 use super::{Around, reached_at};
@@ -93,21 +94,7 @@ fn may_mark() -> io::Result<()> {
 fn make(name: &str, table: &str) -> anyhow::Result<(Child, ChildStdin)> {
     let deadline = Instant::now() + PATIENCE;
     loop {
-        let spawned = Command::new("nft")
-            .arg("-i")
-            // It would write what it was told to a file there.
-            .env_remove("HOME")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn();
-        let mut child = match spawned {
-            Ok(child) => child,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                bail!("there is no `nft` program; install nftables")
-            }
-            Err(error) => return Err(error).context("cannot run `nft`"),
-        };
+        let mut child = nft::spawn(&["-i"])?;
         let mut commands = child.stdin.take().context("no pipe to `nft`")?;
         let said = commands.write_all(format!("{table}\n").as_bytes());
         let is_there = said.is_ok() && wait_for(name, &mut child)?;
@@ -122,8 +109,7 @@ fn make(name: &str, table: &str) -> anyhow::Result<(Child, ChildStdin)> {
         let _ = child.wait();
         // A table of the same name whose owner is just ending is not ours to replace.
         if Instant::now() >= deadline {
-            let first = said.lines().find(|line| line.contains("rror"));
-            bail!("nft: {}", first.unwrap_or("it made no table"));
+            return Err(nft::refusal(&said));
         }
     }
 }

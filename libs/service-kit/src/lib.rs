@@ -21,6 +21,7 @@ mod admin;
 mod readiness;
 mod loop_thread;
 mod shutdown;
+pub mod nft;
 pub mod status;
 pub mod drain;
 

@@ -15,6 +15,7 @@ mod servers;
 use super::parts;
 use super::report::{circumstances, directory_of_reports, publish};
 use super::results::{self, Book};
+use super::rounds::Rounds;
 use super::svg::Group;
 use super::verdict::Verdict;
 use crate::{build, packages, shell};
@@ -31,21 +32,11 @@ const FORWARDED_RATE: u32 = 1_000;
 /// How much of it.
 #[derive(Args, Debug)]
 pub(crate) struct Options {
-    /// Rounds; each measures everyone once, in turns
-    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=99))]
-    rounds: u32,
-    /// One round with short runs: to see that it works, not to be believed
-    #[arg(long)]
-    quick: bool,
+    #[command(flatten)]
+    rounds: Rounds,
     /// Only these parts, by name or its beginning: intercepted, intercepted-fast, intercepted-paced, forwarded-fast, forwarded-paced
     #[arg(long, value_name = "PART", value_delimiter = ',')]
     only: Vec<String>,
-    /// Cargo profile of the services; `release` builds faster and runs slower
-    #[arg(long, default_value = "dist")]
-    profile: String,
-    /// Use the binaries of the last build
-    #[arg(long)]
-    no_build: bool,
     /// The core of the one that is measured
     #[arg(long, default_value_t = 1, value_name = "CORE")]
     server_core: usize,
@@ -55,14 +46,10 @@ pub(crate) struct Options {
 }
 
 impl Options {
-    const fn rounds(&self) -> u32 {
-        if self.quick { 1 } else { self.rounds }
-    }
-
     /// What may be published; its parts may come from several runs.
     fn is_whole(&self) -> bool {
         let usual = self.server_core == 1 && self.load_core == 0;
-        !self.quick && self.rounds >= 5 && self.profile == "dist" && usual
+        self.rounds.are_whole() && usual
     }
 }
 
@@ -175,19 +162,19 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     packages::ensure_root("the benchmark")?;
     let parts = parts::chosen(Part::all(), &options.only)?;
     packages::ensure_installed(&[packages::FOR_LAB, packages::FOR_BENCH_DNS])?;
-    let binaries = if options.no_build {
-        build::directory_of(&options.profile)?
-    } else {
-        build::binaries(&options.profile)?
-    };
+    let binaries = options.rounds.binaries(&build::FOR_LAB)?;
     let file = directory_of_reports(options.is_whole())?.join("dns.json");
     let mut book = Book::read(&file)?;
     shell::heading("Bringing the lab up");
     let field = Field::up(binaries, options.server_core, options.load_core)?;
-    let dnsperf = Dnsperf::new(&field, options.load_core, if options.quick { 1 } else { 3 });
+    let dnsperf = Dnsperf::new(
+        &field,
+        options.load_core,
+        if options.rounds.quick { 1 } else { 3 },
+    );
     let begin = Instant::now();
     for part in parts {
-        let measured = measure(part, &field, &dnsperf, options.rounds())?;
+        let measured = measure(part, &field, &dnsperf, options.rounds.count())?;
         book.parts.insert(part.to_string(), measured);
     }
     let verdicts = acceptance::judge(&book);

@@ -1,6 +1,5 @@
 //! `bench failover`: what can happen under a running transfer with a sequence check, each event so many times, and the
 //! longest time in which nothing came back.
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Result;
@@ -10,7 +9,8 @@ use lab::failover::{Event, Outcome, Stage};
 use serde_json::{Value, json};
 
 use super::report;
-use crate::{build, packages, shell, workspace};
+use crate::build::LabBinaries;
+use crate::{packages, shell, workspace};
 
 /// What is measured.
 #[derive(Debug, Args)]
@@ -24,22 +24,13 @@ pub(crate) struct Options {
     /// Only events whose name contains this; nothing is written
     #[arg(long)]
     only: Option<String>,
-    /// Binaries that are there already, instead of building them
-    #[arg(long, value_name = "DIR", env = "TURNPIKE_BIN_DIR")]
-    bin_dir: Option<PathBuf>,
+    #[command(flatten)]
+    binaries: LabBinaries,
 }
 
 pub(super) fn run(options: &Options) -> Result<ExitCode> {
     packages::ensure_root("the benchmark")?;
-    packages::ensure_installed(&[packages::FOR_LAB])?;
-    let binaries = match &options.bin_dir {
-        Some(directory) => directory.clone(),
-        None => build::release_binaries()?,
-    };
-    let lab = LabOptions {
-        binaries,
-        ..LabOptions::new("benchfail")
-    };
+    let lab = options.binaries.lab("benchfail")?;
     let rounds = if options.once { 1 } else { options.rounds };
     let chosen = |event: &Event| {
         let name = options.only.as_deref().unwrap_or_default();

@@ -1,14 +1,14 @@
 //! `bench links`: a thousand sidecars open their links to one activator at once, and what each costs.
-use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Result;
 use clap::Args;
-use lab::{LabOptions, ScopedLab, many_links};
+use lab::{ScopedLab, many_links};
 use serde_json::json;
 
 use super::report;
-use crate::{build, packages, shell, workspace};
+use crate::build::LabBinaries;
+use crate::{packages, shell, workspace};
 
 /// What is measured.
 #[derive(Debug, Args)]
@@ -19,23 +19,15 @@ pub(crate) struct Options {
     /// Seconds that they stand idle
     #[arg(long, default_value_t = 20)]
     hold: u64,
-    /// Binaries that are there already, instead of building them; nothing is written
-    #[arg(long, value_name = "DIR", env = "TURNPIKE_BIN_DIR")]
-    bin_dir: Option<PathBuf>,
+    #[command(flatten)]
+    binaries: LabBinaries,
 }
 
 pub(super) fn run(options: &Options) -> Result<()> {
     packages::ensure_root("the benchmark")?;
-    packages::ensure_installed(&[packages::FOR_LAB])?;
-    let binaries = match &options.bin_dir {
-        Some(directory) => directory.clone(),
-        None => build::release_binaries()?,
-    };
+    let lab = options.binaries.lab("benchlinks")?;
     shell::heading(&format!("{} links to one activator", options.links));
-    let lab = ScopedLab::up(&LabOptions {
-        binaries,
-        ..LabOptions::new("benchlinks")
-    })?;
+    let lab = ScopedLab::up(&lab)?;
     let hold = Duration::from_secs(options.hold);
     let outcome = many_links::run(&lab, options.links, Duration::from_secs(60), hold)?;
     println!("nodes came to discovery in {} ms", outcome.joined_ms);
@@ -61,7 +53,7 @@ pub(super) fn run(options: &Options) -> Result<()> {
         "ended: {:?}; offers made again: {:?}; packets sent again: {}",
         outcome.links_ended, outcome.offers_failed, outcome.packets_sent_again
     );
-    if options.links == 1000 && options.bin_dir.is_none() {
+    if options.links == 1000 && options.binaries.are_ours() {
         let all = json!({ "circumstances": report::circumstances(), "outcome": outcome });
         let path = workspace::root().join("docs/bench/links.json");
         report::write(&path, &(serde_json::to_string_pretty(&all)? + "\n"))?;

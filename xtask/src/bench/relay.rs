@@ -17,10 +17,11 @@ mod part;
 use super::parts;
 use super::report::{circumstances, directory_of_reports, publish};
 use super::results::{self, Book};
+use super::rounds::Rounds;
 use super::svg::Group;
 use super::verdict::Verdict;
-use crate::workspace::{cargo, target_directory};
-use crate::{packages, shell};
+use crate::packages;
+use crate::workspace::target_directory;
 use contender::{Busy, Setting};
 use load::{CPU, DIRECTIONS, Lengths, Load};
 use part::Part;
@@ -31,21 +32,11 @@ const OPEN_FILES: u64 = 20_000;
 /// How much of it.
 #[derive(Args, Debug)]
 pub(crate) struct Options {
-    /// Rounds; each measures everyone once, in turns
-    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=99))]
-    rounds: u32,
-    /// One round with short runs: to see that it works, not to be believed
-    #[arg(long)]
-    quick: bool,
+    #[command(flatten)]
+    rounds: Rounds,
     /// Only these parts, by name or its beginning: flows, flows-1, flows-16-1200, latency, churn, idle, idle-flows
     #[arg(long, value_name = "PART", value_delimiter = ',')]
     only: Vec<String>,
-    /// Cargo profile of relay and load; `release` builds faster and runs slower
-    #[arg(long, default_value = "dist")]
-    profile: String,
-    /// Use the binaries of the last build
-    #[arg(long)]
-    no_build: bool,
     /// Cores of the one that is measured, as taskset(1) writes them
     #[arg(long, default_value = "1", value_name = "CORES")]
     relay_cores: String,
@@ -62,7 +53,7 @@ pub(crate) struct Options {
 
 impl Options {
     const fn lengths(&self) -> Lengths {
-        if self.quick {
+        if self.rounds.quick {
             Lengths {
                 warmup: 100,
                 run: 300,
@@ -75,14 +66,10 @@ impl Options {
         }
     }
 
-    const fn rounds(&self) -> u32 {
-        if self.quick { 1 } else { self.rounds }
-    }
-
     /// What may be published; its parts may come from several runs.
     fn is_whole(&self) -> bool {
         let usual = self.relay_cores == "1" && self.load_core == 0 && self.threads.is_none();
-        !self.quick && self.rounds >= 5 && self.profile == "dist" && usual
+        self.rounds.are_whole() && usual
     }
 }
 
@@ -90,10 +77,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     packages::ensure_root("the benchmark")?;
     let parts = parts::chosen(Part::all(), &options.only)?;
     packages::ensure_installed(&[packages::FOR_BENCH_RELAY])?;
-    let binaries = target_directory()?.join(&options.profile);
-    if !options.no_build {
-        build(&options.profile)?;
-    }
+    let binaries = options.rounds.binaries(&["turn-relay", "turn-load"])?;
     allow_open_files()?;
     let directory = target_directory()?.join("bench/relay");
     fs::create_dir_all(&directory).with_context(|| format!("making {}", directory.display()))?;
@@ -131,18 +115,8 @@ fn allow_open_files() -> Result<()> {
         .with_context(|| format!("{OPEN_FILES} open files are needed (ulimit -n), {hard} allowed"))
 }
 
-fn build(profile: &str) -> Result<()> {
-    shell::heading(&format!("Building {profile} binaries"));
-    let build = ["build", "--profile", profile, "--locked", "--bins"];
-    shell::run(
-        cargo()
-            .args(build)
-            .args(["-p", "turn-relay", "-p", "turn-load"]),
-    )
-}
-
 fn measure(part: Part, setting: &Setting, options: &Options) -> Result<results::Part> {
-    let rounds = options.rounds();
+    let rounds = options.rounds.count();
     let mut measured = results::Part {
         circumstances: circumstances(),
         realtime: options.realtime,

@@ -24,17 +24,14 @@ use results::{Entry, Table};
 use rivals::Rival;
 
 use super::parts;
+use super::rounds::Rounds;
 use crate::{build, packages, shell};
 
 /// How much of it.
 #[derive(Args, Debug)]
 pub(crate) struct Options {
-    /// Rounds; each measures everyone once, in turns
-    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=99))]
-    rounds: u32,
-    /// One round with short runs: to see that it works, not to be believed
-    #[arg(long)]
-    quick: bool,
+    #[command(flatten)]
+    rounds: Rounds,
     /// Only these parts, by name or its beginning: tcp, tcp-16, ping, loaded, both, udp, long, long-bbr-80ms-0.1
     #[arg(long, value_name = "PART", value_delimiter = ',')]
     only: Vec<String>,
@@ -44,12 +41,6 @@ pub(crate) struct Options {
     /// TCP's congestion control where no delay box stands; default: the kernel's
     #[arg(long, value_name = "NAME")]
     congestion: Option<String>,
-    /// Cargo profile of the services; `release` builds faster and runs slower
-    #[arg(long, default_value = "dist")]
-    profile: String,
-    /// Use the binaries of the last build
-    #[arg(long)]
-    no_build: bool,
 }
 
 impl Options {
@@ -61,13 +52,12 @@ impl Options {
     fn is_whole(&self) -> bool {
         self.only.is_empty()
             && self.of.is_empty()
-            && !self.quick
-            && self.rounds >= 5
+            && self.rounds.are_whole()
             && self.congestion.is_none()
     }
 
     const fn lengths(&self) -> Lengths {
-        if self.quick {
+        if self.rounds.quick {
             Lengths {
                 single: 2,
                 short: 2,
@@ -97,11 +87,7 @@ fn measure(options: &Options) -> Result<()> {
     let parts = parts::chosen(Part::all(), &options.only)?;
     packages::ensure_installed(&[packages::FOR_LAB, packages::FOR_BENCH_TUNNEL])?;
     rivals::prepare(|name| options.wants(name))?;
-    let binaries = if options.no_build {
-        build::directory_of(&options.profile)?
-    } else {
-        build::binaries(&options.profile)?
-    };
+    let binaries = options.rounds.binaries(&build::FOR_LAB)?;
     let begin = Instant::now();
     let (long, short): (Vec<Part>, Vec<Part>) = parts
         .into_iter()
@@ -193,7 +179,7 @@ impl Field {
 
     /// All rounds of a part, each contender once per round.
     fn part(&self, part: Part, options: &Options) -> Result<Table> {
-        let rounds = if options.quick { 1 } else { options.rounds };
+        let rounds = options.rounds.count();
         let mut entries: Vec<Entry> = self
             .contenders
             .iter()

@@ -1,7 +1,7 @@
 //! What the project asks of its relay, and whether these measurements show it.
 use super::contender::{COTURN, LIMIT, OURS};
 use super::load::{CPU, DELIVERED, DIRECTIONS, Load};
-use super::part::{ADDED, BESIDE, CHURN, beside, half_load};
+use super::part::{ADDED, BESIDE, CHURN, HALVES, TO_NONE, beside, half_load};
 use crate::bench::results::Book;
 use crate::bench::verdict::Verdict;
 
@@ -40,18 +40,19 @@ pub(super) fn judge(book: &Book) -> Vec<Verdict> {
         }
     }
     for direction in DIRECTIONS {
-        let spent = |flows, idle| {
-            let load = Load {
-                idle,
-                ..Load::fast(flows, 1200, direction)
-            };
+        let spent = |flows| {
+            let load = Load::fast(flows, 1200, direction);
             book.median(&beside(load), OURS, CPU)
         };
         let ratio = |many: Option<f64>, few: Option<f64>| Some(many? / few?);
         let what = format!("2. CPU of 256 flows to that of 16, {direction}");
-        let seen = ratio(spent(256, 0), spent(16, 0));
+        let seen = ratio(spent(256), spent(16));
         verdicts.push(Verdict::at_most(what, seen, 1.3));
-        let seen = ratio(spent(256, BESIDE), spent(256, 0));
+        let crowded = Load {
+            idle: BESIDE,
+            ..Load::fast(256, 1200, direction)
+        };
+        let seen = book.median(&beside(crowded), OURS, TO_NONE);
         let what = format!("2. CPU of 256 flows with {BESIDE} idle to without, {direction}");
         verdicts.push(Verdict::at_most(what, seen, 1.05));
     }
@@ -68,7 +69,7 @@ pub(super) fn judge(book: &Book) -> Vec<Verdict> {
         40.0,
     ));
     for direction in DIRECTIONS {
-        for whose in ["its own", "coturn's"] {
+        for whose in HALVES {
             let case = half_load(direction, whose);
             let added = |contender| book.median(&case, contender, ADDED[1]);
             let what = format!("4. p99 added {case}, us");

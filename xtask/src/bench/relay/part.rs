@@ -13,10 +13,18 @@ pub(super) const SIZES: [u32; 2] = [1200, 120];
 const HELD: [u32; 2] = [5_000, 10_000];
 /// Idle allocations beside flows.
 pub(super) const BESIDE: u32 = 10_000;
+/// CPU per packet with them, to that without in the same round.
+pub(super) const TO_NONE: &str = "cpu_to_none_idle";
+/// Runs with and without them in a round, in turns: a machine drifts by more than what is looked for.
+const TURNS: usize = 4;
 
 pub(super) const CHURN: &str = "allocations made and given back";
 /// Microseconds that a relay adds, one way.
 pub(super) const ADDED: [&str; 2] = ["added_p50_us", "added_p99_us"];
+/// Half of whose load.
+pub(super) const HALVES: [&str; 2] = ["its own", "coturn's"];
+/// Runs in a round, in turns with the others; the one in the middle counts.
+const LATENCY_TURNS: usize = 3;
 
 /// One part of the benchmark.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,7 +94,11 @@ impl Part {
         const CORE: (&str, &str, f64, usize) = ("of a core", BUSY, 1.0, 2);
         const TO: [&str; 2] = [COTURN, LIMIT];
         match self {
-            Self::Flows(..) | Self::IdleFlows => part.print(&[SPEED, SPENT, CORE], CPU, &TO),
+            Self::Flows(..) => part.print(&[SPEED, SPENT, CORE], CPU, &TO),
+            Self::IdleFlows => {
+                let ratio = ("CPU to none idle", TO_NONE, 1.0, 3);
+                part.print(&[SPEED, SPENT, CORE, ratio], CPU, &TO);
+            }
             Self::Latency => part.print(
                 &[
                     SPEED,
@@ -193,18 +205,35 @@ fn idle_flows_round(
     for name in SERVERS {
         let contender = Contender::start(name, setting)?;
         for direction in DIRECTIONS {
-            for (flows, idle) in [(16, 0), (256, 0), (256, BESIDE)] {
-                let load = Load {
-                    idle,
-                    ..Load::fast(flows, 1200, direction)
-                };
-                // Only what is asked of ours.
-                if flows == 16 && name != OURS {
-                    continue;
-                }
-                let metrics = generator.load(&contender, load, lengths)?;
-                part.add(&beside(load), name, metrics);
+            let [few, many] = [16, 256].map(|flows| Load::fast(flows, 1200, direction));
+            let crowded = Load {
+                idle: BESIDE,
+                ..many
+            };
+            // Only what is asked of ours.
+            let turns = if name == OURS { TURNS } else { 1 };
+            if name == OURS {
+                part.add(
+                    &beside(few),
+                    name,
+                    generator.load(&contender, few, lengths)?,
+                );
             }
+            let mut runs = [Vec::new(), Vec::new()];
+            for turn in 0..turns {
+                // Whatever grows in the meantime is not always to the second one's cost.
+                for which in if turn % 2 == 0 { [0, 1] } else { [1, 0] } {
+                    let metrics = generator.load(&contender, [many, crowded][which], lengths)?;
+                    runs[which].push(metrics);
+                }
+            }
+            let [alone, mut crowd] = runs.map(|runs| mean(&runs));
+            crowd.insert(
+                TO_NONE.to_owned(),
+                value(&crowd, CPU)? / value(&alone, CPU)?,
+            );
+            part.add(&beside(many), name, alone);
+            part.add(&beside(crowded), name, crowd);
         }
     }
     Ok(())
@@ -241,21 +270,41 @@ fn latency_round(
             half.insert(contender.name.to_owned(), value(&metrics, DELIVERED)? / 2.0);
         }
         let common = value(&half, COTURN)?;
-        let bare = generator.latency(None, load, common, lengths)?;
-        for contender in &contenders {
-            let metrics = generator.latency(Some(contender), load, common, lengths)?;
-            let case = half_load(direction, "coturn's");
-            part.add(&case, contender.name, with_added(metrics, &bare)?);
-        }
-        for contender in &contenders {
-            let own = value(&half, contender.name)?;
-            let case = half_load(direction, "its own");
-            let bare = generator.latency(None, load, own, lengths)?;
-            let metrics = generator.latency(Some(contender), load, own, lengths)?;
-            part.add(&case, contender.name, with_added(metrics, &bare)?);
+        for whose in HALVES {
+            let mut runs = vec![Vec::new(); contenders.len()];
+            for _ in 0..LATENCY_TURNS {
+                for (contender, runs) in contenders.iter().zip(&mut runs) {
+                    let own = value(&half, contender.name)?;
+                    let rate = if whose == HALVES[0] { own } else { common };
+                    let bare = generator.latency(None, load, rate, lengths)?;
+                    let metrics = generator.latency(Some(contender), load, rate, lengths)?;
+                    runs.push(with_added(metrics, &bare)?);
+                }
+            }
+            let case = half_load(direction, whose);
+            for (contender, runs) in contenders.iter().zip(runs) {
+                part.add(&case, contender.name, middle(runs)?);
+            }
         }
     }
     Ok(())
+}
+
+/// Of several runs, the one in the middle by the p99 added.
+fn middle(mut runs: Vec<Metrics>) -> Result<Metrics> {
+    let added = |run: &Metrics| run.get(ADDED[1]).copied().unwrap_or(f64::MAX);
+    runs.sort_by(|a, b| added(a).total_cmp(&added(b)));
+    let position = runs.len() / 2;
+    runs.into_iter().nth(position).context("no run")
+}
+
+/// Of each metric, over several runs.
+fn mean(runs: &[Metrics]) -> Metrics {
+    let mut sums = Metrics::new();
+    for (name, value) in runs.iter().flatten() {
+        *sums.entry(name.clone()).or_default() += value / runs.len() as f64;
+    }
+    sums
 }
 
 fn with_added(mut metrics: Metrics, bare: &Metrics) -> Result<Metrics> {

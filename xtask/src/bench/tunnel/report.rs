@@ -22,8 +22,8 @@ pub(super) fn write(
     let all = json!({
         "benchmark": "tunnel",
         "circumstances": report::circumstances(),
-        "profile": options.profile,
-        "rounds": options.rounds,
+        "profile": options.rounds.profile,
+        "rounds": options.rounds.count(),
         "seconds": took.as_secs(),
         "parts": parts,
         "asked_for": asked,
