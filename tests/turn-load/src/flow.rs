@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use model::PeerAddr;
@@ -36,16 +36,10 @@ impl Flow {
         }
     }
 
-    /// Gives the allocation back, without waiting for the answer: who gets the same port next would meet it.
-    ///
-    /// # Errors
-    /// What the kernel says.
-    pub(crate) fn close(mut self) -> Result<()> {
-        let Some(allocation) = &mut self.allocation else {
-            return Ok(());
-        };
-        allocation.close(Instant::now());
-        handshake::flush(&self.client.io, allocation)
+    /// What was agreed with the relay, if it is one, and the socket for it.
+    pub(crate) fn allocation(&mut self) -> Option<(&UdpSocket, &mut Allocation)> {
+        let allocation = self.allocation.as_mut()?;
+        Some((&self.client.io, allocation))
     }
 
     /// The stamp of the next packet.

@@ -15,6 +15,8 @@ use crate::cli::Server;
 const TOGETHER: usize = 64;
 /// For those.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// What gives an allocation back may be lost.
+const ASKED_AGAIN_AFTER: Duration = Duration::from_millis(50);
 
 /// One client of the relay.
 #[derive(Debug)]
@@ -114,10 +116,19 @@ pub(crate) fn allocate(socket: &UdpSocket, server: &Server) -> Result<Allocation
 /// What the kernel says, besides that an earlier packet was refused: then it is said again later.
 pub(crate) fn flush(socket: &UdpSocket, allocation: &mut Allocation) -> Result<()> {
     while let Some(datagram) = allocation.poll_transmit() {
-        match socket.send(&datagram) {
-            Err(error) if is_nothing(&error) => {}
-            sent => drop(sent.context("sending to the server")?),
-        }
+        send(socket, &datagram)?;
+    }
+    Ok(())
+}
+
+/// One datagram; a refusal of an earlier one is nothing.
+///
+/// # Errors
+/// What the kernel says.
+pub(crate) fn send(socket: &UdpSocket, datagram: &[u8]) -> Result<()> {
+    match socket.send(datagram) {
+        Err(error) if is_nothing(&error) => {}
+        sent => drop(sent.context("sending to the server")?),
     }
     Ok(())
 }
@@ -163,4 +174,64 @@ pub(crate) fn complete(clients: &mut [Client]) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Gives allocations back and waits until the relay says so: what it still had would be in the next run's way, whose
+/// sockets may have the same ports.
+///
+/// # Errors
+/// What the kernel says; the relay stays silent.
+pub(crate) fn give_back<'a>(
+    all: impl Iterator<Item = (&'a UdpSocket, &'a mut Allocation)>,
+) -> Result<()> {
+    let mut left: Vec<(&UdpSocket, Vec<u8>)> = Vec::new();
+    for (socket, allocation) in all {
+        allocation.close(Instant::now());
+        let last = allocation.poll_transmit();
+        left.extend(last.map(|message| (socket, message)));
+    }
+    let until = Instant::now() + PATIENCE;
+    while !left.is_empty() {
+        if Instant::now() > until {
+            let count = left.len();
+            bail!("{count} allocations were not given back within {PATIENCE:?}");
+        }
+        let mut silent = Vec::new();
+        for group in left.chunks(TOGETHER) {
+            silent.extend(give_back_together(group)?);
+        }
+        left = silent;
+    }
+    Ok(())
+}
+
+/// Those of whom nothing was heard for a while.
+fn give_back_together<'a>(
+    group: &[(&'a UdpSocket, Vec<u8>)],
+) -> Result<Vec<(&'a UdpSocket, Vec<u8>)>> {
+    for (socket, message) in group {
+        send(socket, message)?;
+    }
+    let until = Instant::now() + ASKED_AGAIN_AFTER;
+    let mut silent = group.to_vec();
+    let mut answer = [0; 2048];
+    while !silent.is_empty() && Instant::now() < until {
+        let mut error = None;
+        silent.retain(|(socket, _)| match receive(socket, &mut answer) {
+            Ok(Some(length)) => !is_answer_to_refresh(&answer[..length]),
+            Ok(None) => true,
+            Err(failed) => {
+                error = Some(failed);
+                true
+            }
+        });
+        error.map_or(Ok(()), Err)?;
+        thread::yield_now();
+    }
+    Ok(silent)
+}
+
+/// Whether it is a success or an error (RFC 8489 section 5): there is no such allocation any more either way.
+fn is_answer_to_refresh(datagram: &[u8]) -> bool {
+    matches!(datagram, [0x01, 0x04 | 0x14, ..])
 }

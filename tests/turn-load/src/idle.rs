@@ -13,7 +13,7 @@ use crate::{process, socket};
 
 /// For the server to come to rest.
 const REST: Duration = Duration::from_millis(300);
-/// Allocations given back before the kernel's queue towards the server is let run empty.
+/// Sockets that are made at a time.
 const AT_ONCE: usize = 64;
 
 pub(crate) fn run(options: &Idle) -> Result<()> {
@@ -87,21 +87,14 @@ pub(crate) fn hold(server: &Server, count: u32) -> Result<Vec<Client>> {
     Ok(clients)
 }
 
-fn give_back(mut client: Client) -> Result<()> {
-    client.allocation.close(Instant::now());
-    handshake::flush(&client.socket, &mut client.allocation)
-}
-
-/// Gives allocations back, without waiting for the answers.
+/// Gives allocations back.
 ///
 /// # Errors
-/// What the kernel says.
-pub(crate) fn give_all_back(clients: Vec<Client>) -> Result<()> {
-    for (index, client) in clients.into_iter().enumerate() {
-        give_back(client)?;
-        if index % AT_ONCE == 0 {
-            thread::sleep(Duration::from_millis(1));
-        }
-    }
-    Ok(())
+/// As [`handshake::give_back`].
+pub(crate) fn give_all_back(mut clients: Vec<Client>) -> Result<()> {
+    handshake::give_back(
+        clients
+            .iter_mut()
+            .map(|client| (&client.socket, &mut client.allocation)),
+    )
 }

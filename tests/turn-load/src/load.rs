@@ -14,7 +14,7 @@ use crate::flood::Flood;
 use crate::flow::{self, Flow};
 use crate::histogram::Histogram;
 use crate::receiver::Receiver;
-use crate::{flood, idle, process};
+use crate::{flood, handshake, idle, process};
 
 /// How long packets that are under way at the end are waited for.
 const LINGER: Duration = Duration::from_millis(50);
@@ -75,7 +75,7 @@ pub(crate) fn run(load: &Load) -> Result<()> {
     let flows = flow::open(load)?;
     let mut run = Run::new(load, flows, flood)?;
     let report = run.measure(load);
-    run.flows.into_iter().try_for_each(Flow::close)?;
+    handshake::give_back(run.flows.iter_mut().filter_map(Flow::allocation))?;
     idle::give_all_back(idle)?;
     report?.print(load.observation.json)
 }

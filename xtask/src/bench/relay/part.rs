@@ -203,8 +203,9 @@ fn idle_flows_round(
         ..lengths
     };
     for name in SERVERS {
-        let contender = Contender::start(name, setting)?;
         for direction in DIRECTIONS {
+            // A new one: coturn refuses an address whose allocation was given back a moment ago.
+            let contender = Contender::start(name, setting)?;
             let [few, many] = [16, 256].map(|flows| Load::fast(flows, 1200, direction));
             let crowded = Load {
                 idle: BESIDE,
