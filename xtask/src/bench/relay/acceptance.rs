@@ -1,7 +1,7 @@
 //! What the project asks of its relay, and whether these measurements show it.
 use super::contender::{COTURN, LIMIT, OURS};
 use super::load::{CPU, DELIVERED, DIRECTIONS, Load};
-use super::part::{ADDED, BESIDE, CHURN, HALVES, TO_NONE, beside, half_load};
+use super::part::{ADDED, BESIDE, CHURN, HALVES, TO_FEWER, beside, half_load};
 use crate::bench::results::Book;
 use crate::bench::verdict::Verdict;
 
@@ -40,21 +40,16 @@ pub(super) fn judge(book: &Book) -> Vec<Verdict> {
         }
     }
     for direction in DIRECTIONS {
-        let spent = |flows| {
-            let load = Load::fast(flows, 1200, direction);
-            book.median(&beside(load), OURS, CPU)
-        };
-        let ratio = |many: Option<f64>, few: Option<f64>| Some(many? / few?);
-        let what = format!("2. CPU of 256 flows to that of 16, {direction}");
-        let seen = ratio(spent(256), spent(16));
-        verdicts.push(Verdict::at_most(what, seen, 1.3));
+        let many = Load::fast(256, 1200, direction);
         let crowded = Load {
             idle: BESIDE,
-            ..Load::fast(256, 1200, direction)
+            ..many
         };
-        let seen = book.median(&beside(crowded), OURS, TO_NONE);
+        let to_fewer = |load| book.median(&beside(load), OURS, TO_FEWER);
+        let what = format!("2. CPU of 256 flows to that of 16, {direction}");
+        verdicts.push(Verdict::at_most(what, to_fewer(many), 1.3));
         let what = format!("2. CPU of 256 flows with {BESIDE} idle to without, {direction}");
-        verdicts.push(Verdict::at_most(what, seen, 1.05));
+        verdicts.push(Verdict::at_most(what, to_fewer(crowded), 1.05));
     }
     let each = book.median(CHURN, OURS, "cpu_ns_each").map(|ns| ns / 1e3);
     let speed = book.median(CHURN, OURS, "allocations_per_second");

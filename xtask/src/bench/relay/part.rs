@@ -13,10 +13,10 @@ pub(super) const SIZES: [u32; 2] = [1200, 120];
 const HELD: [u32; 2] = [5_000, 10_000];
 /// Idle allocations beside flows.
 pub(super) const BESIDE: u32 = 10_000;
-/// CPU per packet with them, to that without in the same round.
-pub(super) const TO_NONE: &str = "cpu_to_none_idle";
-/// Runs with and without them in a round, in turns: a machine drifts by more than what is looked for.
-const TURNS: usize = 4;
+/// CPU per packet to that of the same round with fewer: 256 flows to 16, and those with idle allocations beside to without.
+pub(super) const TO_FEWER: &str = "cpu_to_fewer";
+/// Runs of each in a round, in turns: a machine drifts by more than what is looked for.
+const TURNS: usize = 3;
 
 pub(super) const CHURN: &str = "allocations made and given back";
 /// Microseconds that a relay adds, one way.
@@ -96,7 +96,7 @@ impl Part {
         match self {
             Self::Flows(..) => part.print(&[SPEED, SPENT, CORE], CPU, &TO),
             Self::IdleFlows => {
-                let ratio = ("CPU to none idle", TO_NONE, 1.0, 3);
+                let ratio = ("CPU to fewer", TO_FEWER, 1.0, 3);
                 part.print(&[SPEED, SPENT, CORE, ratio], CPU, &TO);
             }
             Self::Latency => part.print(
@@ -211,30 +211,29 @@ fn idle_flows_round(
                 idle: BESIDE,
                 ..many
             };
-            // Only what is asked of ours.
-            let turns = if name == OURS { TURNS } else { 1 };
-            if name == OURS {
-                part.add(
-                    &beside(few),
-                    name,
-                    generator.load(&contender, few, lengths)?,
-                );
-            }
-            let mut runs = [Vec::new(), Vec::new()];
+            // Only ours is asked how these compare.
+            let (loads, turns) = if name == OURS {
+                (vec![few, many, crowded], TURNS)
+            } else {
+                (vec![many, crowded], 1)
+            };
+            let mut runs = vec![Vec::new(); loads.len()];
             for turn in 0..turns {
-                // Whatever grows in the meantime is not always to the second one's cost.
-                for which in if turn % 2 == 0 { [0, 1] } else { [1, 0] } {
-                    let metrics = generator.load(&contender, [many, crowded][which], lengths)?;
-                    runs[which].push(metrics);
+                for step in 0..loads.len() {
+                    // Whatever grows in the meantime is not always to the same one's cost.
+                    let which = (turn + step) % loads.len();
+                    runs[which].push(generator.load(&contender, loads[which], lengths)?);
                 }
             }
-            let [alone, mut crowd] = runs.map(|runs| mean(&runs));
-            crowd.insert(
-                TO_NONE.to_owned(),
-                value(&crowd, CPU)? / value(&alone, CPU)?,
-            );
-            part.add(&beside(many), name, alone);
-            part.add(&beside(crowded), name, crowd);
+            let mut before = None;
+            for (load, runs) in loads.into_iter().zip(runs) {
+                let mut metrics = mean(&runs);
+                let spent = value(&metrics, CPU)?;
+                if let Some(before) = before.replace(spent) {
+                    metrics.insert(TO_FEWER.to_owned(), spent / before);
+                }
+                part.add(&beside(load), name, metrics);
+            }
         }
     }
     Ok(())
