@@ -35,8 +35,9 @@ use rtc_shared::marshal::{Marshal as _, Unmarshal as _};
 pub(crate) use waiting::Told;
 use waiting::Waiting;
 
-use crate::config::{LinkConfig, LinkRole, MAX_CONTROL, MAX_FRAME};
+use crate::config::{DTLS_OVERHEAD, LinkConfig, LinkRole, MAX_CONTROL, MAX_FRAME};
 use crate::dtls::PEER;
+use crate::mtu::FLOOR;
 use crate::output::{CloseReason, SendRefused};
 
 mod frames;
@@ -74,6 +75,8 @@ pub(crate) struct Channels {
     ip: Option<u16>,
     open: bool,
     send_limit: usize,
+    /// Longest SCTP packet: that may ever be, and on this path.
+    mtu: [u32; 2],
     /// Longest message that is one chunk.
     most: usize,
     waiting: Waiting,
@@ -117,6 +120,7 @@ impl Channels {
             ip: None,
             open: false,
             send_limit: config.send_limit,
+            mtu: [config.sctp_mtu; 2],
             most: most as usize,
             waiting: Waiting::default(),
             joiner: Joiner::default(),
@@ -201,6 +205,33 @@ impl Channels {
 
     pub(crate) fn poll_event(&mut self) -> Option<ChannelEvent> {
         self.events.pop_front()
+    }
+
+    /// The longest datagram that the path takes: from now on no packet, sealed by DTLS, is longer.
+    pub(crate) fn set_datagram_limit(&mut self, limit: usize) {
+        let [ceiling, mtu] = self.mtu;
+        let fits = ceiling.min(limit.saturating_sub(DTLS_OVERHEAD) as u32);
+        if fits != mtu {
+            self.mtu[1] = fits;
+            self.most = max_payload_size_for_mtu(fits) as usize;
+            self.fit();
+        }
+    }
+
+    /// What is written to the streams from now on is cut to what fits the path. A control message is sent until it
+    /// arrives, in the pieces it was cut into first: these fit any path.
+    fn fit(&mut self) {
+        let [ceiling, mtu] = self.mtu;
+        let Some((_, association)) = &mut self.association else {
+            return;
+        };
+        association.set_mtu(mtu);
+        let least = ceiling.min((FLOOR - DTLS_OVERHEAD) as u32);
+        for (id, mtu) in [(self.control, least), (self.ip, mtu)] {
+            if let Some(mut stream) = id.and_then(|id| association.stream(id).ok()) {
+                stream.set_max_payload_size(max_payload_size_for_mtu(mtu));
+            }
+        }
     }
 
     /// Everything that arrived together was handed over: gives the frame that is being joined.
@@ -391,6 +422,7 @@ impl Channels {
         }
         self.control = Some(CONTROL_STREAM);
         self.ip = Some(IP_STREAM);
+        self.fit();
         self.open = true;
         self.events.push_back(ChannelEvent::Open);
     }
@@ -481,6 +513,7 @@ impl Channels {
             self.ip.get_or_insert(id);
         }
         if !self.open && self.control.is_some() && self.ip.is_some() {
+            self.fit();
             self.open = true;
             self.events.push_back(ChannelEvent::Open);
         }

@@ -218,8 +218,13 @@ impl Lane {
 
     /// The longest packet that fits a datagram.
     pub(crate) fn packet_limit(&self) -> usize {
+        self.datagram_limit() - OVERHEAD
+    }
+
+    /// The longest datagram that the path takes, or is expected to.
+    pub(crate) fn datagram_limit(&self) -> usize {
         let limit = self.session.as_ref().map(|session| session.prober.limit());
-        limit.unwrap_or(self.base) - OVERHEAD
+        limit.unwrap_or(self.base)
     }
 
     pub(crate) fn lower(&mut self, most: usize) {

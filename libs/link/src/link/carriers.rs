@@ -270,6 +270,7 @@ impl Link {
     /// below; values under 1200 count as that.
     pub fn set_datagram_limit(&mut self, bytes: usize) {
         self.lane.lower(bytes);
+        self.channels.set_datagram_limit(self.lane.datagram_limit());
     }
 
     /// A frame came in, by either carrier.
@@ -343,6 +344,7 @@ impl Link {
 
     /// Takes what the lane has for the others.
     pub(super) fn flush_lane(&mut self, now: Instant) {
+        self.channels.set_datagram_limit(self.lane.datagram_limit());
         while let Some(frame) = self.lane.poll_frame() {
             self.last_traffic = now;
             self.on_frame(frame);

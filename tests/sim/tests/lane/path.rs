@@ -1,6 +1,6 @@
 //! A path between two links that loses, delays, repeats, forges, and changes what it takes.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -11,6 +11,7 @@ use link::{
 
 use wire::ip::Packet;
 
+use crate::expected::{Arrival, Expected};
 use crate::traffic;
 
 /// Chance, from a seed (SplitMix64).
@@ -73,10 +74,8 @@ pub(crate) struct Path {
     random: Random,
     wire: BTreeMap<(Instant, u64), Burst>,
     number: u64,
-    /// Packets that may still arrive, by receiver, and how often.
-    expected: [HashMap<Vec<u8>, usize>; 2],
-    /// Of these, the ones that must: sent since the last [`Path::forget`].
-    fresh: [HashMap<Vec<u8>, usize>; 2],
+    /// By receiver.
+    expected: [Expected; 2],
     seen: Vec<Vec<u8>>,
     /// How often each side was told that the path takes no packet of that length.
     told: [u64; 2],
@@ -128,8 +127,7 @@ impl Path {
             random: Random(seed),
             wire: BTreeMap::new(),
             number: 0,
-            expected: [HashMap::new(), HashMap::new()],
-            fresh: [HashMap::new(), HashMap::new()],
+            expected: Default::default(),
             seen: Vec::new(),
             told: [0, 0],
         };
@@ -171,10 +169,7 @@ impl Path {
             for _ in 0..self.random.below(4) {
                 let frame = traffic::frame(&mut self.random);
                 if self.links[from].send_frame(&frame, self.now).is_ok() {
-                    for packet in traffic::packets(&frame) {
-                        *self.fresh[1 - from].entry(packet.clone()).or_default() += 1;
-                        *self.expected[1 - from].entry(packet).or_default() += 1;
-                    }
+                    self.expected[1 - from].send(&frame);
                 }
                 self.drain();
             }
@@ -183,15 +178,11 @@ impl Path {
 
     /// What was sent so far need not arrive any more.
     pub(crate) fn forget(&mut self) {
-        self.fresh = [HashMap::new(), HashMap::new()];
+        self.expected.iter_mut().for_each(Expected::forget);
     }
 
     pub(crate) fn assert_nothing_is_missing(&self) {
-        let missing: Vec<usize> = self
-            .fresh
-            .iter()
-            .flat_map(|fresh| fresh.keys().map(Vec::len))
-            .collect();
+        let missing: Vec<usize> = self.expected.iter().flat_map(Expected::missing).collect();
         assert!(
             missing.is_empty(),
             "seed {}: packets of {missing:?} bytes",
@@ -255,32 +246,20 @@ impl Path {
 
     fn on_frame(&mut self, side: usize, frame: &[u8]) {
         for packet in traffic::packets(frame) {
-            let told = self.links[side].stats().too_big_told;
-            if !self.expected[side].contains_key(&packet) && is_too_big(&packet) {
-                self.told[side] += 1;
-                assert!(
-                    self.told[side] <= told,
-                    "seed {}: nobody said so",
-                    self.seed
-                );
-                continue;
-            }
-            let counts = &mut self.expected[side];
-            let Some(count) = counts.get_mut(&packet) else {
-                panic!(
-                    "seed {}: a packet nobody sent, or sent once: {packet:?}",
-                    self.seed
-                );
-            };
-            *count -= 1;
-            if *count == 0 {
-                counts.remove(&packet);
-            }
-            if let Some(count) = self.fresh[side].get_mut(&packet) {
-                *count -= 1;
-                if *count == 0 {
-                    self.fresh[side].remove(&packet);
+            match self.expected[side].arrive(&packet) {
+                Arrival::Expected => {}
+                Arrival::Unknown if is_too_big(&packet) => {
+                    self.told[side] += 1;
+                    assert!(
+                        self.told[side] <= self.links[side].stats().too_big_told,
+                        "seed {}: nobody said so",
+                        self.seed
+                    );
                 }
+                Arrival::Unknown => {
+                    panic!("seed {}: a packet nobody sent: {packet:?}", self.seed)
+                }
+                Arrival::Twice => panic!("seed {}: a packet came twice: {packet:?}", self.seed),
             }
         }
     }

@@ -21,16 +21,11 @@ pub(crate) fn frame(random: &mut Random) -> Vec<u8> {
         _ => Kind::UdpWithoutChecksum,
     };
     let joined = matches!(kind, Kind::Tcp | Kind::Udp) && random.below(2) == 0;
-    // Longer segments of TCP the data channel cuts smaller, which TCP allows: then they are other packets.
-    let sizes = if kind == Kind::Tcp {
-        [37, 536, 1_100, 1_200, 1_280]
-    } else {
-        [37, 536, 1_360, 1_448, 4_000]
-    };
+    let sizes = [37, 536, 1_360, 1_448, 4_000];
     let size = sizes[random.below(5) as usize];
     let length = match (joined, random.below(4)) {
         (true, _) => 1 + random.below(u64::from(size) * 45).min(64_000) as usize,
-        (false, 0) if kind != Kind::Tcp => random.below(9_000) as usize,
+        (false, 0) => random.below(9_000) as usize,
         (false, 1) => 0,
         (false, _) => random.below(1_280) as usize,
     };

@@ -879,6 +879,12 @@ impl Association {
         self.pending_queue.has_ordered()
     }
 
+    /// What a packet may have from now on: what is bundled, and what a SACK lists. Chunks that are there stay as long as
+    /// they are; see [`Stream::set_max_payload_size`].
+    pub fn set_mtu(&mut self, mtu: u32) {
+        self.mtu = mtu;
+    }
+
     /// Bytes of DATA that may be sent now: what the window and the peer's buffer leave.
     pub fn room(&self) -> usize {
         let room = match &self.recovery {

@@ -115,6 +115,13 @@ pub struct Stream<'a> {
 }
 
 impl Stream<'_> {
+    /// What a chunk may carry of the messages that are written from now on.
+    pub fn set_max_payload_size(&mut self, most: u32) {
+        if let Some(s) = self.association.streams.get_mut(&self.stream_identifier) {
+            s.max_payload_size = most;
+        }
+    }
+
     /// read reads a packet of len(p) bytes, dropping the Payload Protocol Identifier.
     /// Returns EOF when the stream is reset or an error if the stream is closed
     /// otherwise.
