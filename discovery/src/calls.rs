@@ -14,7 +14,7 @@ use crate::{
     enroll::{self, Enrolled},
     mailbox,
     peer::Peer,
-    records::{self, NodeRecord},
+    records::{self, Issued, NodeRecord},
     refusal::{denied, enroll_status, post_status, update_status},
     reports,
     service::Service,
@@ -27,6 +27,11 @@ use crate::{
 const MAX_VALUE: usize = 24 * 1024;
 const LEASE_TTL: std::ops::RangeInclusive<u32> = 2..=3600;
 const MAX_PREFIXES: usize = 8;
+
+/// For the log, so that an operator finds what to revoke.
+fn serial(enrolled: &Enrolled) -> String {
+    Issued::read(&enrolled.certificate).map_or_else(|_| String::new(), |issued| issued.serial)
+}
 
 impl Service {
     fn peer<T>(&self, request: &Request<T>) -> Result<Peer, Status> {
@@ -61,7 +66,8 @@ impl Service {
         );
         match result.await {
             Ok(enrolled) => {
-                tracing::info!(node = %enrolled.node, "enrolled");
+                let serial = serial(&enrolled);
+                tracing::info!(node = %enrolled.node, certificate = serial, "enrolled");
                 self.metrics.enrolled.inc();
                 Ok(self.enrolled(enrolled))
             }
@@ -78,7 +84,12 @@ impl Service {
     ) -> Result<api::EnrollResponse, Status> {
         let peer = self.peer(&request)?;
         let node = peer.node()?;
-        let asked = (node, request.get_ref().certificate_request.as_slice());
+        let holder = Issued::read(&peer.certificate)
+            .map_err(|error| Status::unauthenticated(error.to_string()))?;
+        let asked = (
+            (node, holder.public_key.as_slice()),
+            request.get_ref().certificate_request.as_slice(),
+        );
         let now = (self.time)();
         let enrolled = enroll::renew(
             &self.authority,
@@ -89,7 +100,8 @@ impl Service {
         )
         .await
         .map_err(|error| enroll_status(&error))?;
-        tracing::info!(%node, old = %peer.serial, "renewed");
+        let serial = serial(&enrolled);
+        tracing::info!(%node, old = %peer.serial, certificate = serial, "renewed");
         self.metrics.renewed.inc();
         Ok(self.enrolled(enrolled))
     }
@@ -110,7 +122,13 @@ impl Service {
         let owner = peer.owner();
         let lease = (request.lease != 0).then_some((LeaseId(request.lease), owner.as_str()));
         let expected = request.expected_revision.map(Revision);
-        let put = |core: &mut Core, _| core.put(&request.key, &request.value, lease, expected);
+        let put = |core: &mut Core, _| {
+            let revision = core.put(&request.key, &request.value, lease, expected)?;
+            if let Key::Revocation(serial) = &key {
+                records::revoke_with(core, serial, &request.value)?;
+            }
+            Ok(revision)
+        };
         let revision = self.store.update(put).await.map_err(update_status)?;
         self.on_changed(&peer, &key);
         Ok(api::PutResponse {
@@ -223,16 +241,19 @@ impl Service {
     /// Without a data file, nodes are unknown after a restart until they come back.
     async fn remember(&self, peer: &Peer) -> Result<(), Status> {
         let Ok(node) = peer.node() else { return Ok(()) };
-        if self.store.read(|core| records::node(core, node).is_some()) {
+        let serial = peer.serial.to_string();
+        let has_it = |record: NodeRecord| record.issued.iter().any(|one| one.serial == serial);
+        let record = self.store.read(|core| records::node(core, node));
+        if record.is_some_and(has_it) {
             return Ok(());
         }
-        let info = identity::CertificateInfo::read(&peer.certificate)
+        let issued = Issued::read(&peer.certificate)
             .map_err(|error| Status::unauthenticated(error.to_string()))?;
-        let record = NodeRecord {
-            public_key: info.public_key,
-            certificate_not_after: info.not_after.0,
+        let put = |core: &mut Core, _| {
+            let mut record = records::node(core, node).unwrap_or_default();
+            record.add(issued, (self.time)());
+            records::put_node(core, node, &record)
         };
-        let put = |core: &mut Core, _| records::put_node(core, node, &record);
         self.store.update(put).await.map_err(update_status)
     }
 

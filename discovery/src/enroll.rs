@@ -1,16 +1,19 @@
 //! A node comes in: the token is checked and counted, the certificate issued. And comes back to renew.
 //!
-//! A token is counted by key: the same key may ask again, because an answer can be lost.
+//! A token is counted by key: the same key may ask again, because an answer can be lost, until it is revoked.
 
 use std::time::Duration;
 
-use identity::{Authority, AuthorityError, JoinToken, TokenError};
+use identity::{Authority, AuthorityError, CertificateError, JoinToken, TokenError};
 use model::{NameError, NodeId, NodeName, UnixTime};
 
 use crate::{
-    records::{self, NodeRecord, TokenUse},
+    records::{self, Issued, TokenUse},
     store::{Core, Store, StoreError, Update},
 };
+
+/// Certificates of one node at a time. It has two or three, and more only if it was replaced with tokens for its name.
+const MAX_ISSUED: usize = 64;
 
 /// Why a node is not let in. The text reaches the operator of that node.
 #[derive(Debug, thiserror::Error)]
@@ -24,6 +27,15 @@ pub(crate) enum EnrollError {
     #[error("this key has already enrolled with this join token, as {0}: ask for that name")]
     OtherName(String),
     #[error(
+        "{0} was revoked after it used this join token: \
+         make a new one with `turnpike token create --node {1}` if it may come back"
+    )]
+    Revoked(NodeId, NodeName),
+    #[error("{0} has {MAX_ISSUED} certificates that have not ended, which is the limit")]
+    TooMany(NodeId),
+    #[error("a certificate is renewed for the key it was issued for, and this is another key")]
+    OtherKey,
+    #[error(
         "the name {0} is taken by another node: choose another node-name, \
          or replace that node with a token made with `turnpike token create --node {1}`"
     )]
@@ -34,6 +46,8 @@ pub(crate) enum EnrollError {
     Name(#[from] NameError),
     #[error(transparent)]
     Issue(#[from] AuthorityError),
+    #[error(transparent)]
+    Issued(#[from] CertificateError),
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error("discovery cannot write its data file")]
@@ -57,45 +71,69 @@ pub(crate) async fn enroll(
     let token = JoinToken::verify(token, authority.certificate_der(), now)?;
     let public_key = identity::request_public_key(request)?;
     let node = node_id(&token, name, &public_key)?;
-    let certificate = authority.issue_node(request, node.clone(), lifetime, now)?;
-    let record = NodeRecord {
-        public_key,
-        certificate_not_after: now.saturating_add(lifetime).0,
+    let issued = issue(authority, request, &node, lifetime, now)?;
+    let count = |core: &mut Core, _| {
+        count(core, &token, &node, &public_key, now)?;
+        keep(core, &node, issued, lifetime, now)
     };
-    store
-        .update(|core, _| count(core, &token, &node, &record, now))
-        .await
-        .map_err(|error| match error {
-            Update::Refused(error) => error,
-            Update::Disk => EnrollError::Disk,
-        })?;
+    let certificate = store.update(count).await.map_err(refusal)?;
     Ok(Enrolled { node, certificate })
 }
 
+/// `holder`: whose certificate the caller showed, and the key in it.
 pub(crate) async fn renew(
     authority: &Authority,
     store: &Store,
     lifetime: Duration,
-    (node, request): (&NodeId, &[u8]),
+    (holder, request): ((&NodeId, &[u8]), &[u8]),
     now: UnixTime,
 ) -> Result<Enrolled, EnrollError> {
-    let public_key = identity::request_public_key(request)?;
-    let certificate = authority.issue_node(request, node.clone(), lifetime, now)?;
-    let record = NodeRecord {
-        public_key,
-        certificate_not_after: now.saturating_add(lifetime).0,
-    };
-    let result = store
-        .update(|core, _| records::put_node(core, node, &record))
-        .await;
-    result.map_err(|error| match error {
-        Update::Refused(error) => EnrollError::Store(error),
-        Update::Disk => EnrollError::Disk,
-    })?;
+    let (node, public_key) = holder;
+    if identity::request_public_key(request)? != public_key {
+        return Err(EnrollError::OtherKey);
+    }
+    let issued = issue(authority, request, node, lifetime, now)?;
+    let keep = |core: &mut Core, _| keep(core, node, issued, lifetime, now);
+    let certificate = store.update(keep).await.map_err(refusal)?;
     Ok(Enrolled {
         node: node.clone(),
         certificate,
     })
+}
+
+fn refusal(error: Update<EnrollError>) -> EnrollError {
+    match error {
+        Update::Refused(error) => error,
+        Update::Disk => EnrollError::Disk,
+    }
+}
+
+fn issue(
+    authority: &Authority,
+    request: &[u8],
+    node: &NodeId,
+    lifetime: Duration,
+    now: UnixTime,
+) -> Result<Issued, EnrollError> {
+    let certificate = authority.issue_node(request, node.clone(), lifetime, now)?;
+    Ok(Issued::read(&certificate)?)
+}
+
+/// Remembers that the node was given this certificate; returns it, or the one it was given a moment ago.
+fn keep(
+    core: &mut Core,
+    node: &NodeId,
+    issued: Issued,
+    lifetime: Duration,
+    now: UnixTime,
+) -> Result<Vec<u8>, EnrollError> {
+    let mut record = records::node(core, node).unwrap_or_default();
+    let certificate = record.issue(issued, lifetime, now);
+    if record.issued.len() > MAX_ISSUED {
+        return Err(EnrollError::TooMany(node.clone()));
+    }
+    records::put_node(core, node, &record)?;
+    Ok(certificate)
 }
 
 /// The token's name, else the one asked for, else one made from the key, so that asking again gives the same.
@@ -128,38 +166,37 @@ fn count(
     core: &mut Core,
     token: &JoinToken,
     node: &NodeId,
-    record: &NodeRecord,
+    public_key: &[u8],
     now: UnixTime,
 ) -> Result<(), EnrollError> {
     let mut uses = records::token(core, &token.id);
     uses.expires_unix_time = token.expires.0;
     let id = node.to_string();
-    match uses
-        .uses
-        .iter()
-        .find(|used| used.public_key == record.public_key)
-    {
+    match uses.uses.iter().find(|used| used.public_key == public_key) {
         Some(used) if used.node != id => return Err(EnrollError::OtherName(used.node.clone())),
+        Some(used) if used.revoked => {
+            return Err(EnrollError::Revoked(node.clone(), node.name.clone()));
+        }
         Some(_) => {}
         None if uses.uses.len() >= token.uses as usize => {
             return Err(EnrollError::UsedUp(token.uses));
         }
         None => {
             uses.uses.push(TokenUse {
-                public_key: record.public_key.clone(),
+                public_key: public_key.to_vec(),
                 node: id,
+                revoked: false,
             });
         }
     }
     // Whoever holds a token for a network must not take over its other nodes.
     if token.node.is_none()
         && let Some(taken) = records::node(core, node)
-        && taken.public_key != record.public_key
+        && taken.public_key != public_key
         && taken.certificate_not_after > now.0
     {
         return Err(EnrollError::NameTaken(node.clone(), node.name.clone()));
     }
     records::put_token(core, &token.id, &uses)?;
-    records::put_node(core, node, record)?;
     Ok(())
 }

@@ -1,12 +1,15 @@
 //! What discovery remembers for itself, under keys that no node may list: `token/<id>` and `node/<node id>`.
 
+use std::time::Duration;
+
+use identity::{CertificateError, CertificateInfo, Serial};
 use model::{NodeId, UnixTime};
 use prost::Message;
 
 use crate::store::{Core, StoreError};
 
 /// Records of nodes are kept this long after their certificate ended.
-const KEEP_NODE: std::time::Duration = std::time::Duration::from_secs(7 * 86_400);
+const KEEP_NODE: Duration = Duration::from_secs(7 * 86_400);
 
 /// SHA-256 would do; the public key itself (65 bytes) is as good and needs no code.
 pub(crate) type PublicKey = Vec<u8>;
@@ -27,6 +30,9 @@ pub(crate) struct TokenUse {
     pub(crate) public_key: PublicKey,
     #[prost(string, tag = "2")]
     pub(crate) node: String,
+    /// A certificate of this key was revoked since: the token lets it in no more.
+    #[prost(bool, tag = "3")]
+    pub(crate) revoked: bool,
 }
 
 /// A node that exists: whose name is taken, and who can get mail.
@@ -36,6 +42,60 @@ pub(crate) struct NodeRecord {
     pub(crate) public_key: PublicKey,
     #[prost(uint64, tag = "2")]
     pub(crate) certificate_not_after: u64,
+    /// Its certificates that have not ended, oldest first: one that is revoked takes the others along.
+    #[prost(message, repeated, tag = "3")]
+    pub(crate) issued: Vec<Issued>,
+}
+
+/// A certificate, and what is asked of it.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct Issued {
+    /// DER.
+    #[prost(bytes = "vec", tag = "1")]
+    pub(crate) certificate: Vec<u8>,
+    #[prost(string, tag = "2")]
+    pub(crate) serial: String,
+    #[prost(bytes = "vec", tag = "3")]
+    pub(crate) public_key: PublicKey,
+    #[prost(uint64, tag = "4")]
+    pub(crate) not_after: u64,
+}
+
+impl Issued {
+    pub(crate) fn read(certificate: &[u8]) -> Result<Self, CertificateError> {
+        let info = CertificateInfo::read(certificate)?;
+        Ok(Self {
+            certificate: certificate.to_vec(),
+            serial: info.serial.to_string(),
+            public_key: info.public_key,
+            not_after: info.not_after.0,
+        })
+    }
+}
+
+impl NodeRecord {
+    /// Takes in a certificate. If the same key was given one of this `lifetime` of which half is still to come, it is
+    /// that one, so that nobody collects certificates by asking again and again.
+    pub(crate) fn issue(&mut self, new: Issued, lifetime: Duration, now: UnixTime) -> Vec<u8> {
+        let young = now.saturating_add(lifetime / 2).0..=now.saturating_add(lifetime).0;
+        let mut issued = self.issued.iter();
+        let again =
+            issued.find(|old| old.public_key == new.public_key && young.contains(&old.not_after));
+        if let Some(again) = again {
+            return again.certificate.clone();
+        }
+        let certificate = new.certificate.clone();
+        self.add(new, now);
+        certificate
+    }
+
+    /// Takes in a certificate that the node has, and forgets those that have ended.
+    pub(crate) fn add(&mut self, new: Issued, now: UnixTime) {
+        self.public_key = new.public_key.clone();
+        self.certificate_not_after = new.not_after;
+        self.issued.retain(|old| old.not_after >= now.0);
+        self.issued.push(new);
+    }
 }
 
 pub(crate) fn token(core: &Core, id: &str) -> TokenRecord {
@@ -58,6 +118,49 @@ pub(crate) fn put_node(
 ) -> Result<(), StoreError> {
     core.put(&node_key(id), &record.encode_to_vec(), None, None)
         .map(|_| ())
+}
+
+/// Revokes what else the node of a revoked certificate could come back with: its other certificates, and the join
+/// tokens that its keys have used.
+pub(crate) fn revoke_with(
+    core: &mut Core,
+    serial: &Serial,
+    reason: &[u8],
+) -> Result<(), StoreError> {
+    let serial = serial.to_string();
+    let found = core.range("node/").find_map(|(key, entry)| {
+        let record = NodeRecord::decode(&*entry.value).ok()?;
+        let mut issued = record.issued.iter();
+        issued
+            .any(|one| one.serial == serial)
+            .then(|| (key.clone(), record))
+    });
+    let Some((key, mut record)) = found else {
+        return Ok(());
+    };
+    let issued = std::mem::take(&mut record.issued);
+    for one in issued.iter().filter(|one| one.serial != serial) {
+        core.put(&format!("revocation/{}", one.serial), reason, None, None)?;
+    }
+    let tokens: Vec<_> = core
+        .range("token/")
+        .filter_map(|(key, entry)| {
+            let mut token = TokenRecord::decode(&*entry.value).ok()?;
+            let mut any = false;
+            for used in &mut token.uses {
+                if issued.iter().any(|one| one.public_key == used.public_key) {
+                    used.revoked = true;
+                    any = true;
+                }
+            }
+            any.then(|| (key.clone(), token))
+        })
+        .collect();
+    for (key, token) in tokens {
+        core.put(&key, &token.encode_to_vec(), None, None)?;
+    }
+    core.put(&key, &record.encode_to_vec(), None, None)?;
+    Ok(())
 }
 
 /// Forgets tokens that expired, and nodes that are long gone. Returns how many.

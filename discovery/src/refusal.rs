@@ -43,7 +43,11 @@ pub(crate) fn update_status(error: Update<StoreError>) -> Status {
 pub(crate) fn enroll_status(error: &EnrollError) -> Status {
     let text = error.to_string();
     match error {
-        EnrollError::Issue(_) | EnrollError::Name(_) => Status::invalid_argument(text),
+        EnrollError::Issue(_)
+        | EnrollError::Issued(_)
+        | EnrollError::Name(_)
+        | EnrollError::OtherKey => Status::invalid_argument(text),
+        EnrollError::TooMany(_) => Status::resource_exhausted(text),
         EnrollError::Store(_) | EnrollError::Disk => Status::unavailable(text),
         _ => Status::permission_denied(text),
     }

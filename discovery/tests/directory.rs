@@ -4,11 +4,15 @@
 
 mod common;
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::atomic::Ordering,
+    time::{Duration, Instant},
+};
 
 use common::{HOUR, Mesh, eventually, node, now, within};
 use discovery_client::{DirectoryError, Event};
-use identity::document;
+use identity::{NodeIdentity, NodeKey, document};
+use model::Role;
 use prost::Message as _;
 use protocol::{
     directory::Envelope,
@@ -384,6 +388,80 @@ async fn a_revoked_node_is_thrown_out_and_its_registration_is_not_seen() {
     assert!(reason.contains("revoked"), "{reason}");
 }
 
+/// Whoever has taken a node over could have stocked up, and may still hold its join token.
+#[tokio::test]
+async fn a_revoked_node_has_no_other_certificate_and_does_not_come_back_with_its_token() {
+    let mesh = Mesh::new();
+    let server = mesh.start().await;
+    let ca = mesh.authority.certificate_pem();
+    let key = NodeKey::generate().unwrap();
+    let certificate_request = key.request().unwrap();
+    let enroll = |token: String| protocol::directory::EnrollRequest {
+        token,
+        certificate_request: certificate_request.clone(),
+        node: "app".into(),
+    };
+    let token = mesh.token("west", Role::Workload, 1, HOUR);
+    // Half of the first one's life is over: there is a second one, and it is not given anew for each request.
+    mesh.offset.store(-13 * 3600, Ordering::Relaxed);
+    let mut anonymous = common::client(server.address, &ca, None).await.unwrap();
+    let first = anonymous.enroll(enroll(token.clone())).await.unwrap();
+    mesh.offset.store(0, Ordering::Relaxed);
+    let first = first.into_inner().certificate;
+    let ca_der = mesh.authority.certificate_der().to_vec();
+    let identity = NodeIdentity::new(key, first, ca_der).unwrap();
+    let mut client = common::client(server.address, &ca, Some(&identity.tls()))
+        .await
+        .unwrap();
+    let request = || protocol::directory::RenewRequest {
+        certificate_request: certificate_request.clone(),
+    };
+    let second = client.renew(request()).await.unwrap().into_inner();
+    let third = client.renew(request()).await.unwrap().into_inner();
+    assert_eq!(third.certificate, second.certificate);
+    let second = identity.renewed(second.certificate).unwrap();
+    assert_ne!(second.certificate().serial, identity.certificate().serial);
+    // Not for a key of the thief's own either.
+    let other = mesh.identity("west/workload/app").request().unwrap();
+    let stocked = client
+        .renew(protocol::directory::RenewRequest {
+            certificate_request: other,
+        })
+        .await;
+    assert_eq!(stocked.unwrap_err().code(), tonic::Code::InvalidArgument);
+
+    let admin = mesh
+        .authority
+        .new_admin("root".parse().unwrap(), 24 * HOUR, now())
+        .unwrap();
+    let mut operator = common::client(server.address, &ca, Some(&admin))
+        .await
+        .unwrap();
+    let put = protocol::directory::PutRequest {
+        key: format!("revocation/{}", identity.certificate().serial),
+        value: b"stolen".to_vec(),
+        lease: 0,
+        expected_revision: None,
+    };
+    operator.put(put).await.unwrap();
+
+    let mut thief = common::client(server.address, &ca, Some(&second.tls()))
+        .await
+        .unwrap();
+    let error = thief.renew(request()).await.unwrap_err();
+    assert!(error.message().contains("revoked"), "{error}");
+    let error = anonymous.enroll(enroll(token)).await.unwrap_err();
+    assert!(error.message().contains("was revoked"), "{error}");
+    // With a new token it may.
+    let token = mesh.token_named("west", Role::Workload, Some("app"), 1, HOUR);
+    let back = anonymous.enroll(enroll(token)).await.unwrap().into_inner();
+    let back = identity.renewed(back.certificate).unwrap();
+    let mut client = common::client(server.address, &ca, Some(&back.tls()))
+        .await
+        .unwrap();
+    client.renew(request()).await.unwrap();
+}
+
 #[tokio::test]
 async fn a_certificate_is_renewed_at_two_thirds_of_its_life_with_the_same_key() {
     let mesh = Mesh::new();
@@ -416,7 +494,7 @@ async fn a_certificate_is_renewed_at_two_thirds_of_its_life_with_the_same_key() 
     .await;
     let new = directory.identity();
     assert_eq!(new.certificate().public_key, old.certificate().public_key);
-    let kept = identity::NodeIdentity::load(&state).unwrap().unwrap();
+    let kept = NodeIdentity::load(&state).unwrap().unwrap();
     assert_eq!(kept.certificate().serial, new.certificate().serial);
     // The registration is signed with the new certificate without anybody asking.
     eventually("signed anew", || {

@@ -53,7 +53,7 @@ enum Command {
         /// Which shell
         shell: clap_complete::Shell,
     },
-    /// Revoke a certificate: its node is thrown out
+    /// Throw a node out: revoke its certificates
     Revoke(status::RevokeArgs),
     /// Networks on this machine, out of namespaces (needs root)
     #[command(subcommand)]

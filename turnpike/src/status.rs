@@ -50,7 +50,7 @@ pub(crate) struct RevokeArgs {
     /// Where discovery is, if not where `turnpike init` was told
     #[arg(long, value_name = "URL")]
     discovery: Option<String>,
-    /// The certificate's serial number, from `turnpike status` or a log
+    /// The serial number of one of its certificates, from `turnpike status` or discovery's log
     #[arg(value_name = "SERIAL")]
     serial: String,
     /// Why, for the record
