@@ -1,5 +1,5 @@
-//! Composition, in order: names are answered first, so that a workload can resolve what is not ours whatever becomes
-//! of the rest; then the identity, the directory, the device, and the loop.
+//! Composition, in order: the device, for a resolver of the host may need it; then names are answered, so that a workload
+//! can resolve what is not ours whatever becomes of the rest; then the identity, the directory, and the loop.
 
 use std::net::IpAddr;
 use std::sync::{Arc, OnceLock};
@@ -53,7 +53,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
 
     let board = Board::default();
     let readiness = Readiness::new();
-    let ready = Ready {
+    let mut ready = Ready {
         enrolled: Some(readiness.task("identity")),
         directory: Some(readiness.task("first view of the directory")),
         device: Some(readiness.task("TUN device")),
@@ -82,6 +82,8 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     }
 
     let stop = stop_signal();
+    let device = open_device(&config)?;
+    release(&mut ready.device);
     let upstreams = listener.upstreams();
     let answering = listener.run();
     tokio::pin!(answering);
@@ -91,10 +93,15 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         &Around {
             listen: &listen,
             upstreams: &config.dns.upstreams,
+            suffix: &config.dns.suffix,
+            aliases: &config.dns.aliases,
             pools: &config.tunnel.pools,
+            device: device.index(),
+            dnsmasq: &config.dns.dnsmasq,
             state_directory: &config.state_directory,
         },
-    )?;
+    )
+    .await?;
     tracing::info!(%interception, "interception of DNS");
     upstreams.mark(interception.own_mark());
     let ways_to_ask = WaysToAsk {
@@ -103,7 +110,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     };
     tokio::select! {
         ended = answering => ended.context("DNS failed"),
-        ended = tunnel(&config, resolver, wanted, (board, ways_to_ask), ready, stop) => ended,
+        ended = tunnel(&config, resolver, wanted, device, (board, ways_to_ask), ready, stop) => ended,
     }
 }
 
@@ -177,6 +184,7 @@ async fn tunnel(
     config: &Config,
     resolver: Arc<Resolver>,
     wanted: mpsc::Receiver<Wanted>,
+    device: Device,
     (board, ways_to_ask): (Board, WaysToAsk),
     mut ready: Ready,
     mut stop: watch::Receiver<bool>,
@@ -190,8 +198,6 @@ async fn tunnel(
     release(&mut ready.enrolled);
 
     let device_addresses = config.tunnel.pools.device();
-    let device = open_device(config)?;
-    release(&mut ready.device);
     for Collision {
         pool,
         route,

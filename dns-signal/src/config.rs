@@ -15,6 +15,7 @@ use service_kit::{ConfigError, load_config};
 
 use crate::config_file::{AliasFile, DnsFile, File, TunnelFile};
 use crate::interception::Wish;
+use crate::interception::dnsmasq::Dnsmasq;
 
 /// A configuration that can be used.
 #[derive(Clone, Debug)]
@@ -54,6 +55,8 @@ pub struct DnsConfig {
     pub ttl: Duration,
     /// See [`DnsFile::interception`].
     pub interception: Wish,
+    /// See [`DnsFile::dnsmasq_file`] and [`DnsFile::dnsmasq_reload`].
+    pub dnsmasq: Dnsmasq,
     /// See [`DnsFile::alias`].
     pub aliases: Aliases,
 }
@@ -185,18 +188,48 @@ impl DnsConfig {
             ));
         }
         let interception = file.interception.parse().map_err(|error| {
-            let remedy = "use \"auto\", \"redirect\", \"resolv-conf\" or \"none\"";
+            let remedy = "use \"auto\", \"resolved\", \"redirect\", \"dnsmasq\", \"resolv-conf\" or \"none\"";
             ConfigError::of_field("dns.interception", &file.interception, error, remedy)
         })?;
         Ok(Self {
             listen,
             upstreams,
             interception,
+            dnsmasq: dnsmasq(file)?,
             suffix,
             ttl,
             aliases: aliases(&file.alias, own)?,
         })
     }
+}
+
+fn dnsmasq(file: &DnsFile) -> Result<Dnsmasq, ConfigError> {
+    if let Some(path) = file.dnsmasq_file.as_ref().filter(|it| !it.is_absolute()) {
+        let remedy = "use a path such as /etc/dnsmasq.d/turnpike.conf";
+        return Err(ConfigError::of_field(
+            "dns.dnsmasq-file",
+            path.display(),
+            "not an absolute path",
+            remedy,
+        ));
+    }
+    // They are kept in the state directory, a line each.
+    let is_word = |word: &String| !word.is_empty() && !word.contains('\n');
+    if let Some(words) = &file.dnsmasq_reload
+        && (words.is_empty() || !words.iter().all(is_word))
+    {
+        let remedy = "use a list such as [\"systemctl\", \"restart\", \"dnsmasq\"]";
+        return Err(ConfigError::of_field(
+            "dns.dnsmasq-reload",
+            format!("{words:?}"),
+            "not a program with its arguments",
+            remedy,
+        ));
+    }
+    Ok(Dnsmasq {
+        file: file.dnsmasq_file.clone(),
+        reload: file.dnsmasq_reload.clone(),
+    })
 }
 
 fn aliases(files: &[AliasFile], own: &NetworkName) -> Result<Aliases, ConfigError> {

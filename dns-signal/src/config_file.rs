@@ -52,10 +52,17 @@ pub struct DnsFile {
     #[serde(default = "default_ttl")]
     pub ttl: String,
     /// How the workload's queries come here: `auto`, the first of these that works: a resolv.conf that names dns-signal
-    /// already, `redirect`, `resolv-conf`; `redirect`, port 53 turned here by nftables; `resolv-conf`, the file replaced;
+    /// already, `resolved`, `redirect`, `dnsmasq`, `resolv-conf`; `resolved`, systemd-resolved asks here for our names; `redirect`,
+    /// port 53 turned here by nftables; `dnsmasq`, the host's dnsmasq asks here for our names; `resolv-conf`, the file replaced;
     /// `none`, nothing is done. What is done is undone at the end, also after a crash. Default `auto`.
     #[serde(default = "default_interception")]
     pub interception: String,
+    /// The file that tells dnsmasq to ask here. Default: `turnpike.conf` in the directory that a running dnsmasq was told by
+    /// `--conf-dir`.
+    pub dnsmasq_file: Option<PathBuf>,
+    /// What makes dnsmasq read that file: program and arguments. Default `["nmcli", "general", "reload", "dns-full"]` when the
+    /// file is in `/etc/NetworkManager/dnsmasq.d`, else `["systemctl", "restart", "dnsmasq"]`.
+    pub dnsmasq_reload: Option<Vec<String>>,
     /// Further names for services. At most 256.
     #[serde(default)]
     pub alias: Vec<AliasFile>,

@@ -3,21 +3,28 @@
 //! | way | what is done | undone by |
 //! |---|---|---|
 //! | own | nothing: resolv.conf names this process | |
+//! | resolved | systemd-resolved asks here for our names ([`resolved`]) | the kernel: it all belongs to the TUN interface |
 //! | redirect | nftables turns port 53 here ([`redirect`]) | the kernel: the table belongs to a process that ends with this one |
+//! | dnsmasq | a dnsmasq of this host asks here for our names ([`dnsmasq`]) | the next start; names of others never come here |
 //! | resolv-conf | resolv.conf names this process ([`resolv_conf`]) | a second process that outlives this one; else the next start |
 
+pub mod dnsmasq;
 pub mod redirect;
 pub mod resolv_conf;
+mod resolved;
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::str::FromStr;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
+use dns_signal_proto::alias::Aliases;
+use dns_signal_proto::intercept::Suffix;
 use dns_signal_proto::virtual_ip::Pools;
 use thiserror::Error;
 
+use dnsmasq::{Dnsmasq, DropIn};
 use redirect::Redirect;
 use resolv_conf::ResolvConf;
 
@@ -29,8 +36,12 @@ pub enum Wish {
     Auto,
     /// Nothing: somebody else sees to it.
     None,
+    /// systemd-resolved, or no start.
+    Resolved,
     /// nftables, or no start.
     Redirect,
+    /// dnsmasq, or no start.
+    Dnsmasq,
     /// resolv.conf, or no start.
     ResolvConf,
 }
@@ -47,7 +58,9 @@ impl FromStr for Wish {
         match text {
             "auto" => Ok(Self::Auto),
             "none" => Ok(Self::None),
+            "resolved" => Ok(Self::Resolved),
             "redirect" => Ok(Self::Redirect),
+            "dnsmasq" => Ok(Self::Dnsmasq),
             "resolv-conf" => Ok(Self::ResolvConf),
             _ => Err(NotAWish),
         }
@@ -61,10 +74,41 @@ pub struct Around<'a> {
     pub listen: &'a [SocketAddr],
     /// The resolvers that are asked in turn.
     pub upstreams: &'a [SocketAddr],
+    /// The domain of the mesh.
+    pub suffix: &'a Suffix,
+    /// Further names that may be ours.
+    pub aliases: &'a Aliases,
     /// What is sent to virtual IPs is for a remote service, a DNS server possibly.
     pub pools: &'a Pools,
-    /// Where the resolv.conf of before is kept.
+    /// The index of the TUN interface.
+    pub device: u32,
+    /// What is known of the host's dnsmasq.
+    pub dnsmasq: &'a Dnsmasq,
+    /// Where it is kept what is to be undone.
     pub state_directory: &'a Path,
+}
+
+impl Around<'_> {
+    /// The domains at and below which names are ours, or may be.
+    fn zones(&self) -> Vec<String> {
+        let aliases = self.aliases.zones();
+        let ours = [self.suffix.to_string()].into_iter();
+        ours.chain(self.pools.reverse_zones())
+            .chain(aliases)
+            .collect()
+    }
+
+    /// Of the names that another resolver of this host asks for here, those with an alias that stands for nothing are asked of
+    /// the upstreams. None of these may be that resolver.
+    fn must_not_go_round(&self) -> anyhow::Result<()> {
+        let here = |upstream: &&SocketAddr| upstream.ip().is_loopback();
+        match self.upstreams.iter().find(here) {
+            Some(upstream) if !self.aliases.is_empty() => bail!(
+                "the upstream {upstream} is on this host, and may ask for the names of `dns.alias` here again: name resolvers of other hosts"
+            ),
+            _ => Ok(()),
+        }
+    }
 }
 
 /// A way that is in force; given up when dropped.
@@ -74,8 +118,12 @@ pub enum Interception {
     Own,
     /// Nobody did, and nothing is done.
     None,
+    /// By systemd-resolved.
+    Resolved,
     /// By nftables.
     Redirect(Redirect),
+    /// By dnsmasq.
+    Dnsmasq(DropIn),
     /// By resolv.conf.
     ResolvConf(ResolvConf),
 }
@@ -85,7 +133,13 @@ impl fmt::Display for Interception {
         match self {
             Self::Own => f.write_str("resolv.conf names dns-signal already"),
             Self::None => f.write_str("none"),
+            Self::Resolved => f.write_str("systemd-resolved asks dns-signal for names of the mesh"),
             Self::Redirect(redirect) => redirect.fmt(f),
+            Self::Dnsmasq(drop_in) => write!(
+                f,
+                "dnsmasq asks dns-signal for names of the mesh, as {} says",
+                drop_in.file().display()
+            ),
             Self::ResolvConf(_) => f.write_str("resolv.conf was replaced"),
         }
     }
@@ -96,23 +150,42 @@ impl Interception {
     ///
     /// # Errors
     /// When a certain way is wished, and it does not work.
-    pub fn start(wish: Wish, around: &Around<'_>) -> anyhow::Result<Self> {
+    pub async fn start(wish: Wish, around: &Around<'_>) -> anyhow::Result<Self> {
         resolv_conf::clean_up(around.state_directory);
+        dnsmasq::clean_up(around.state_directory);
         match wish {
             Wish::None => Ok(Self::None),
+            Wish::Resolved => {
+                let started = resolved::start(around, &around.zones()).await;
+                started.context("`dns.interception` asks for systemd-resolved")?;
+                Ok(Self::Resolved)
+            }
             Wish::Redirect => Ok(Self::Redirect(
                 Redirect::start(around).context("`dns.interception` asks for nftables")?,
+            )),
+            Wish::Dnsmasq => Ok(Self::Dnsmasq(
+                DropIn::start(around, &around.zones())
+                    .context("`dns.interception` asks for dnsmasq")?,
             )),
             Wish::ResolvConf => Ok(Self::ResolvConf(
                 ResolvConf::start(around).context("`dns.interception` asks for resolv.conf")?,
             )),
-            Wish::Auto => Ok(Self::first_that_works(around)),
+            Wish::Auto => Ok(Self::first_that_works(around).await),
         }
     }
 
-    fn first_that_works(around: &Around<'_>) -> Self {
+    async fn first_that_works(around: &Around<'_>) -> Self {
         if resolv_conf::names_only(around.listen) {
             return Self::Own;
+        }
+        if resolved::is_asked_by_programs() {
+            match resolved::start(around, &around.zones()).await {
+                Ok(()) => return Self::Resolved,
+                Err(error) => tracing::info!(
+                    error = format!("{error:#}"),
+                    "systemd-resolved cannot send queries here"
+                ),
+            }
         }
         let error = match Redirect::start(around) {
             Ok(redirect) => return Self::Redirect(redirect),
@@ -122,6 +195,15 @@ impl Interception {
             error = format!("{error:#}"),
             "nftables cannot turn queries here"
         );
+        if resolv_conf::names_only_this_host() {
+            match DropIn::start(around, &around.zones()) {
+                Ok(drop_in) => return Self::Dnsmasq(drop_in),
+                Err(error) => tracing::info!(
+                    error = format!("{error:#}"),
+                    "dnsmasq cannot send queries here"
+                ),
+            }
+        }
         let replaced = match resolv_conf::written_by_others() {
             Some(target) => Err(anyhow::anyhow!(
                 "resolv.conf is a link to {}, which another program writes",

@@ -252,10 +252,28 @@ choose = "round-robin"
     let config = with(good).unwrap();
     assert!(!config.dns.aliases.is_empty());
     assert_eq!(config.dns.interception, Wish::Redirect);
+    for (text, wish) in [
+        ("auto", Wish::Auto),
+        ("resolved", Wish::Resolved),
+        ("dnsmasq", Wish::Dnsmasq),
+        ("resolv-conf", Wish::ResolvConf),
+        ("none", Wish::None),
+    ] {
+        let config = with(&format!("interception = \"{text}\"")).unwrap();
+        assert_eq!(config.dns.interception, wish);
+    }
     for (bad, expected) in [
         (
             "interception = \"magic\"",
             "field `dns.interception`: value `magic`: not a way of interception",
+        ),
+        (
+            "dnsmasq-file = \"dnsmasq.d/turnpike.conf\"",
+            "field `dns.dnsmasq-file`: value `dnsmasq.d/turnpike.conf`: not an absolute path",
+        ),
+        (
+            "dnsmasq-reload = []",
+            "field `dns.dnsmasq-reload`: value `[]`: not a program with its arguments",
         ),
         (
             "[[dns.alias]]\nname = \"api.example.com\"",

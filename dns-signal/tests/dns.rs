@@ -322,6 +322,7 @@ async fn a_port_in_use_is_named_with_its_field() {
         suffix: "mesh.internal".parse().unwrap(),
         ttl: Duration::from_secs(5),
         interception: dns_signal::interception::Wish::None,
+        dnsmasq: Default::default(),
         aliases: dns_signal_proto::alias::Aliases::new("west".parse().unwrap()),
     };
     let (resolver, _wanted) = dns_signal::dns_resolver::Resolver::new(

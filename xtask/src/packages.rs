@@ -35,6 +35,11 @@ pub(crate) const FOR_TESTS: &[Tool] = &[
     ("tcpdump", "tcpdump"),
     ("ethtool", "ethtool"),
     ("faketime", "faketime"),
+    ("dbus-daemon", "dbus-daemon"),
+    (
+        "/usr/share/doc/libsystemd-shared/copyright",
+        "libsystemd-shared",
+    ),
     ("turnutils_uclient", "coturn"),
     ("chromium", "chromium"),
     // Pods, and what says whether manifests are right.

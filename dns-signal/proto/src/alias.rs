@@ -125,6 +125,22 @@ impl Aliases {
         self.exact.is_empty() && self.below.is_empty()
     }
 
+    /// The domains in which all names with an alias are, without the final dot, in order.
+    pub fn zones(&self) -> Vec<String> {
+        let names = self.exact.keys().chain(self.below.keys());
+        let mut zones: Vec<String> = names
+            .map(|zone| {
+                Name::from(zone.clone())
+                    .to_ascii()
+                    .trim_end_matches('.')
+                    .to_owned()
+            })
+            .collect();
+        zones.sort();
+        zones.dedup();
+        zones
+    }
+
     /// The alias that covers a name, and the service it is about; the most exact one.
     fn find(&self, name: &Name) -> Option<(&Alias, ServiceName, Name)> {
         if self.is_empty() {

@@ -177,9 +177,10 @@ pub fn decide(
         return decide_ours(&labels, record_type, services, suffix);
     }
     match reverse(name, pools) {
-        Some((address, zone)) if record_type == RecordType::PTR => {
+        Some((Reverse::Address(address), zone)) if record_type == RecordType::PTR => {
             Decision::Pointer { address, zone }
         }
+        Some((Reverse::Nothing, zone)) => Decision::NoSuchName { zone },
         Some((_, zone)) => Decision::NoData { zone },
         None => Decision::Forward,
     }
@@ -322,17 +323,42 @@ fn texts(id: &ServiceId, exported: &Exported) -> Vec<String> {
     texts
 }
 
-/// The virtual IP that a complete reverse name stands for, and the zone it is in: the smallest that ends at a label
-/// (an octet, a nibble) and lies within the pool.
-fn reverse(name: &Name, pools: &Pools) -> Option<(IpAddr, Name)> {
-    let net = name.parse_arpa_name().ok()?;
-    let address = net.addr();
-    if net.prefix_len() != net.max_prefix_len() {
+/// What a name among the reverse names of a pool is.
+enum Reverse {
+    /// An address's.
+    Address(IpAddr),
+    /// The beginning of several: it exists ([RFC 8020 section 2](https://www.rfc-editor.org/rfc/rfc8020#section-2)).
+    Beginning,
+    /// Neither.
+    Nothing,
+}
+
+/// What a name at or below the reverse zones of the pools is, and its zone: the smallest that ends at a label (an octet, a
+/// nibble) and lies within the pool.
+fn reverse(name: &Name, pools: &Pools) -> Option<(Reverse, Name)> {
+    if !name.iter().next_back()?.eq_ignore_ascii_case(b"arpa") {
         return None;
     }
+    // An IPv6 address's, a nibble to a label.
+    const LONGEST: usize = 34;
+    let count = usize::from(name.num_labels());
+    let longest = (1..=count.min(LONGEST)).rev().find_map(|labels| {
+        let net = name.trim_to(labels).parse_arpa_name().ok()?;
+        Some((net, labels))
+    });
+    let (net, labels) = longest?;
+    let address = net.addr();
     let prefix = pools.prefix_len_around(address)?;
+    if net.prefix_len() < prefix {
+        return None;
+    }
+    let what = match net.prefix_len() == net.max_prefix_len() {
+        _ if labels < count => Reverse::Nothing,
+        true => Reverse::Address(address),
+        false => Reverse::Beginning,
+    };
     let bits_per_label = if address.is_ipv4() { 8 } else { 4 };
     // Below the two labels `in-addr.arpa`.
     let labels = usize::from(prefix.div_ceil(bits_per_label)) + 2;
-    Some((address, absolute(name.to_lowercase().trim_to(labels))))
+    Some((what, absolute(name.to_lowercase().trim_to(labels))))
 }

@@ -114,6 +114,20 @@ fn a_name_means_the_services_of_its_alias_in_order_of_preference() {
 }
 
 #[test]
+fn the_zones_of_all_aliases_can_be_told_to_others() {
+    assert_eq!(
+        aliases().zones(),
+        [
+            "all.mesh.internal",
+            "api.example.com",
+            "front.example.com",
+            "prod.svc.clusterset.local",
+            "shared.prod.svc.clusterset.local"
+        ]
+    );
+}
+
+#[test]
 fn only_addresses_and_what_goes_with_them_are_an_aliass() {
     use RecordType::{A, AAAA, ANY, CAA, DNSKEY, DS, HTTPS, MX, NS, SRV, SVCB, TXT};
     let name = Name::from_ascii("api.example.com.").unwrap();

@@ -228,7 +228,21 @@ fn every_question_has_its_decision() {
         ),
         ("5.0.18.198.in-addr.arpa.", A, "nodata 18.198.in-addr.arpa."),
         ("5.0.20.198.in-addr.arpa.", PTR, "forward"),
-        ("0.18.198.in-addr.arpa.", PTR, "forward"),
+        // All of the zones is ours: a resolver that asks us for them would be asked again.
+        ("0.18.198.in-addr.arpa.", PTR, "nodata 18.198.in-addr.arpa."),
+        ("19.198.in-addr.arpa.", SOA, "nodata 19.198.in-addr.arpa."),
+        ("198.in-addr.arpa.", SOA, "forward"),
+        (
+            "x.5.0.18.198.in-addr.arpa.",
+            TXT,
+            "nxdomain 18.198.in-addr.arpa.",
+        ),
+        (
+            "x.y.18.198.in-addr.arpa.",
+            TXT,
+            "nxdomain 18.198.in-addr.arpa.",
+        ),
+        ("home.arpa.", A, "forward"),
         (
             "7.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.7.e.6.2.7.5.7.4.7.d.f.ip6.arpa.",
             PTR,

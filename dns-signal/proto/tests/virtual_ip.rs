@@ -55,6 +55,26 @@ fn the_first_host_address_is_the_device_s_own() {
 }
 
 #[test]
+fn reverse_zones_are_those_of_the_pools_and_no_others() {
+    let zones = |ipv4: &str, ipv6: &str| pools(ipv4, ipv6).reverse_zones();
+    let own6 = "0.0.0.0.0.7.e.6.2.7.5.7.4.7.d.f.ip6.arpa";
+    assert_eq!(
+        default_pools().reverse_zones(),
+        ["18.198.in-addr.arpa", "19.198.in-addr.arpa", own6]
+    );
+    assert_eq!(
+        zones("10.0.0.0/8", "fc00::/7"),
+        ["10.in-addr.arpa", "c.f.ip6.arpa", "d.f.ip6.arpa"]
+    );
+    let smallest = zones("10.9.8.4/30", "fd00::/126");
+    assert_eq!(smallest[0], "4.8.9.10.in-addr.arpa");
+    assert_eq!(smallest[3], "7.8.9.10.in-addr.arpa");
+    assert_eq!(smallest.len(), 4 + 4);
+    assert!(smallest[7].starts_with("3.0.0.0."), "{}", smallest[7]);
+    assert_eq!(zones("128.0.0.0/2", "fd00::/64").len(), 64 + 1);
+}
+
+#[test]
 fn a_range_without_room_or_not_for_hosts_is_no_pool() {
     let new = |ipv4: &str, ipv6: &str| Pools::new(ipv4.parse().unwrap(), ipv6.parse().unwrap());
     let good6 = "fd00::/64";

@@ -82,17 +82,25 @@ impl Drop for ResolvConf {
 
 /// Whether resolv.conf names resolvers, and all of them are this process.
 pub fn names_only(listen: &[SocketAddr]) -> bool {
-    let Ok(text) = read(Path::new(FILE)) else {
-        return false;
-    };
-    let ours = |server: IpAddr| {
+    names(|server| {
         listen.iter().any(|listen| {
             let any = listen.ip().is_unspecified() && listen.is_ipv4() == server.is_ipv4();
             listen.port() == DNS_PORT && (listen.ip() == server || (any && server.is_loopback()))
         })
+    })
+}
+
+/// Whether resolv.conf names resolvers, and all of them are on this host.
+pub fn names_only_this_host() -> bool {
+    names(|server| server.is_loopback())
+}
+
+fn names(all: impl Fn(IpAddr) -> bool) -> bool {
+    let Ok(text) = read(Path::new(FILE)) else {
+        return false;
     };
     let mut servers = servers(&text).peekable();
-    servers.peek().is_some() && servers.all(ours)
+    servers.peek().is_some() && servers.all(all)
 }
 
 /// Who writes the file, if it is a link to another program's.

@@ -147,6 +147,7 @@ impl Dns {
             suffix: "mesh.internal".parse().unwrap(),
             ttl: Duration::from_secs(5),
             interception: dns_signal::interception::Wish::None,
+            dnsmasq: Default::default(),
             aliases: dns_signal_proto::alias::Aliases::new("west".parse().unwrap()),
         };
         let listener = DnsListener::bind(&config, Arc::clone(&resolver)).unwrap();

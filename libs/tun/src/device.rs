@@ -33,6 +33,7 @@ pub struct TunConfig {
 pub struct Device {
     device: SyncDevice,
     name: String,
+    index: u32,
     offload: bool,
     malformed: AtomicU64,
     /// Only what the kernel cannot do itself is put together here.
@@ -74,6 +75,7 @@ impl Device {
         Ok(Self {
             device,
             name,
+            index,
             offload,
             malformed: AtomicU64::new(0),
             scratch: Mutex::new(Vec::new()),
@@ -83,6 +85,11 @@ impl Device {
     /// The interface's name, as the kernel has it.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// The interface's number.
+    pub fn index(&self) -> u32 {
+        self.index
     }
 
     /// Whether long frames come and go as they are.

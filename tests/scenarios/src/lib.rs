@@ -89,12 +89,17 @@ impl Beside {
     pub fn start(lab: &Lab, host: &str, command: &[&str]) -> anyhow::Result<Self> {
         lab.spawn(host, command).map(Self)
     }
+
+    /// Ends it now.
+    pub fn end(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 impl Drop for Beside {
     fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        self.end();
     }
 }
 

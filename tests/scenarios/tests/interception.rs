@@ -1,9 +1,12 @@
 //! How a workload's queries come to dns-signal, and that a host resolves names without it, however it ended.
+mod resolved;
+
 use std::fs;
 use std::time::Duration;
 
 use lab::{Lab, Network, wait};
 use nix::sys::signal::Signal;
+use resolved::Resolved;
 use scenarios::{Beside, RECOVERY, lab, page};
 
 const SIDECAR: &str = "west/dns-signal";
@@ -62,7 +65,11 @@ fn public_names_work(lab: &Lab) {
         Ok(getent(lab, "www.example.com").starts_with("203.0.113.53"))
     })
     .expect("they do");
-    assert_eq!(getent(lab, ORDERS), "");
+    // A resolver between may remember them for as long as they may be, 5 s.
+    wait::until_true("names of the mesh to be gone", 2 * SOON, || {
+        Ok(getent(lab, ORDERS).is_empty())
+    })
+    .expect("they go");
 }
 
 fn interception(lab: &Lab) -> String {
@@ -76,6 +83,16 @@ fn interception(lab: &Lab) -> String {
 fn tables(lab: &Lab) -> usize {
     let listed = lab.output("west/app", &["nft", "list", "tables"]);
     listed.expect("nft").matches("turnpike_dns").count()
+}
+
+/// How many questions dns-signal has asked of others.
+fn forwarded(lab: &Lab) -> u64 {
+    let ask = ["curl", "-sS", "http://127.0.0.1:9103/metrics"];
+    let metrics = lab.output("west/app", &ask).expect("metrics");
+    let asked = "dns_signal_dns_outcomes_total{outcome=\"forwarded\"}";
+    let line = metrics.lines().find_map(|line| line.strip_prefix(asked));
+    let number = line.expect("it is there").trim().parse();
+    number.expect("a number")
 }
 
 fn kill9(lab: &Lab) {
@@ -149,22 +166,9 @@ fn a_resolver_of_the_host_itself_is_not_asked_in_a_circle() {
     assert!(interception(&lab).contains("of loopback only"));
     names_work(&lab);
     // What it got it got once: a circle would have gone on until somebody gave up.
-    let asked = "dns_signal_dns_outcomes_total{outcome=\"forwarded\"}";
-    let forwarded = || {
-        let metrics = lab.output(
-            "west/app",
-            &["curl", "-sS", "http://127.0.0.1:9103/metrics"],
-        );
-        let metrics = metrics.expect("metrics");
-        let line = metrics.lines().find_map(|line| line.strip_prefix(asked));
-        line.expect("it is there")
-            .trim()
-            .parse::<u64>()
-            .expect("a number")
-    };
-    let before = forwarded();
+    let before = forwarded(&lab);
     assert_eq!(dig(&lab, &["www.example.com"]), "203.0.113.53\n");
-    assert_eq!(forwarded(), before + 1);
+    assert_eq!(forwarded(&lab), before + 1);
 
     kill9(&lab);
     public_names_work(&lab);
@@ -216,6 +220,135 @@ fn a_replaced_resolv_conf_is_put_back_after_kill_9_by_the_guard_and_else_by_the_
     fs::write(resolv_conf(&lab), other).expect("resolv.conf can be written");
     lab.stop(SIDECAR).expect("it stops");
     assert_eq!(now(), other);
+}
+
+#[test]
+fn systemd_resolved_asks_for_the_names_of_the_mesh_only_and_forgets_them_after_kill_9() {
+    let lab = lab("intercept5");
+    lab.stop(SIDECAR).expect("it stops");
+    let mut resolved = Resolved::start(&lab);
+    fs::write(
+        resolv_conf(&lab),
+        "nameserver 127.0.0.53\noptions edns0 trust-ad timeout:1 attempts:2\nsearch example.com\n",
+    )
+    .expect("resolv.conf can be written");
+    public_names_work(&lab);
+    lab.edit_config(SIDECAR, |text| {
+        text.replace("[dns]", "[dns]\ninterception = \"auto\"")
+    })
+    .expect("its configuration");
+
+    let sidecar = resolved.start_sidecar(&lab);
+    assert_eq!(
+        interception(&lab),
+        "systemd-resolved asks dns-signal for names of the mesh"
+    );
+    assert_eq!(tables(&lab), 0);
+    names_work(&lab);
+    for transport in ["+notcp", "+tcp"] {
+        let ask = |name| dig(&lab, &["@127.0.0.53", transport, name]);
+        assert_eq!(ask(ORDERS), "198.18.186.11\n");
+        assert_eq!(ask("www.example.com"), "203.0.113.53\n");
+    }
+    let reverse = |address| dig(&lab, &["@127.0.0.53", "-x", address]);
+    assert_eq!(reverse("198.18.186.11"), format!("{ORDERS}.\n"));
+    assert_eq!(reverse("fd74:7572:6e70::ba0b"), format!("{ORDERS}.\n"));
+    let said = resolved.control(&lab, &["query", ORDERS]);
+    assert!(said.contains("198.18.186.11"), "{said}");
+    // Not one question about names of others came to dns-signal.
+    assert_eq!(forwarded(&lab), 0);
+
+    sidecar.end(Signal::SIGKILL);
+    public_names_work(&lab);
+    let status = resolved.control(&lab, &["status"]);
+    assert!(!status.contains("mesh.internal"), "{status}");
+
+    let sidecar = resolved.start_sidecar(&lab);
+    names_work(&lab);
+    let status = resolved.control(&lab, &["domain", "turnpike0"]);
+    assert!(
+        status.contains("~mesh.internal ~18.198.in-addr.arpa"),
+        "{status}"
+    );
+    sidecar.end(Signal::SIGTERM);
+    public_names_work(&lab);
+    let status = resolved.control(&lab, &["status"]);
+    assert!(!status.contains("mesh.internal"), "{status}");
+
+    // Where resolved is not there after all, the next way is taken.
+    resolved.end_resolved();
+    let sidecar = resolved.start_sidecar(&lab);
+    assert!(interception(&lab).starts_with("nftables redirects port 53"));
+    names_work(&lab);
+    sidecar.end(Signal::SIGTERM);
+}
+
+#[test]
+fn dnsmasq_asks_for_the_names_of_the_mesh_only_and_does_without_them_after_kill_9() {
+    let lab = lab("intercept6");
+    lab.stop(SIDECAR).expect("it stops");
+    let directory = tempfile::tempdir().expect("a directory");
+    let of = |name: &str| directory.path().join(name).display().to_string();
+    fs::create_dir(of("dnsmasq.d")).expect("a directory");
+    let drop_in = of("dnsmasq.d/turnpike.conf");
+    // What keeps a service running, and restarts it.
+    let keep = format!(
+        "while :; do dnsmasq -k --conf-file=/dev/null --pid-file={pid} --user=root --no-resolv --no-hosts --stop-dns-rebind --rebind-domain-ok=example.com \
+         --bind-interfaces --listen-address=127.0.0.1 --server=203.0.113.53 '--conf-dir={directory},*.conf'; sleep 0.1; done",
+        pid = of("pid"),
+        directory = of("dnsmasq.d"),
+    );
+    let _dnsmasq = Beside::start(&lab, "west/app", &["sh", "-c", &keep]).expect("it starts");
+    lab.edit_config(SIDECAR, |text| {
+        let reload = format!("kill $(cat {})", of("pid"));
+        let dns = format!(
+            "[dns]\nlisten = [\"127.0.0.1:5300\"]\ninterception = \"dnsmasq\"\ndnsmasq-reload = [\"sh\", \"-c\", \"{reload}\"]"
+        );
+        let without = text.lines().filter(|line| !line.starts_with("listen"));
+        let without: Vec<&str> = without.collect();
+        without.join("\n").replace("[dns]", &dns)
+    })
+    .expect("its configuration");
+    fs::write(
+        resolv_conf(&lab),
+        BEFORE.replace("203.0.113.53", "127.0.0.1"),
+    )
+    .expect("resolv.conf can be written");
+    public_names_work(&lab);
+
+    let start = || {
+        lab.start(SIDECAR).expect("it starts");
+        lab.wait_for_name(Network::West, ORDERS, RECOVERY)
+            .expect("dnsmasq knows the name");
+    };
+    start();
+    assert_eq!(
+        interception(&lab),
+        format!("dnsmasq asks dns-signal for names of the mesh, as {drop_in} says")
+    );
+    names_work(&lab);
+    let reverse = dig(&lab, &["@127.0.0.1", "-x", "198.18.186.11"]);
+    assert_eq!(reverse, format!("{ORDERS}.\n"));
+    assert_eq!(forwarded(&lab), 0);
+
+    kill9(&lab);
+    public_names_work(&lab);
+    assert!(fs::exists(&drop_in).expect("a look"));
+    // The next start cleans up, whatever it is told to do.
+    lab.edit_config(SIDECAR, |text| text.replace("\"dnsmasq\"", "\"none\""))
+        .expect("its configuration");
+    lab.start(SIDECAR).expect("it starts");
+    assert!(!fs::exists(&drop_in).expect("a look"));
+    public_names_work(&lab);
+
+    lab.stop(SIDECAR).expect("it stops");
+    lab.edit_config(SIDECAR, |text| text.replace("\"none\"", "\"dnsmasq\""))
+        .expect("its configuration");
+    start();
+    assert!(fs::exists(&drop_in).expect("a look"));
+    lab.stop(SIDECAR).expect("it stops");
+    assert!(!fs::exists(&drop_in).expect("a look"));
+    public_names_work(&lab);
 }
 
 #[test]

@@ -95,6 +95,31 @@ impl Pools {
         self.prefix_len_around(address).is_some()
     }
 
+    /// The zones that hold the reverse names of all addresses, and of no others: at most 128 below `in-addr.arpa` and 8 below
+    /// `ip6.arpa`, without the final dot.
+    pub fn reverse_zones(&self) -> Vec<String> {
+        let ipv4 = self
+            .ipv4
+            .subnets(self.ipv4.prefix_len().next_multiple_of(8));
+        let ipv4 = ipv4.into_iter().flatten().map(|zone| {
+            let labels = zone.network().octets().into_iter();
+            let labels = labels.take(usize::from(zone.prefix_len() / 8));
+            let labels: Vec<String> = labels.rev().map(|octet| octet.to_string()).collect();
+            format!("{}.in-addr.arpa", labels.join("."))
+        });
+        let ipv6 = self
+            .ipv6
+            .subnets(self.ipv6.prefix_len().next_multiple_of(4));
+        let ipv6 = ipv6.into_iter().flatten().map(|zone| {
+            let nibbles = format!("{:032x}", zone.network().to_bits());
+            let nibbles = nibbles.chars().take(usize::from(zone.prefix_len() / 4));
+            let labels: Vec<String> = nibbles.map(String::from).collect();
+            let labels: Vec<String> = labels.into_iter().rev().collect();
+            format!("{}.ip6.arpa", labels.join("."))
+        });
+        ipv4.chain(ipv6).collect()
+    }
+
     pub(crate) fn prefix_len_around(&self, address: IpAddr) -> Option<u8> {
         match address {
             IpAddr::V4(address) => self.ipv4.contains(&address).then(|| self.ipv4.prefix_len()),
