@@ -2,9 +2,7 @@
 
 use std::{path::Path, sync::Arc, time::Duration};
 
-use activator_proto::{
-    Forwarder, Gateway, GatewayConfig, forward::nat::NatTable, reservation::MAX_RESERVATIONS,
-};
+use activator_proto::{Forwarder, Gateway, GatewayConfig, forward::nat::NatTable};
 use allocations::{AccessFetcher, Allocations};
 use anyhow::Context as _;
 use discovery_client::{IdentityHandle, JoinError, Settings, StunServers};
@@ -18,6 +16,7 @@ use service_kit::{
 };
 use tokio::sync::oneshot;
 use tun::{Device, TunConfig};
+use turn_client::MAX_RESERVATIONS;
 use wire::frame::MAX_FRAME_LEN;
 
 use crate::{
@@ -161,17 +160,11 @@ fn relay_trust(
     identity: &IdentityHandle,
 ) -> Result<Arc<rustls::ClientConfig>, ConfigError> {
     let file = config.relay_trust_file.as_deref();
-    let wrong = |problem: String| {
-        let path = file.unwrap_or_else(|| Path::new("")).display();
-        let remedy =
-            "name a PEM file with the certificates of the CAs that relays' certificates are from";
-        ConfigError::of_field("relay-trust-file", path, problem, remedy)
-    };
-    let more = file.map(std::fs::read).transpose();
-    let more = more.map_err(|error| wrong(error.to_string()))?;
     let current = identity.current();
-    allocations::relay_trust(current.ca_certificate_der(), more.as_deref())
-        .map_err(|error| wrong(error.to_string()))
+    allocations::relay_trust(current.ca_certificate_der(), file).map_err(|problem| {
+        let path = file.unwrap_or_else(|| Path::new("")).display();
+        ConfigError::of_field("relay-trust-file", path, problem, allocations::TRUST_REMEDY)
+    })
 }
 
 fn settings(config: &Config) -> Result<Settings, ConfigError> {

@@ -2,11 +2,13 @@
 //! can resolve what is not ours whatever becomes of the rest; then the identity, the directory, and the loop.
 
 use std::net::IpAddr;
+use std::path::Path;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use allocations::{AccessFetcher, Allocations};
 use anyhow::Context as _;
-use discovery_client::{Settings, StunServers, View};
+use discovery_client::{IdentityHandle, Settings, StunServers, View};
 use dns_signal_proto::agent::{Agent, AgentConfig};
 use dns_signal_proto::service::ServiceId;
 use dns_signal_proto::services::Services;
@@ -16,10 +18,12 @@ use model::Role;
 use net::{AddressChanges, HostSockets, Poller};
 use service_kit::status::{Asked, Asker, Questions};
 use service_kit::{
-    Admin, Readiness, Task, on_own_thread, read_secret_of_field, shared_registry, shutdown_signal,
+    Admin, ConfigError, Readiness, Task, on_own_thread, read_secret_of_field, shared_registry,
+    shutdown_signal,
 };
 use tokio::sync::{mpsc, watch};
 use tun::{Device, TunConfig};
+use turn_client::MAX_RESERVATIONS;
 
 use crate::config::Config;
 use crate::dns_listener::DnsListener;
@@ -196,6 +200,7 @@ async fn tunnel(
     };
     tracing::info!(node = %identity.current().node_id(), "enrolled");
     release(&mut ready.enrolled);
+    let trust = relay_trust(config, &identity).map_err(|error| error.in_file(&config.file))?;
 
     let device_addresses = config.tunnel.pools.device();
     for Collision {
@@ -226,6 +231,7 @@ async fn tunnel(
     let (directory, events) = discovery_client::start(settings, identity, std::future::pending());
     let _ = ways_to_ask.explainer.directory.set(directory.clone());
     let (signaling, failed) = Signaling::new(directory.clone());
+    let (fetcher, access) = AccessFetcher::new(directory.clone(), MAX_RESERVATIONS);
     let (stun_servers, servers) = StunServers::new(config.network.clone());
     let agent_config = AgentConfig {
         network: config.network.clone(),
@@ -261,6 +267,9 @@ async fn tunnel(
         failed,
         stun_servers,
         servers,
+        allocations: Allocations::new(Some(trust)),
+        fetcher,
+        access,
         interception: ways_to_ask.interception,
         questions: ways_to_ask.questions,
         asked: ways_to_ask.asked,
@@ -280,6 +289,19 @@ async fn tunnel(
     let result = ran.await.context("the event loop ended").flatten();
     directory.shutdown().await;
     result
+}
+
+/// Whose certificates relays may show over TLS.
+fn relay_trust(
+    config: &Config,
+    identity: &IdentityHandle,
+) -> Result<Arc<rustls::ClientConfig>, ConfigError> {
+    let file = config.relay_trust_file.as_deref();
+    let current = identity.current();
+    allocations::relay_trust(current.ca_certificate_der(), file).map_err(|problem| {
+        let path = file.unwrap_or_else(|| Path::new("")).display();
+        ConfigError::of_field("relay-trust-file", path, problem, allocations::TRUST_REMEDY)
+    })
 }
 
 fn settings(config: &Config) -> anyhow::Result<Settings> {

@@ -34,6 +34,8 @@ pub struct Config {
     pub node_name: Option<NodeName>,
     /// See [`File::admin`].
     pub admin: SocketAddr,
+    /// See [`File::relay_trust_file`].
+    pub relay_trust_file: Option<PathBuf>,
     /// Section `[dns]`.
     pub dns: DnsConfig,
     /// Section `[tunnel]`.
@@ -106,6 +108,7 @@ impl Config {
             join_token_file: file.join_token_file,
             node_name: file.node_name,
             admin: file.admin,
+            relay_trust_file: file.relay_trust_file,
             tunnel: TunnelConfig::check(file.tunnel)?,
             link: LinkConfig {
                 idle_timeout: duration(

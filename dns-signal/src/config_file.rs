@@ -26,6 +26,9 @@ pub struct File {
     /// Address of the admin port (HTTP: `/healthz`, `/readyz`, `/metrics`, `/status`). Default `127.0.0.1:9103`.
     #[serde(default = "default_admin")]
     pub admin: SocketAddr,
+    /// PEM file with CA certificates. A relay that is reached over TLS has to show a certificate for its host from the mesh's CA,
+    /// or from one of these. Default: none.
+    pub relay_trust_file: Option<PathBuf>,
     /// Name resolution.
     pub dns: DnsFile,
     /// The tunnel's local end.

@@ -1,12 +1,14 @@
 //! The one loop of dns-signal: sockets, device, directory and timers meet the agent here.
 //!
-//! Priorities of a turn: 1. stop; 2. what the directory, the DNS side and the mailer say, and questions; 3. datagrams,
-//! then frames from the device, a bounded batch of each, so that neither starves the other, and what each leads to
-//! goes out before the next is looked at; 4. timers; 5. what else the agent wants done, and sending; 6. the picture
-//! for `/metrics`.
+//! Priorities of a turn: 1. stop; 2. what the directory, the DNS side and the mailer say, and questions; 3. datagrams
+//! of host sockets and relays, then frames from the device, a bounded batch of each, so that neither starves the other,
+//! and what each leads to goes out before the next is looked at; 4. timers; 5. what else the agent and the allocations
+//! want done, and sending; 6. the picture for `/metrics`.
 //!
 //! The loop runs on a thread of its own and asks a [`Poller`] what is ready: while there is work it never waits, and
 //! nothing of a runtime is in a packet's way.
+
+mod relays;
 
 use std::future::Future;
 use std::io;
@@ -15,6 +17,7 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
+use allocations::{AccessFetcher, AccessResult, Allocations};
 use discovery_client::{Directory, Event, StunServers, View};
 use dns_signal_proto::agent::{Agent, AgentOutput, Destination, FrameDrop, LinkNotice, Peers};
 use dns_signal_proto::service::ServiceId;
@@ -61,6 +64,10 @@ pub(crate) struct EventLoop {
     pub(crate) failed: mpsc::Receiver<PostFailed>,
     pub(crate) stun_servers: StunServers,
     pub(crate) servers: mpsc::Receiver<Vec<SocketAddr>>,
+    /// On relays, where links need them.
+    pub(crate) allocations: Allocations,
+    pub(crate) fetcher: AccessFetcher,
+    pub(crate) access: mpsc::Receiver<AccessResult>,
     /// For [`Status::interception`].
     pub(crate) interception: String,
     pub(crate) questions: Questions<Status>,
@@ -82,6 +89,7 @@ enum Heard {
     Wanted(Wanted),
     PostFailed(PostFailed),
     StunServers(Vec<SocketAddr>),
+    Access(AccessResult),
     Question(Question<Status>),
     Explain(Asked<ServiceId, Told>),
 }
@@ -95,9 +103,9 @@ impl EventLoop {
         let mut picture_due = Some(Clock.now());
         loop {
             if !self.poller.poll()? {
-                let timeout = self.agent.poll_timeout();
+                let timers = [self.agent.poll_timeout(), self.allocations.poll_timeout()];
                 self.poller
-                    .wait(timeout.into_iter().chain(picture_due).min())?;
+                    .wait(timers.into_iter().chain([picture_due]).flatten().min())?;
             }
             match self.hear(stop.as_mut()) {
                 Some(Heard::Stop) => break,
@@ -116,6 +124,9 @@ impl EventLoop {
                 Some(Heard::StunServers(servers)) => {
                     self.agent.handle_stun_servers(&servers, Clock.now());
                 }
+                Some(Heard::Access(AccessResult { relay, access })) => {
+                    self.agent.handle_access(&relay, access, Clock.now());
+                }
                 Some(Heard::Question(question)) => drop(question.send(self.status())),
                 Some(Heard::Explain(asked)) => self.tell(asked),
                 None => {}
@@ -127,6 +138,7 @@ impl EventLoop {
             if self.agent.poll_timeout().is_some_and(|due| due <= now) {
                 self.agent.handle_timeout(now);
             }
+            self.look_after_allocations(now);
             self.carry_out();
             self.flush();
             if picture_due.is_some_and(|due| due <= now) {
@@ -139,7 +151,7 @@ impl EventLoop {
         self.agent.close("dns-signal is stopping", Clock.now());
         self.carry_out();
         self.flush();
-        Ok(())
+        self.give_back_allocations()
     }
 
     fn hear(&mut self, stop: Pin<&mut impl Future<Output = ()>>) -> Option<Heard> {
@@ -149,6 +161,7 @@ impl EventLoop {
             wanted,
             failed,
             servers,
+            access,
             questions,
             asked,
             ..
@@ -161,6 +174,7 @@ impl EventLoop {
                 Some(wanted) = wanted.recv() => Heard::Wanted(wanted),
                 Some(failed) = failed.recv() => Heard::PostFailed(failed),
                 Some(servers) = servers.recv() => Heard::StunServers(servers),
+                Some(access) = access.recv() => Heard::Access(access),
                 Some(question) = questions.recv() => Heard::Question(question),
                 Some(asked) = asked.recv() => Heard::Explain(asked),
             }
@@ -179,6 +193,7 @@ impl EventLoop {
                     .values()
                     .map(|known| (known.node.clone(), known.registration.clone()));
                 self.agent.handle_peers(Peers::new(known), now);
+                self.agent.handle_relays(view.relays.clone(), now);
             }
             Event::Message { from, document, .. } => {
                 self.rejections.believed(&from.to_string());
@@ -231,6 +246,7 @@ impl EventLoop {
                 .handle_datagrams(meta.local, meta.source, payload, segment, now);
         }
         self.bursts = bursts;
+        self.receive_relayed(now);
         self.agent.handle_end_of_batch(now);
         self.carry_out();
     }
@@ -297,7 +313,9 @@ impl EventLoop {
                     payload,
                     segment,
                 }) => {
-                    if !self.sockets.send(local, remote, &payload, segment) {
+                    if !self.allocations.send(local, remote, &payload, segment)
+                        && !self.sockets.send(local, remote, &payload, segment)
+                    {
                         self.stats.datagrams_refused += payload.chunks(segment).len() as u64;
                     }
                 }
@@ -306,6 +324,11 @@ impl EventLoop {
                         self.stats.tun_refused += 1;
                     }
                 }
+                AgentOutput::Reserve(wish) => self.reserve(wish),
+                AgentOutput::Permit { relay, peer } => {
+                    self.allocations.permit(&relay, peer, Clock.now());
+                }
+                AgentOutput::Unpermit { relay, peer } => self.allocations.release(&relay, peer),
                 AgentOutput::Document { to, link, body } => self.signaling.post(&to, link, body),
                 AgentOutput::Notice(notice) => log(&notice),
             }
@@ -313,6 +336,7 @@ impl EventLoop {
     }
 
     fn flush(&mut self) {
+        self.allocations.flush(&self.poller);
         self.stats.datagrams_refused += self.sockets.flush(&self.poller).refused as u64;
     }
 

@@ -2,11 +2,11 @@
 
 use model::{NetworkName, NodeId, RelayName, Role};
 use protocol::document;
+use turn_client::Reservations;
 
 use crate::{
     links::{LinkLimits, Links},
     policy::ExportTable,
-    reservation::Reservations,
 };
 
 /// Bindings one offer or one `Bind` may carry, and one link may have.

@@ -8,6 +8,7 @@ use std::{collections::VecDeque, time::Instant};
 use identity::Serial;
 use model::{NetworkName, NodeId, RelayName, RelayedAddr};
 use protocol::document;
+use turn_client::{Reservations, Reserve};
 
 use crate::{
     answer::{self, MAX_BINDINGS, MAX_FOOTHOLDS},
@@ -17,7 +18,6 @@ use crate::{
     output::Output,
     policy::ExportTable,
     registration::RegistrationState,
-    reservation::Reservations,
     stats::GatewayStats,
 };
 
@@ -379,7 +379,8 @@ impl Gateway {
             .map(|status| status.relay.clone())
             .collect();
         for relay in relays {
-            self.outputs.push_back(Output::Release { relay });
+            self.outputs
+                .push_back(Output::Reserve(Reserve::Release { relay }));
         }
     }
 }

@@ -18,14 +18,14 @@ pub enum Input<'a> {
         /// Certificates that are not to be believed any more.
         revoked: &'a BTreeSet<Serial>,
     },
-    /// The answer to [`Output::FetchAccess`](crate::Output::FetchAccess).
+    /// The answer to [`Reserve::FetchAccess`](turn_client::Reserve::FetchAccess).
     Access {
         /// The relay.
         relay: RelayName,
         /// What to allocate with, or why it could not be had.
         access: Result<RelayAccess, String>,
     },
-    /// [`Output::Allocate`](crate::Output::Allocate) could not be followed for a reason of this host's.
+    /// [`Reserve::Allocate`](turn_client::Reserve::Allocate) could not be followed for a reason of this host's.
     NotStarted {
         /// The relay.
         relay: RelayName,

@@ -1,12 +1,12 @@
 //! The activator's mind: what to reserve on relays, what to register, which offers to answer, and how packets are
 //! rewritten between links and services. No socket, no clock, no random source.
 //!
-//! The journey of a link: [`Input::View`] makes [`reservation`] hold an allocation on every relay → the relayed
+//! The journey of a link: [`Input::View`] makes [`Reservations`](turn_client::Reservations) hold an allocation on every relay → the relayed
 //! addresses are announced by [`registration`] → an offer is judged by [`answer`] against [`policy`] and enters
 //! [`links`] → its bindings enter [`forward::nat`] → [`Output::Answer`]. The journey of a packet:
 //! [`forward::Forwarder::to_service`] and back [`forward::Forwarder::to_link`], in place.
 //!
-//! Invariants: every table that other nodes fill is bounded ([`reservation::MAX_RESERVATIONS`],
+//! Invariants: every table that other nodes fill is bounded ([`turn_client::MAX_RESERVATIONS`],
 //! [`answer::MAX_BINDINGS`], [`links::LinkLimits`], [`forward::pool::MAX_CLIENTS`]); a packet leaves only with the
 //! addresses of the binding it came by; a packet is forwarded or its drop is counted with a reason.
 //!
@@ -18,7 +18,6 @@
 pub mod input;
 pub mod output;
 pub mod gateway;
-pub mod reservation;
 pub mod registration;
 pub mod policy;
 pub mod who;

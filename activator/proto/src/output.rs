@@ -1,57 +1,16 @@
 //! Everything that can leave, packets excepted.
 
-use std::time::Duration;
-
-use model::{NodeId, RelayAccess, RelayName, RelayUri, RelayedAddr};
+use model::{NodeId, RelayName, RelayedAddr};
 use protocol::document;
+use turn_client::Reserve;
 
 use crate::{answer::RefuseReason, links::LinkKey};
 
 /// What is to be done outside.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Output {
-    /// Look the relay up, get a credential for it, and answer with [`Input::Access`](crate::Input::Access).
-    FetchAccess {
-        /// The relay.
-        relay: RelayName,
-        /// Where it listens, the preferred first; never empty.
-        uris: Vec<RelayUri>,
-    },
-    /// For the log: no credential or no address; it will be tried again.
-    AccessFailed {
-        /// The relay.
-        relay: RelayName,
-        /// Why.
-        reason: String,
-        /// When it will be tried again.
-        retry_in: Duration,
-    },
-    /// For the log: a relay in the view cannot be used.
-    RelayIgnored {
-        /// The relay.
-        relay: RelayName,
-        /// Why.
-        reason: String,
-    },
-    /// Start a standing allocation.
-    Allocate {
-        /// The relay.
-        relay: RelayName,
-        /// Where, and with which credential.
-        access: RelayAccess,
-    },
-    /// Go on with this credential.
-    RenewCredential {
-        /// The relay.
-        relay: RelayName,
-        /// The credential; the ways are the same.
-        access: RelayAccess,
-    },
-    /// Delete the allocation and forget the relay.
-    Release {
-        /// The relay.
-        relay: RelayName,
-    },
+    /// For an allocation that is to be held.
+    Reserve(Reserve),
     /// Keep this registration in the directory; none: withdraw.
     Publish(Option<document::Registration>),
     /// Make the link and post the answer.
@@ -112,4 +71,10 @@ pub enum Output {
         /// What it has.
         relayed: Vec<RelayedAddr>,
     },
+}
+
+impl From<Reserve> for Output {
+    fn from(reserve: Reserve) -> Self {
+        Self::Reserve(reserve)
+    }
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use activator_proto::{Input, Output};
 use protocol::document::{Registration, relay_trouble::Kind};
 use support::{INSTANCE, World, access, orders, relay};
+use turn_client::Reserve;
 
 fn published(outputs: &[Output]) -> Vec<&Registration> {
     fn registration(output: &Output) -> Option<&Registration> {
@@ -21,7 +22,7 @@ fn published(outputs: &[Output]) -> Vec<&Registration> {
 
 fn asked(outputs: &[Output]) -> Vec<String> {
     let relay = |output: &Output| match output {
-        Output::FetchAccess { relay, .. } => Some(relay.to_string()),
+        Output::Reserve(Reserve::FetchAccess { relay, .. }) => Some(relay.to_string()),
         _ => None,
     };
     outputs.iter().filter_map(relay).collect()
@@ -42,10 +43,10 @@ fn an_allocation_is_made_on_every_relay_of_the_view_the_own_networks_included() 
     });
     assert_eq!(
         outputs,
-        [Output::Allocate {
+        [Output::Reserve(Reserve::Allocate {
             relay: relay("west-relay"),
             access: access()
-        }]
+        })]
     );
 }
 
@@ -146,9 +147,9 @@ fn a_relay_that_leaves_the_mesh_is_released() {
     let mut world = World::new().with_footholds();
     world.relays.remove(&relay("west-relay"));
     let outputs = world.view();
-    assert!(outputs.contains(&Output::Release {
+    assert!(outputs.contains(&Output::Reserve(Reserve::Release {
         relay: relay("west-relay")
-    }));
+    })));
     assert_eq!(published(&outputs)[0].footholds.len(), 1);
 }
 
@@ -157,9 +158,9 @@ fn a_relay_with_a_new_url_is_released_and_reserved_anew() {
     let mut world = World::new().with_footholds();
     world.relays.get_mut(&relay("west-relay")).unwrap().url = "turn:203.0.113.99".to_owned();
     let outputs = world.view();
-    assert!(outputs.contains(&Output::Release {
+    assert!(outputs.contains(&Output::Reserve(Reserve::Release {
         relay: relay("west-relay")
-    }));
+    })));
     assert_eq!(asked(&outputs), ["west-relay"]);
 }
 
@@ -176,7 +177,7 @@ fn a_relay_that_cannot_be_used_is_said_and_does_not_disturb_the_others() {
     assert_eq!(asked(&outputs), ["c"]);
     let ignored = outputs
         .iter()
-        .filter(|output| matches!(output, Output::RelayIgnored { .. }));
+        .filter(|output| matches!(output, Output::Reserve(Reserve::RelayIgnored { .. })));
     assert_eq!(ignored.count(), 2);
 }
 
@@ -193,7 +194,11 @@ fn a_credential_that_cannot_be_had_is_asked_for_again_with_back_off() {
         };
         let outputs = world.input(failed);
         // The directory is told why, the first time.
-        let [Output::AccessFailed { retry_in, .. }, ref told @ ..] = outputs[..] else {
+        let [
+            Output::Reserve(Reserve::AccessFailed { retry_in, .. }),
+            ref told @ ..,
+        ] = outputs[..]
+        else {
             panic!("{outputs:?}")
         };
         assert_eq!(told.len(), usize::from(waits.is_empty()), "{told:?}");
@@ -230,10 +235,10 @@ fn a_credential_is_exchanged_before_it_expires() {
     });
     assert_eq!(
         outputs,
-        [Output::RenewCredential {
+        [Output::Reserve(Reserve::RenewCredential {
             relay: relay("west-relay"),
             access: access()
-        }]
+        })]
     );
 }
 
@@ -294,10 +299,10 @@ fn an_allocation_that_could_not_be_started_is_started_later() {
     });
     assert_eq!(
         outputs,
-        [Output::Allocate {
+        [Output::Reserve(Reserve::Allocate {
             relay: relay("west-relay"),
             access: access()
-        }]
+        })]
     );
 }
 
@@ -314,7 +319,7 @@ fn at_the_end_everything_is_withdrawn_and_released() {
     );
     let released = outputs
         .iter()
-        .filter(|output| matches!(output, Output::Release { .. }));
+        .filter(|output| matches!(output, Output::Reserve(Reserve::Release { .. })));
     assert_eq!(released.count(), 2);
     assert!(world.view().is_empty());
     assert!(world.input(Input::Shutdown).is_empty());

@@ -9,12 +9,8 @@ use activator_proto::{
 };
 use allocations::{AllocationEvent, Allocations};
 use link::{CloseReason, Link, LinkEvent, Path, Step};
-use model::RelayTransport;
-use protocol::document::{
-    BindingResult, Bound, Bye, Control, Refusal, control, document::Body,
-    relay_trouble::Kind as TroubleKind,
-};
-use turn_client::LostReason;
+use protocol::document::{BindingResult, Bound, Bye, Control, Refusal, control, document::Body};
+use turn_client::Reserve;
 
 use super::EventLoop;
 
@@ -42,39 +38,7 @@ impl EventLoop {
 
     fn on_output(&mut self, output: Output, now: Instant) {
         match output {
-            Output::FetchAccess { relay, uris } => self.fetcher.fetch(relay, uris),
-            Output::AccessFailed {
-                relay,
-                reason,
-                retry_in,
-            } => {
-                tracing::warn!(%relay, %reason, ?retry_in, "no access to the relay yet");
-            }
-            Output::RelayIgnored { relay, reason } => {
-                tracing::warn!(%relay, %reason, "the relay cannot be used");
-            }
-            Output::Allocate { relay, access } => {
-                let seed = random();
-                let Self {
-                    allocations,
-                    poller,
-                    ..
-                } = self;
-                let started = allocations.start(relay.clone(), &access, seed, poller, now);
-                if let Err(error) = started {
-                    tracing::error!(%relay, %error, "no socket for the allocation");
-                    self.gateway.handle_input(Input::NotStarted { relay }, now);
-                }
-            }
-            Output::RenewCredential { relay, access } => {
-                self.allocations.renew(&relay, &access, now);
-            }
-            Output::Release { relay } => {
-                tracing::info!(%relay, "allocation released");
-                // Links that were closed before say good-bye through it.
-                self.drain_all(now);
-                self.allocations.close(&relay, now);
-            }
+            Output::Reserve(wish) => self.reserve(wish, now),
             Output::Publish(registration) => self.publisher.publish(registration, now),
             Output::Answer {
                 link,
@@ -128,6 +92,22 @@ impl EventLoop {
         }
     }
 
+    fn reserve(&mut self, wish: Reserve, now: Instant) {
+        if matches!(wish, Reserve::Release { .. }) {
+            // Links that were closed before say good-bye through it.
+            self.drain_all(now);
+        }
+        let Self {
+            allocations,
+            fetcher,
+            poller,
+            ..
+        } = self;
+        if let Err(relay) = allocations.reserve(wish, fetcher, random, poller, now) {
+            self.gateway.handle_input(Input::NotStarted { relay }, now);
+        }
+    }
+
     fn close_link(&mut self, key: LinkKey, reason: &str, now: Instant) {
         match self.links.touch(key) {
             Some(active) => active.link.close(reason, now),
@@ -173,7 +153,7 @@ impl EventLoop {
                     "no allocation yet"
                 };
                 tracing::warn!(%relay, %reason, "{what}");
-                let trouble = trouble(&reason);
+                let trouble = reason.trouble();
                 let lost = Input::AllocationLost { relay, trouble };
                 self.gateway.handle_input(lost, now);
             }
@@ -318,30 +298,12 @@ impl EventLoop {
 /// Tells a link how the relay of its present path is reached.
 fn set_leg(link: &mut Link, allocations: &Allocations, now: Instant) {
     let local = link.pair().map(|(local, _)| local);
-    let leg = match local.and_then(|local| allocations.transport_of(local)) {
-        None => return,
-        Some(RelayTransport::Udp) => Path::RelayUdp,
-        Some(RelayTransport::Tcp) => Path::RelayTcp,
-        Some(RelayTransport::Tls) => Path::RelayTls,
-    };
-    link.set_leg(leg, now);
+    if let Some(transport) = local.and_then(|local| allocations.transport_of(local)) {
+        link.set_leg(Path::over(transport), now);
+    }
 }
 
 /// From the operating system; a fallback that is merely different each time is good enough for a seed.
 pub(crate) fn random() -> u64 {
     getrandom::u64().unwrap_or_else(|_| u64::from(std::process::id()) << 32 | 0x9e37_79b9)
-}
-
-/// What the directory says of it.
-const fn trouble(reason: &LostReason) -> TroubleKind {
-    match reason {
-        LostReason::Silent => TroubleKind::Silent,
-        LostReason::Unauthorized => TroubleKind::CredentialRefused,
-        LostReason::Mismatch
-        | LostReason::Expired
-        | LostReason::WrongCredential
-        | LostReason::PortTaken
-        | LostReason::Refused { .. }
-        | LostReason::Nonsense => TroubleKind::Refused,
-    }
 }

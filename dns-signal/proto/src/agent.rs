@@ -22,6 +22,7 @@ mod opening;
 mod output;
 mod peers;
 mod refusal;
+mod relays;
 mod route;
 mod session;
 mod stats;
@@ -38,6 +39,7 @@ pub use stats::AgentStats;
 
 use health::Health;
 use peers::holds;
+use relays::{OPENING_PATIENCE, OwnRelays};
 use route::Routes;
 use session::{BindingState, Session};
 use waiting::Waiting;
@@ -100,6 +102,7 @@ pub struct Agent {
     routes: Routes,
     remotes: HashMap<NetworkName, Remote>,
     links: LinkTable<Session>,
+    relays: OwnRelays,
     health: Health,
     next_link: u64,
     outputs: VecDeque<AgentOutput>,
@@ -118,6 +121,7 @@ impl Agent {
         seed: u64,
     ) -> Self {
         Self {
+            relays: OwnRelays::new(config.network.clone(), seed),
             config,
             reflexive: Reflexive::new(Arc::clone(&certificate)),
             certificate,
@@ -151,6 +155,8 @@ impl Agent {
                 .link
                 .pair()
                 .filter(|_| session.link.path().is_some_and(link::Path::is_relayed))
+                // The relay may be ours, and the activator's address any.
+                .filter(|(local, _)| self.relays.leg_of(*local).is_none())
                 .map(|(_, relayed)| relayed);
             if said.instance != session.instance {
                 stale.push((key, "the activator started anew"));
@@ -295,8 +301,10 @@ impl Agent {
                     let why = format!("the answer is unusable: {error}");
                     return self.fail(named, FailureKind::NotBelieved, &why, now);
                 }
+                session.expect_path_by(now + OPENING_PATIENCE);
                 let refused = session.on_results(&answer.bindings, now);
                 self.notice_refusals(named, refused);
+                self.permit(named);
             }
             Body::Refusal(refusal) => {
                 let reason: String = refusal.reason.chars().take(256).collect();
@@ -307,6 +315,7 @@ impl Agent {
                 for candidate in &candidates.candidates {
                     let _ = session.link.add_remote_candidate(candidate, now);
                 }
+                self.permit(named);
             }
             Body::Bye(bye) => {
                 let reason: String = bye.reason.chars().take(256).collect();
@@ -388,6 +397,7 @@ impl Agent {
             self.retry(&network, now);
         }
         self.ask_stun_servers(now);
+        self.look_after_relays(now);
     }
 
     /// When [`Agent::handle_timeout`] wants to be called next.
@@ -397,8 +407,9 @@ impl Agent {
         let links = self.links.iter_mut().filter_map(|(_, session)| {
             let idle = (session.link.is_open() && !session.standby)
                 .then(|| session.link.last_traffic() + idle_timeout);
-            [session.answer_deadline, idle, session.link.poll_timeout()]
-                .into_iter()
+            let due = [session.answer_deadline, session.relay_due, idle];
+            due.into_iter()
+                .chain([session.link.poll_timeout()])
                 .flatten()
                 .min()
         });
@@ -410,6 +421,8 @@ impl Agent {
         links
             .chain(retries)
             .chain(self.reflexive.poll_timeout())
+            .chain(self.relays.until)
+            .chain(self.relays.reservations.poll_timeout())
             .min()
     }
 
@@ -425,6 +438,7 @@ impl Agent {
         for key in keys {
             self.close_link(key, reason, now);
         }
+        self.release_relays(now);
     }
 
     /// The links as they are, for `/status`.

@@ -6,9 +6,12 @@ use bytes::BytesMut;
 use model::{PeerAddr, RelayAccess, RelayName, RelayTransport, RelayWay, RelayedAddr};
 use net::{BurstBatch, Poller};
 use rustls::ClientConfig;
-use turn_client::LostReason;
+use turn_client::{LostReason, Reserve};
 
-use crate::relay::{Relay, RelayStats};
+use crate::{
+    access::AccessFetcher,
+    relay::{Relay, RelayStats},
+};
 
 /// Something happened to an allocation.
 #[derive(Debug)]
@@ -63,6 +66,45 @@ impl Allocations {
             batch: BurstBatch::new(),
             scratch: Vec::new(),
         }
+    }
+
+    /// Does what a reservation wants done; `seed` gives something random.
+    ///
+    /// # Errors
+    /// The relay for whose allocation there can be no socket.
+    pub fn reserve(
+        &mut self,
+        wish: Reserve,
+        fetcher: &AccessFetcher,
+        seed: impl FnOnce() -> u64,
+        poller: &Poller,
+        now: Instant,
+    ) -> Result<(), RelayName> {
+        match wish {
+            Reserve::FetchAccess { relay, uris } => fetcher.fetch(relay, uris),
+            Reserve::AccessFailed {
+                relay,
+                reason,
+                retry_in,
+            } => {
+                tracing::warn!(%relay, %reason, ?retry_in, "no access to the relay yet");
+            }
+            Reserve::RelayIgnored { relay, reason } => {
+                tracing::warn!(%relay, %reason, "the relay cannot be used");
+            }
+            Reserve::Allocate { relay, access } => {
+                if let Err(error) = self.start(relay.clone(), &access, seed(), poller, now) {
+                    tracing::error!(%relay, %error, "no socket for the allocation");
+                    return Err(relay);
+                }
+            }
+            Reserve::RenewCredential { relay, access } => self.renew(&relay, &access, now),
+            Reserve::Release { relay } => {
+                tracing::info!(%relay, "allocation released");
+                self.close(&relay, now);
+            }
+        }
+        Ok(())
     }
 
     /// Starts an allocation.

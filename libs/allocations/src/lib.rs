@@ -20,4 +20,4 @@ mod trust;
 pub use access::{AccessFetcher, AccessResult};
 pub use allocations::{AllocationEvent, Allocations};
 pub use relay::RelayStats;
-pub use trust::{TrustError, relay_trust};
+pub use trust::{TRUST_REMEDY, TrustError, relay_trust};

@@ -2,7 +2,8 @@
 //!
 //! Checks go out on all pairs at once (a burst of [`BURST`], then one each [`PACE`]) and, from the controlling end,
 //! nominate: the first answered check selects its pair, one round trip after the descriptions are known. A pair that
-//! needs no relay takes over from one that does, and of two relays the clearly quicker one. What was selected is watched
+//! needs no relay takes over from one that does, one without a relay of the offerer's own from one with, and of two
+//! relays the clearly quicker one. What was selected is watched
 //! ([`liveness`]): what is sent and not answered leads to a check within moments, and soon after to another pair
 //! ([`choice`]); a link that is not used costs one check in [`LinkConfig::keepalive`].
 //!

@@ -460,13 +460,15 @@ impl Link {
 
     fn on_selected(&mut self, pair: (SocketAddr, SocketAddr), path: Path, now: Instant) {
         let first = self.path.is_none();
-        if self.pair.replace(pair) != Some(pair) {
+        let elsewhere = self.pair.replace(pair) != Some(pair);
+        if elsewhere {
             self.lane.on_path_change(now);
             if let Some(dtls) = &mut self.dtls {
                 dtls.on_path(now);
             }
         }
-        if self.path.replace(path) != Some(path) {
+        // Another relay may be reached another way.
+        if self.path.replace(path) != Some(path) || elsewhere && path.is_relayed() {
             let path = self.path().unwrap_or(path);
             self.events.push_back(LinkEvent::Path(path));
         }

@@ -6,6 +6,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use bytes::BytesMut;
+use model::RelayTransport;
 use protocol::document::Control;
 
 use crate::config::PathChoice;
@@ -48,7 +49,7 @@ impl Transmit {
 pub enum LinkEvent {
     /// Opening got one step further.
     Step(Step),
-    /// Packets travel this way from now on.
+    /// Packets travel this way from now on, or by another relay.
     Path(Path),
     /// What is sent is not answered, on no path. Said once; the link looks for a path, and ends when it finds none
     /// within [`crate::LinkConfig::silence_timeout`].
@@ -96,6 +97,16 @@ impl Path {
     #[must_use]
     pub fn is_relayed(self) -> bool {
         self != Self::Direct
+    }
+
+    /// Through a relay that is reached so.
+    #[must_use]
+    pub const fn over(transport: RelayTransport) -> Self {
+        match transport {
+            RelayTransport::Udp => Self::RelayUdp,
+            RelayTransport::Tcp => Self::RelayTcp,
+            RelayTransport::Tls => Self::RelayTls,
+        }
     }
 
     pub(crate) fn from_text(text: &str) -> Option<Self> {

@@ -9,6 +9,8 @@
 //! Where a relay can be reached in several ways, a [`Ladder`] says which to try and which to use, and the allocation
 //! moves there ([`Allocation::move_to`]).
 //!
+//! On which relays there shall be one, and with which credential, is the business of [`Reservations`].
+//!
 //! The journey: [`Allocation::handle_datagram`] tells ChannelData (`peers.rs` knows the channel; the payload is
 //! lent, not copied) from STUN, whose answers go by transaction (`transaction.rs`) through authentication
 //! (`credential.rs`) to what the request was for (`allocation/answers.rs`). After every `handle_*`, `permit` and
@@ -36,6 +38,7 @@ mod ladder;
 mod output;
 mod peers;
 mod random;
+mod reservations;
 mod stats;
 mod timer;
 mod transaction;
@@ -46,4 +49,7 @@ pub use input::{AllocationConfig, Credential, Families};
 pub use ladder::{Ladder, Rung, Step};
 pub use output::{DropReason, Event, LostReason, Received, State};
 pub use peers::MAX_PEERS;
+pub use reservations::{
+    Foothold, MAX_RESERVATIONS, MAX_TROUBLES, ReservationStatus, Reservations, Reserve,
+};
 pub use stats::Stats;

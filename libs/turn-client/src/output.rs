@@ -1,6 +1,7 @@
 //! What an allocation says.
 
 use model::{MappedAddr, PeerAddr, RelayedAddr};
+use protocol::document::relay_trouble::Kind as TroubleKind;
 use thiserror::Error;
 
 /// What became of a datagram from the relay. Borrows the payload from it.
@@ -105,6 +106,20 @@ impl LostReason {
     /// this one meanwhile: the relay forgets the other allocation within minutes.
     pub fn needs_new_port(&self) -> bool {
         matches!(self, Self::PortTaken | Self::WrongCredential)
+    }
+
+    /// What the directory says of it.
+    pub const fn trouble(&self) -> TroubleKind {
+        match self {
+            Self::Silent => TroubleKind::Silent,
+            Self::Unauthorized => TroubleKind::CredentialRefused,
+            Self::Mismatch
+            | Self::Expired
+            | Self::WrongCredential
+            | Self::PortTaken
+            | Self::Refused { .. }
+            | Self::Nonsense => TroubleKind::Refused,
+        }
     }
 }
 

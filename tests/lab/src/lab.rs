@@ -336,6 +336,11 @@ impl Lab {
         topology::set_firewall(&self.name, network, firewall)
     }
 
+    /// What an inside host sends and gets from now on, its loopback and its tunnel excepted.
+    pub fn set_host_firewall(&self, host: &str, firewall: Firewall) -> Result<()> {
+        topology::load_firewall(&self.name, host, &firewall.host_ruleset())
+    }
+
     /// Starts a command in a host and does not wait for it. Its output is piped.
     pub fn spawn(&self, host: &str, command: &[&str]) -> Result<Child> {
         let (program, args) = command.split_first().context("no command given")?;

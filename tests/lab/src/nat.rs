@@ -163,7 +163,7 @@ impl NatKind {
     }
 }
 
-/// What a router lets through, whatever the NAT would.
+/// What a router lets through, whatever the NAT would; or a host.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Firewall {
     /// Everything.
@@ -197,6 +197,41 @@ table inet firewall {{
     chain forward {{
         type filter hook forward priority filter - 1; policy accept;
         {rules}
+    }}
+}}
+"#
+        )
+    }
+
+    /// The same for what an inside host itself sends and gets: not even its neighbors are reached in another way.
+    #[must_use]
+    pub fn host_ruleset(self) -> String {
+        let discovery = DISCOVERY.port();
+        let [out, into] = match self {
+            Self::Open => [String::new(), String::new()],
+            Self::NoUdp => {
+                ["o", "i"].map(|way| format!(r#"{way}ifname "lan" meta l4proto udp counter drop"#))
+            }
+            Self::OnlyTcp443 => [("o", "d"), ("i", "s")].map(|(way, port)| {
+                format!(
+                    r#"{way}ifname != "lan" accept
+        meta l4proto {{ icmp, icmpv6 }} accept
+        tcp {port}port {{ 443, {discovery} }} accept
+        counter drop"#
+                )
+            }),
+        };
+        format!(
+            r#"table inet firewall
+delete table inet firewall
+table inet firewall {{
+    chain output {{
+        type filter hook output priority filter - 1; policy accept;
+        {out}
+    }}
+    chain input {{
+        type filter hook input priority filter - 1; policy accept;
+        {into}
     }}
 }}
 "#

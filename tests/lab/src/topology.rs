@@ -55,10 +55,15 @@ pub fn build(lab: &str, networks: &[Network], nat: NatKind) -> Result<()> {
 
 /// What a network's router lets through from now on.
 pub fn set_firewall(lab: &str, network: Network, firewall: Firewall) -> Result<()> {
-    let namespace = netns::name(lab, &format!("{network}/router"));
+    load_firewall(lab, &format!("{network}/router"), &firewall.ruleset())
+}
+
+/// Loads a firewall's rules in a host.
+pub(crate) fn load_firewall(lab: &str, host: &str, rules: &str) -> Result<()> {
+    let namespace = netns::name(lab, host);
     let args = ["netns", "exec", &namespace, "nft", "-f", "-"];
-    run_with_input("ip", &args, &firewall.ruleset()).context("loading the router's firewall")?;
-    Ok(())
+    let loaded = run_with_input("ip", &args, rules).map(drop);
+    loaded.with_context(|| format!("loading the firewall of {host}"))
 }
 
 /// Writes the resolv.conf that `ip netns exec` shows to what runs in a host.

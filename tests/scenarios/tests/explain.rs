@@ -196,14 +196,14 @@ fn the_activator_is_away() {
 }
 
 #[test]
-fn udp_is_blocked_between_the_host_and_the_relay() {
+fn udp_is_blocked_between_the_host_and_the_relay_and_tcp_too() {
     let lab = lab("exp7");
     page(&lab, "west/app", ORDERS, &[]).expect("a page before");
     block(
         &lab,
         "west/app",
         "output",
-        "oifname \"lan\" udp dport 49152-65535",
+        "oifname \"lan\" meta l4proto { tcp, udp } th dport { 443, 3478, 49152-65535 }",
     );
     named(&lab, &[], &["UDP is blocked", "10.0.0.2"]);
     lab.output("west/app", &["nft", "delete", "table", "inet", "fault"])

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use lab::Firewall::{NoUdp, OnlyTcp443, Open};
 use lab::{Firewall, Lab, LabOptions, Network, ScopedLab, wait};
-use scenarios::{ORDERS, RECOVERY, lab, options, page, page_within};
+use scenarios::{ORDERS, RECOVERY, lab, options, page, page_within, service};
 
 const MIB: u64 = 1 << 20;
 
@@ -56,6 +56,74 @@ fn a_request_works_whatever_is_blocked_and_the_status_says_how() {
         })
         .expect("the relay carried it");
     }
+}
+
+#[test]
+fn a_sidecar_that_may_not_send_udp_gets_an_allocation_of_its_own() {
+    // West's workload host, east's router, the path: nothing but west's relay's TCP and TLS ports is left to the sidecar.
+    let rows = [
+        ("ladder6", NoUdp, Open, "relay/tcp"),
+        ("ladder7", NoUdp, NoUdp, "relay/tcp"),
+        ("ladder8", OnlyTcp443, Open, "relay/tls"),
+        ("ladder9", OnlyTcp443, OnlyTcp443, "relay/tls"),
+    ];
+    for (name, host, router, path) in rows {
+        let lab = walled_lab(name, [Open, router]);
+        lab.set_host_firewall("west/app", host).expect("a firewall");
+        let before = lab.relay_bytes(Network::West).expect("a count");
+        page_within(&lab, "west/app", ORDERS, RECOVERY).expect("a page");
+        let url = format!("{ORDERS}/bytes/{}", 2 * MIB);
+        page(&lab, "west/app", &url, &["-o", "/dev/null"]).expect("a download");
+        both_say(&lab, path);
+        wait::until_true("west's relay to have counted it", RECOVERY, || {
+            Ok(lab.relay_bytes(Network::West)? - before > 2 * MIB)
+        })
+        .expect("the relay carried it");
+        let turnpike = lab.binaries().join("turnpike").display().to_string();
+        let command = [&turnpike, "explain", "orders.east"];
+        let said = lab.output("west/app", &command).expect("it works");
+        let first = said.lines().next().unwrap_or_default();
+        assert!(first.contains(" works: ") && first.contains(path), "{said}");
+    }
+}
+
+#[test]
+fn a_link_outlives_udp_at_its_sidecar_and_climbs_when_it_is_back() {
+    let lab = lab("ladder10");
+    page(&lab, "west/app", ORDERS, &[]).expect("the link opens");
+    both_say(&lab, "relay/udp");
+    let link = |lab: &Lab| lab.node_status("west/dns-signal").expect("a status")["links"].clone();
+    let opened = link(&lab)[0]["link"].clone();
+    let port = lab::plan::TCP_ECHO_PORT.to_string();
+    let name = Network::East.service_name();
+    let mut transfer = lab
+        .spawn(
+            "west/app",
+            &[&service(&lab), "sequence", &name, &port, "--seconds", "20"],
+        )
+        .expect("a transfer");
+    let before = lab.relay_bytes(Network::West).expect("a count");
+    wait::until_true("the transfer to run", RECOVERY, || {
+        Ok(lab.relay_bytes(Network::West)? - before > 20_000)
+    })
+    .expect("it runs");
+    lab.set_host_firewall("west/app", NoUdp)
+        .expect("a firewall");
+    both_say(&lab, "relay/tcp");
+    lab.set_host_firewall("west/app", Open).expect("a firewall");
+    both_say(&lab, "relay/udp");
+    let running = transfer.try_wait().expect("a process").is_none();
+    assert!(running, "it saw all of that");
+    let output = transfer.wait_with_output().expect("the transfer ends");
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(
+        output.status.success(),
+        "a record was lost or repeated: {output:?}"
+    );
+    eprintln!("{said}");
+    let links = link(&lab);
+    assert_eq!(links.as_array().map(Vec::len), Some(1), "{links}");
+    assert_eq!(links[0]["link"], opened, "no link was opened anew");
 }
 
 #[test]

@@ -16,6 +16,7 @@ use link::{DtlsCertificate, Link, LinkTable, Path};
 use model::{NodeId, RelayAccess, RelayName};
 use protocol::document::document::Body;
 use protocol::document::{Bound, Control, Refusal, Registration, control, relay_trouble};
+use turn_client::Reserve;
 
 use crate::allocation::{FromPeer, Part, Said, Standing, ToRelay};
 use crate::picture::{CLIENT_POOL, Extent, GateSite, RELAYS, SERVICES, TUNNEL_MTU, ip};
@@ -316,20 +317,22 @@ impl Gate {
 
     fn on_output(&mut self, output: Output, now: Instant) {
         match output {
-            Output::FetchAccess { relay, .. } => self.wishes.push(Wish::FetchAccess(relay)),
-            Output::AccessFailed { .. } | Output::RelayIgnored { .. } => {}
-            Output::Allocate { relay, access } => {
+            Output::Reserve(Reserve::FetchAccess { relay, .. }) => {
+                self.wishes.push(Wish::FetchAccess(relay))
+            }
+            Output::Reserve(Reserve::AccessFailed { .. } | Reserve::RelayIgnored { .. }) => {}
+            Output::Reserve(Reserve::Allocate { relay, access }) => {
                 let local = ports(&mut self.next_port, self.site)();
                 let seed = self.seeds.next();
                 self.allocations
                     .push(Standing::start(relay, access, local, seed, now));
             }
-            Output::RenewCredential { relay, access } => {
+            Output::Reserve(Reserve::RenewCredential { relay, access }) => {
                 if let Some(standing) = self.standing(&relay) {
                     standing.renew(access, now);
                 }
             }
-            Output::Release { relay } => {
+            Output::Reserve(Reserve::Release { relay }) => {
                 let position = self
                     .allocations
                     .iter()

@@ -1,4 +1,4 @@
-//! Where this sidecar can be reached: its hosts' addresses, and what NATs make of them; told to whoever has an offer
+//! Where this sidecar can be reached: its hosts' addresses, what NATs make of them, and relayed ones where it needs them; told to whoever has an offer
 //! already when something is found later.
 
 use std::net::SocketAddr;
@@ -10,8 +10,9 @@ use protocol::document::document::Body;
 
 use super::{Agent, AgentOutput};
 
-/// Host candidates in an offer, and reflexive ones: an activator takes 16 in all.
-const MAX_HOST: usize = 12;
+/// Candidates in an offer: an activator takes 16 in all.
+const MAX_RELAYED: usize = 4;
+const MAX_HOST: usize = 8;
 const MAX_REFLEXIVE: usize = 4;
 
 impl Agent {
@@ -56,7 +57,8 @@ impl Agent {
             base: *host,
         });
         let reflexive = self.reflexive.candidates().take(MAX_REFLEXIVE);
-        hosts.chain(reflexive).collect()
+        let relayed = self.relays.candidates().take(MAX_RELAYED);
+        relayed.chain(hosts).chain(reflexive).collect()
     }
 
     /// Sends what is due, and tells every activator what changed.
@@ -75,7 +77,7 @@ impl Agent {
         }
     }
 
-    fn trickle(&mut self, key: u64, candidates: &[LocalCandidate], now: Instant) {
+    pub(super) fn trickle(&mut self, key: u64, candidates: &[LocalCandidate], now: Instant) {
         let Some(session) = self.links.get_mut(key) else {
             return;
         };

@@ -10,6 +10,7 @@ use protocol::document::{Bye, Control};
 use std::net::IpAddr;
 use wire::frame::Frame;
 
+use super::relays::SILENCE_PATIENCE;
 use super::route::Routes;
 use super::session::Session;
 use super::{Agent, AgentConfig, AgentOutput, Failure, FailureKind, FrameDrop, LinkNotice};
@@ -30,6 +31,7 @@ impl Agent {
                 LinkEvent::Step(step) => {
                     session.record_step(step, now);
                     if step == link::Step::Open {
+                        self.relays.last_needed = session.uses(&self.relays);
                         session.opened = true;
                         (flush, opened) = (true, true);
                         self.stats.links_opened += 1;
@@ -42,9 +44,13 @@ impl Agent {
                             }));
                     }
                 }
-                LinkEvent::Silent => silent = true,
+                LinkEvent::Silent => {
+                    session.expect_path_by(now + SILENCE_PATIENCE);
+                    silent = true;
+                }
                 LinkEvent::Path(link::Path::Direct) => session.record("direct", now),
-                LinkEvent::Path(_) | LinkEvent::Carrier(_) => {}
+                LinkEvent::Path(_) => session.set_leg(&self.relays, now),
+                LinkEvent::Carrier(_) => {}
                 LinkEvent::Frame(frame) => {
                     session.record("first_byte", now);
                     match admit(&self.config, &self.routes, session, &frame) {
@@ -170,6 +176,10 @@ impl Agent {
             return;
         };
         let network = session.node.network.clone();
+        for (relay, peer) in std::mem::take(&mut session.permitted) {
+            self.outputs
+                .push_back(AgentOutput::Unpermit { relay, peer });
+        }
         self.stats.links_closed += 1;
         self.outputs
             .push_back(AgentOutput::Notice(LinkNotice::Closed {

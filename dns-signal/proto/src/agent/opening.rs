@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use link::{Link, LinkConfig, LinkRole};
+use link::{Link, LinkConfig, LinkRole, PathChoice};
 use model::{NetworkName, NodeId};
 use protocol::document::Offer;
 use protocol::document::document::Body;
@@ -62,12 +62,15 @@ impl Agent {
         since: Instant,
         now: Instant,
     ) -> Result<u64, String> {
-        let config = &self.config;
-        let choice = config.paths.get(&node.network).copied();
+        let choice = self.config.paths.get(&node.network).copied();
         let link_config = LinkConfig {
-            path: choice.unwrap_or(config.link.path),
-            ..config.link.clone()
+            path: choice.unwrap_or(self.config.link.path),
+            ..self.config.link.clone()
         };
+        let may_relay = link_config.path != PathChoice::DirectOnly;
+        if may_relay && self.relays.last_needed {
+            self.want_relays(node.network.clone(), now);
+        }
         let mut link = Link::new(
             LinkRole::Offerer,
             self.certificate.clone(),
@@ -89,8 +92,9 @@ impl Agent {
             instance,
             link,
             since,
-            now + config.answer_timeout,
+            now + self.config.answer_timeout,
         );
+        session.may_relay = may_relay;
         let mut bindings = Vec::new();
         for destination in destinations {
             if session.binding(&destination.service).is_none() {

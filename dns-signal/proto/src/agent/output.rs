@@ -1,11 +1,13 @@
 //! Everything that can leave the agent.
 
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use link::{Carrier, LinkStats, PairStatus, Path, Transmit};
-use model::{NetworkName, NodeId, ServiceName};
+use model::{NetworkName, NodeId, RelayName, ServiceName};
 use protocol::document::document::Body;
+use turn_client::Reserve;
 
 use super::session::TimedStep;
 
@@ -22,12 +24,34 @@ pub enum AgentOutput {
         /// What to sign.
         body: Body,
     },
-    /// A datagram for a host socket.
+    /// A datagram from a host socket, or from a relayed address.
     Transmit(Transmit),
+    /// For an allocation that is to be held.
+    Reserve(Reserve),
+    /// Have a relay let this peer through, for one more link.
+    Permit {
+        /// The relay.
+        relay: RelayName,
+        /// The peer.
+        peer: SocketAddr,
+    },
+    /// One link fewer needs this peer.
+    Unpermit {
+        /// The relay.
+        relay: RelayName,
+        /// The peer.
+        peer: SocketAddr,
+    },
     /// A frame for the TUN device.
     ToTun(BytesMut),
     /// Something for the log.
     Notice(LinkNotice),
+}
+
+impl From<Reserve> for AgentOutput {
+    fn from(reserve: Reserve) -> Self {
+        Self::Reserve(reserve)
+    }
 }
 
 /// What an operator would want to read.

@@ -1,14 +1,16 @@
 //! One link to one activator, from offer to end, and what this sidecar knows of it.
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use link::{Link, Step};
-use model::{NodeId, ServiceName};
+use link::{Link, Path, Step};
+use model::{NodeId, RelayName, ServiceName};
 use protocol::document::{Binding, BindingResult};
 
 use super::output::LinkStatus;
+use super::relays::OwnRelays;
 use super::route::Destination;
 
 /// What the activator said of a service.
@@ -51,6 +53,12 @@ pub(crate) struct Session {
     pub(crate) opened: bool,
     /// Kept open beside another link of its network, used or not.
     pub(crate) standby: bool,
+    /// Whether it may go over a relay.
+    pub(crate) may_relay: bool,
+    /// Without a path by then it needs relayed addresses of this end.
+    pub(crate) relay_due: Option<Instant>,
+    /// Peers that relays let through for it; given back at the end.
+    pub(crate) permitted: Vec<(RelayName, SocketAddr)>,
 }
 
 impl Session {
@@ -71,6 +79,9 @@ impl Session {
             steps: Vec::new(),
             opened: false,
             standby: false,
+            may_relay: true,
+            relay_due: None,
+            permitted: Vec::new(),
         }
     }
 
@@ -146,6 +157,31 @@ impl Session {
             }
         }
         refused
+    }
+
+    /// Without a path by then, it needs relayed addresses of this end.
+    pub(crate) fn expect_path_by(&mut self, due: Instant) {
+        self.relay_due = self.may_relay.then_some(due);
+    }
+
+    /// Whether nothing gets through: not yet, or not any more.
+    pub(crate) fn has_no_path(&self) -> bool {
+        self.may_relay
+            && self.answer_deadline.is_none()
+            && (self.link.path().is_none() || self.link.is_silent())
+    }
+
+    /// Whether it goes over an allocation of this end.
+    pub(crate) fn uses(&self, relays: &OwnRelays) -> bool {
+        let local = self.link.pair().map(|(local, _)| local);
+        local.is_some_and(|local| relays.leg_of(local).is_some())
+    }
+
+    /// Tells the link how the relay of its present path is reached.
+    pub(crate) fn set_leg(&mut self, relays: &OwnRelays, now: Instant) {
+        let local = self.link.pair().map(|(local, _)| local);
+        let leg = local.and_then(|local| relays.leg_of(local));
+        self.link.set_leg(leg.unwrap_or(Path::RelayUdp), now);
     }
 
     /// As `/status` shows it.

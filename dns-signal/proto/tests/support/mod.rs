@@ -41,6 +41,10 @@ pub struct World {
     /// Changes an answer's fingerprint, as somebody in between would.
     pub forge_fingerprint: bool,
     wire: VecDeque<(bool, SocketAddr, SocketAddr, BytesMut)>,
+    /// Nothing comes or goes at the host's own address.
+    pub blocked: bool,
+    /// What the agent wants of relays.
+    pub of_relays: Vec<AgentOutput>,
 }
 
 pub fn host() -> SocketAddr {
@@ -115,6 +119,8 @@ impl World {
             accepts: |_| true,
             forge_fingerprint: false,
             wire: VecDeque::new(),
+            blocked: false,
+            of_relays: Vec::new(),
         }
     }
 
@@ -179,6 +185,9 @@ impl World {
     /// Lets everything arrive that is on the wire, without time passing.
     pub fn settle(&mut self) {
         while let Some((to_agent, local, remote, payload)) = self.wire.pop_front() {
+            if self.blocked && (local == host() || remote == host()) {
+                continue;
+            }
             if to_agent {
                 self.agent.handle_datagram(local, remote, payload, self.now);
             } else if let Some(activator) = &mut self.activator {
@@ -229,6 +238,9 @@ impl World {
                         ));
                     }
                 }
+                AgentOutput::Reserve(_)
+                | AgentOutput::Permit { .. }
+                | AgentOutput::Unpermit { .. } => self.of_relays.push(output),
                 AgentOutput::ToTun(frame) => self.to_tun.push(frame),
                 AgentOutput::Notice(notice) => self.notices.push(notice),
                 AgentOutput::Document {

@@ -32,7 +32,7 @@ impl Ice {
                     || self.liveness.is_doubted()
                     || selected.relayed && !pair.relayed
                     // The controlled end follows.
-                    || selected.relayed && self.controlling && pair.is_quicker_than(selected)
+                    || self.controlling && pair.is_better_than(selected)
             }
             None => true,
         };
@@ -117,7 +117,7 @@ impl Ice {
         let all = (0..self.pairs.len()).filter(|at| usable(&self.pairs[*at]));
         all.min_by_key(|at| {
             let pair = &self.pairs[*at];
-            (pair.relayed, pair.rtt.unwrap_or(Duration::MAX))
+            (pair.burden(), pair.rtt.unwrap_or(Duration::MAX))
         })
     }
 

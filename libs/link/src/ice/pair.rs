@@ -76,6 +76,8 @@ pub(super) struct Pair {
     /// What our base would be to a peer that does not know it.
     pub(super) reflexive_priority: u32,
     pub(super) relayed: bool,
+    /// Over an allocation of this end.
+    pub(super) own_relay: bool,
     pub(super) state: PairState,
     /// The controlling end wants it used.
     pub(super) nominated: bool,
@@ -132,6 +134,7 @@ impl Pair {
                 base.address.ip(),
             ),
             relayed: remote.relayed || base.kind == CandidateKind::Relayed,
+            own_relay: base.kind == CandidateKind::Relayed,
             state: PairState::Checking,
             nominated: false,
             heard: None,
@@ -190,8 +193,19 @@ impl Pair {
         exhausted
     }
 
+    /// Whether it is better for the end that chooses: without a relay, without one on its own side, or clearly quicker.
+    pub(super) fn is_better_than(&self, other: &Self) -> bool {
+        let (ours, theirs) = (self.burden(), other.burden());
+        ours < theirs || ours == theirs && self.relayed && self.is_quicker_than(other)
+    }
+
+    /// What a path costs beside its round trip: a relay, and one more.
+    pub(super) const fn burden(&self) -> (bool, bool) {
+        (self.relayed, self.own_relay)
+    }
+
     /// Whether its round trip is clearly shorter.
-    pub(super) fn is_quicker_than(&self, other: &Self) -> bool {
+    fn is_quicker_than(&self, other: &Self) -> bool {
         match (self.rtt, other.rtt) {
             (Some(ours), Some(theirs)) => ours + CLEARLY.max(ours / 4) < theirs,
             _ => false,

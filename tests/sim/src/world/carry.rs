@@ -95,6 +95,10 @@ impl World {
                     }
                 }
                 AgentOutput::Notice(notice) => self.notices.push(notice),
+                // It knows of no relays.
+                AgentOutput::Reserve(_)
+                | AgentOutput::Permit { .. }
+                | AgentOutput::Unpermit { .. } => {}
             }
         }
         for at in 0..self.gates.len() {

@@ -1,8 +1,7 @@
-//! Which allocations to hold: one on every relay in the directory's view, the own network's included
-//! (its sidecars reach this activator there too).
+//! Which allocations to hold: one on every relay that is wanted.
 //!
 //! Each reservation goes through: credential asked for → credential here, allocation running → allocated.
-//! Losing an allocation is the allocation's own business (`turn_client` allocates anew); here it only means
+//! Losing an allocation is the allocation's own business (it allocates anew); here it only means
 //! that its relayed addresses are not announced meanwhile. Failing to get a credential is tried again with
 //! back-off; a credential is exchanged well before it expires.
 
@@ -17,9 +16,7 @@ use protocol::{
     document::{self, relay_trouble::Kind as TroubleKind},
 };
 
-use crate::output::Output;
-
-/// Relays one activator holds allocations on; further ones in the view are left out.
+/// Relays one node holds allocations on; further ones are left out.
 pub const MAX_RESERVATIONS: usize = 64;
 
 /// Relays of which a registration says why nothing is held there.
@@ -36,6 +33,53 @@ const MIN_CREDENTIAL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// An allocation whose credentials were refused is doubted for this long after: turn-client says so every 5 s.
 const DOUBT: Duration = Duration::from_secs(15);
+
+/// What is to be done outside, for a reservation.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Reserve {
+    /// Look the relay up, get a credential for it, and answer with [`Reservations::handle_access`].
+    FetchAccess {
+        /// The relay.
+        relay: RelayName,
+        /// Where it listens, the preferred first; never empty.
+        uris: Vec<RelayUri>,
+    },
+    /// For the log: no credential or no address; it will be tried again.
+    AccessFailed {
+        /// The relay.
+        relay: RelayName,
+        /// Why.
+        reason: String,
+        /// When it will be tried again.
+        retry_in: Duration,
+    },
+    /// For the log: a relay that is wanted cannot be used.
+    RelayIgnored {
+        /// The relay.
+        relay: RelayName,
+        /// Why.
+        reason: String,
+    },
+    /// Start a standing allocation.
+    Allocate {
+        /// The relay.
+        relay: RelayName,
+        /// Where, and with which credential.
+        access: RelayAccess,
+    },
+    /// Go on with this credential.
+    RenewCredential {
+        /// The relay.
+        relay: RelayName,
+        /// The credential; the ways are the same.
+        access: RelayAccess,
+    },
+    /// Delete the allocation and forget the relay.
+    Release {
+        /// The relay.
+        relay: RelayName,
+    },
+}
 
 /// One allocation that should be held.
 #[derive(Debug, Clone)]
@@ -98,35 +142,40 @@ impl Reservations {
         }
     }
 
-    /// The relays in the directory's view are now these. Returns the footholds that went away.
+    /// These relays are wanted now. Returns the footholds that went away.
     pub fn handle_relays<'a>(
         &mut self,
         relays: impl Iterator<Item = (&'a RelayName, &'a directory::Relay)>,
         now: Instant,
-        outputs: &mut VecDeque<Output>,
+        outputs: &mut VecDeque<impl From<Reserve>>,
     ) -> Vec<Foothold> {
         let mut wanted: BTreeMap<RelayName, (NetworkName, Vec<RelayUri>)> = BTreeMap::new();
         for (name, relay) in relays {
             if wanted.len() == MAX_RESERVATIONS {
-                outputs.push_back(Output::RelayIgnored {
-                    relay: name.clone(),
-                    reason: format!("there are more than {MAX_RESERVATIONS} relays"),
-                });
+                outputs.push_back(
+                    Reserve::RelayIgnored {
+                        relay: name.clone(),
+                        reason: format!("there are more than {MAX_RESERVATIONS} relays"),
+                    }
+                    .into(),
+                );
                 break;
             }
             match usable(relay) {
                 Ok((network, uris, wrong)) => {
                     wanted.insert(name.clone(), (network, uris));
-                    outputs.extend(wrong.map(|reason| Output::RelayIgnored {
-                        relay: name.clone(),
-                        reason,
-                    }));
+                    let relay = name.clone();
+                    outputs
+                        .extend(wrong.map(|reason| Reserve::RelayIgnored { relay, reason }.into()));
                 }
                 Err(reason) => {
-                    outputs.push_back(Output::RelayIgnored {
-                        relay: name.clone(),
-                        reason,
-                    });
+                    outputs.push_back(
+                        Reserve::RelayIgnored {
+                            relay: name.clone(),
+                            reason,
+                        }
+                        .into(),
+                    );
                 }
             }
         }
@@ -141,19 +190,25 @@ impl Reservations {
                     lost.push((name.clone(), std::mem::take(&mut held.relayed)));
                 }
                 if !held.ways.is_empty() {
-                    outputs.push_back(Output::Release {
-                        relay: name.clone(),
-                    });
+                    outputs.push_back(
+                        Reserve::Release {
+                            relay: name.clone(),
+                        }
+                        .into(),
+                    );
                 }
             }
             keep
         });
         for (name, (network, uris)) in wanted {
             self.by_relay.entry(name).or_insert_with_key(|name| {
-                outputs.push_back(Output::FetchAccess {
-                    relay: name.clone(),
-                    uris: uris.clone(),
-                });
+                outputs.push_back(
+                    Reserve::FetchAccess {
+                        relay: name.clone(),
+                        uris: uris.clone(),
+                    }
+                    .into(),
+                );
                 Reservation {
                     network,
                     uris,
@@ -176,7 +231,7 @@ impl Reservations {
         relay: &RelayName,
         access: Result<RelayAccess, String>,
         now: Instant,
-        outputs: &mut VecDeque<Output>,
+        outputs: &mut VecDeque<impl From<Reserve>>,
     ) -> Vec<RelayedAddr> {
         let wait = self.backoff(relay);
         let Some(held) = self.by_relay.get_mut(relay) else {
@@ -188,11 +243,14 @@ impl Reservations {
                 held.failures = held.failures.saturating_add(1);
                 held.credential = Credential::Due(now + wait);
                 held.trouble = Some(TroubleKind::NoAccess);
-                outputs.push_back(Output::AccessFailed {
-                    relay: relay.clone(),
-                    reason,
-                    retry_in: wait,
-                });
+                outputs.push_back(
+                    Reserve::AccessFailed {
+                        relay: relay.clone(),
+                        reason,
+                        retry_in: wait,
+                    }
+                    .into(),
+                );
                 return Vec::new();
             }
         };
@@ -200,23 +258,32 @@ impl Reservations {
         let renew_in = (access.lifetime * 2 / 3).max(MIN_CREDENTIAL_INTERVAL);
         held.credential = Credential::Due(now + renew_in);
         if held.ways == access.ways {
-            outputs.push_back(Output::RenewCredential {
-                relay: relay.clone(),
-                access,
-            });
+            outputs.push_back(
+                Reserve::RenewCredential {
+                    relay: relay.clone(),
+                    access,
+                }
+                .into(),
+            );
             return Vec::new();
         }
         // The first one, or the relay's name now leads to another address.
         let moved = !std::mem::replace(&mut held.ways, access.ways.clone()).is_empty();
         if moved {
-            outputs.push_back(Output::Release {
-                relay: relay.clone(),
-            });
+            outputs.push_back(
+                Reserve::Release {
+                    relay: relay.clone(),
+                }
+                .into(),
+            );
         }
-        outputs.push_back(Output::Allocate {
-            relay: relay.clone(),
-            access,
-        });
+        outputs.push_back(
+            Reserve::Allocate {
+                relay: relay.clone(),
+                access,
+            }
+            .into(),
+        );
         if moved {
             std::mem::take(&mut held.relayed)
         } else {
@@ -237,7 +304,7 @@ impl Reservations {
         &mut self,
         relay: &RelayName,
         now: Instant,
-        outputs: &mut VecDeque<Output>,
+        outputs: &mut VecDeque<impl From<Reserve>>,
     ) {
         let Some(held) = self.by_relay.get_mut(relay) else {
             return;
@@ -251,10 +318,13 @@ impl Reservations {
         if held.refusals == 1 {
             held.credential = Credential::Expected { since: now };
             let uris = held.uris.clone();
-            outputs.push_back(Output::FetchAccess {
-                relay: relay.clone(),
-                uris,
-            });
+            outputs.push_back(
+                Reserve::FetchAccess {
+                    relay: relay.clone(),
+                    uris,
+                }
+                .into(),
+            );
         } else {
             // Fresh credentials are refused too: a secret differs, and asking faster does not help.
             held.trouble = Some(TroubleKind::CredentialRefused);
@@ -292,7 +362,7 @@ impl Reservations {
     }
 
     /// Asks for the credentials that are due, and no longer doubts what the relay has not complained of for a while.
-    pub fn handle_timeout(&mut self, now: Instant, outputs: &mut VecDeque<Output>) {
+    pub fn handle_timeout(&mut self, now: Instant, outputs: &mut VecDeque<impl From<Reserve>>) {
         for (relay, held) in &mut self.by_relay {
             if held.doubted.is_some_and(|at| at + DOUBT <= now) {
                 held.doubted = None;
@@ -304,10 +374,13 @@ impl Reservations {
             if matches!(held.credential, Credential::Due(at) if at <= now) {
                 held.credential = Credential::Expected { since: now };
                 let uris = held.uris.clone();
-                outputs.push_back(Output::FetchAccess {
-                    relay: relay.clone(),
-                    uris,
-                });
+                outputs.push_back(
+                    Reserve::FetchAccess {
+                        relay: relay.clone(),
+                        uris,
+                    }
+                    .into(),
+                );
             }
         }
     }
