@@ -101,7 +101,7 @@ impl Service {
         .await
         .map_err(|error| enroll_status(&error))?;
         let serial = serial(&enrolled);
-        tracing::info!(%node, old = %peer.serial, certificate = serial, "renewed");
+        tracing::info!(%node, old = %peer.info.serial, certificate = serial, "renewed");
         self.metrics.renewed.inc();
         Ok(self.enrolled(enrolled))
     }
@@ -112,7 +112,7 @@ impl Service {
     ) -> Result<api::PutResponse, Status> {
         let peer = self.peer(&request)?;
         let request = request.into_inner();
-        let key = authorize::may_put(&peer.subject, &request.key).map_err(denied)?;
+        let key = authorize::may_put(peer.subject(), &request.key).map_err(denied)?;
         if request.value.len() > MAX_VALUE {
             return Err(Status::invalid_argument("the value is longer than 24 KiB"));
         }
@@ -181,7 +181,7 @@ impl Service {
     ) -> Result<api::DeleteResponse, Status> {
         let peer = self.peer(&request)?;
         let request = request.into_inner();
-        let key = authorize::may_delete(&peer.subject, &request.key).map_err(denied)?;
+        let key = authorize::may_delete(peer.subject(), &request.key).map_err(denied)?;
         let expected = request.expected_revision.map(Revision);
         let (revision, deleted) = self
             .store
@@ -201,7 +201,7 @@ impl Service {
     ) -> Result<api::RangeResponse, Status> {
         let peer = self.peer(request)?;
         let prefix = request.get_ref().prefix.as_str();
-        authorize::may_list(&peer.subject, prefix).map_err(denied)?;
+        authorize::may_list(peer.subject(), prefix).map_err(denied)?;
         let unix_time = (self.time)().0;
         Ok(self.store.read(|core| api::RangeResponse {
             entries: core
@@ -223,7 +223,7 @@ impl Service {
             return Err(Status::invalid_argument("a watch has 1 to 8 prefixes"));
         }
         for prefix in &request.prefixes {
-            authorize::may_list(&peer.subject, prefix).map_err(denied)?;
+            authorize::may_list(peer.subject(), prefix).map_err(denied)?;
         }
         self.remember(&peer).await?;
         let watch = Watch {
@@ -241,7 +241,7 @@ impl Service {
     /// Without a data file, nodes are unknown after a restart until they come back.
     async fn remember(&self, peer: &Peer) -> Result<(), Status> {
         let Ok(node) = peer.node() else { return Ok(()) };
-        let serial = peer.serial.to_string();
+        let serial = peer.info.serial.to_string();
         let has_it = |record: NodeRecord| record.issued.iter().any(|one| one.serial == serial);
         let record = self.store.read(|core| records::node(core, node));
         if record.is_some_and(has_it) {

@@ -2,9 +2,8 @@
 
 use std::{
     io,
-    net::SocketAddr,
     pin::Pin,
-    sync::Arc,
+    sync::{Arc, OnceLock},
     task::{Context, Poll},
     time::Duration,
 };
@@ -15,12 +14,17 @@ use tokio::{
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
 };
-use tonic::transport::server::{Connected, TcpConnectInfo};
+use tonic::transport::server::Connected;
+
+use crate::peer::Peer;
 
 /// Beyond these, new connections wait in the kernel.
 const MAX_CONNECTIONS: usize = 8192;
 /// After an error of the listening socket, such as no more file descriptors.
 const PAUSE: Duration = Duration::from_millis(100);
+
+/// The client, once its certificate was verified; one for all calls of a connection.
+pub(crate) type Verified = Arc<OnceLock<Peer>>;
 
 /// A connection that counts as long as it lives.
 #[derive(Debug)]
@@ -56,14 +60,10 @@ pub(crate) fn accept(listener: TcpListener) -> impl Stream<Item = io::Result<Con
 }
 
 impl Connected for Connection {
-    type ConnectInfo = TcpConnectInfo;
+    type ConnectInfo = Verified;
 
-    fn connect_info(&self) -> TcpConnectInfo {
-        let address = |address: io::Result<SocketAddr>| address.ok();
-        TcpConnectInfo {
-            local_addr: address(self.stream.local_addr()),
-            remote_addr: address(self.stream.peer_addr()),
-        }
+    fn connect_info(&self) -> Verified {
+        Verified::default()
     }
 }
 

@@ -203,6 +203,16 @@ impl Verifier {
         if info.spiffe_id.mesh != self.mesh.name {
             return Err(VerifyError::UnknownAuthority);
         }
+        self.verify_again(&info, now)?;
+        let id = info.spiffe_id.clone();
+        Ok((info, id))
+    }
+
+    /// What can change about a certificate that was verified before: its validity at `now`, and revocation.
+    ///
+    /// # Errors
+    /// Why it must not be believed any more.
+    pub fn verify_again(&self, info: &CertificateInfo, now: UnixTime) -> Result<(), VerifyError> {
         if now > info.not_after.saturating_add(LEEWAY) {
             return Err(VerifyError::CertificateExpired {
                 not_after: info.not_after,
@@ -214,10 +224,9 @@ impl Verifier {
             return Err(VerifyError::CertificateNotYetValid { not_before, now });
         }
         if self.is_revoked(&info.serial) {
-            return Err(VerifyError::Revoked(info.serial));
+            return Err(VerifyError::Revoked(info.serial.clone()));
         }
-        let id = info.spiffe_id.clone();
-        Ok((info, id))
+        Ok(())
     }
 
     /// That the mesh's CA issued it, as a client's certificate, valid at `time`.
