@@ -129,7 +129,7 @@ fn keep(
 ) -> Result<Vec<u8>, EnrollError> {
     let mut record = records::node(core, node).unwrap_or_default();
     let certificate = record.issue(issued, lifetime, now);
-    if record.issued.len() > MAX_ISSUED {
+    if record.live(now) > MAX_ISSUED {
         return Err(EnrollError::TooMany(node.clone()));
     }
     records::put_node(core, node, &record)?;

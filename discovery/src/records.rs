@@ -14,6 +14,9 @@ const KEEP_NODE: Duration = Duration::from_secs(7 * 86_400);
 /// SHA-256 would do; the public key itself (65 bytes) is as good and needs no code.
 pub(crate) type PublicKey = Vec<u8>;
 
+/// Serial numbers of ended certificates that are kept of a node: at 24 h each, a link may be five months old.
+const KEEP_ENDED: usize = 256;
+
 /// Who used a token.
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct TokenRecord {
@@ -42,7 +45,8 @@ pub(crate) struct NodeRecord {
     pub(crate) public_key: PublicKey,
     #[prost(uint64, tag = "2")]
     pub(crate) certificate_not_after: u64,
-    /// Its certificates that have not ended, oldest first: one that is revoked takes the others along.
+    /// Its certificates, oldest first: one that is revoked takes the others along. Also those that have ended, as links may be
+    /// older than they.
     #[prost(message, repeated, tag = "3")]
     pub(crate) issued: Vec<Issued>,
 }
@@ -50,7 +54,7 @@ pub(crate) struct NodeRecord {
 /// A certificate, and what is asked of it.
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct Issued {
-    /// DER.
+    /// DER; empty when it has ended.
     #[prost(bytes = "vec", tag = "1")]
     pub(crate) certificate: Vec<u8>,
     #[prost(string, tag = "2")]
@@ -71,6 +75,10 @@ impl Issued {
             not_after: info.not_after.0,
         })
     }
+
+    const fn has_ended(&self, now: UnixTime) -> bool {
+        self.not_after < now.0
+    }
 }
 
 impl NodeRecord {
@@ -89,12 +97,26 @@ impl NodeRecord {
         certificate
     }
 
-    /// Takes in a certificate that the node has, and forgets those that have ended.
+    /// Takes in a certificate that the node has.
     pub(crate) fn add(&mut self, new: Issued, now: UnixTime) {
         self.public_key = new.public_key.clone();
         self.certificate_not_after = new.not_after;
-        self.issued.retain(|old| old.not_after >= now.0);
+        for ended in self.issued.iter_mut().filter(|old| old.has_ended(now)) {
+            ended.certificate.clear();
+        }
+        let ended = self.issued.len() - self.live(now);
+        let mut too_many = ended.saturating_sub(KEEP_ENDED);
+        self.issued.retain(|old| {
+            let goes = too_many > 0 && old.has_ended(now);
+            too_many -= usize::from(goes);
+            !goes
+        });
         self.issued.push(new);
+    }
+
+    /// How many of its certificates have not ended.
+    pub(crate) fn live(&self, now: UnixTime) -> usize {
+        self.issued.iter().filter(|one| !one.has_ended(now)).count()
     }
 }
 
@@ -189,4 +211,52 @@ fn token_key(id: &str) -> String {
 
 fn node_key(id: &NodeId) -> String {
     format!("node/{id}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::{Change, Limits};
+    use model::Revision;
+
+    fn issued(serial: usize, not_after: u64) -> Issued {
+        Issued {
+            certificate: vec![1],
+            serial: format!("{:04x}", 0x8000 + serial),
+            public_key: vec![4; 65],
+            not_after,
+        }
+    }
+
+    #[test]
+    fn a_revocation_covers_certificates_that_links_have_outlived() {
+        let mut core = Core::new(Limits::default(), Revision(0));
+        for change in core.take_changes() {
+            if let Change::Reserve(bound) = change {
+                core.on_reserved(bound);
+            }
+        }
+        let id = "west/workload/app".parse().unwrap();
+        let mut record = NodeRecord::default();
+        record.add(issued(1, 100), UnixTime(50));
+        record.add(issued(2, 200), UnixTime(120));
+        assert_eq!(record.live(UnixTime(120)), 1);
+        put_node(&mut core, &id, &record).unwrap();
+        revoke_with(&mut core, &"8002".parse().unwrap(), b"stolen").unwrap();
+        assert_eq!(&*core.get("revocation/8001").unwrap().value, b"stolen");
+        assert!(node(&core, &id).unwrap().issued.is_empty());
+    }
+
+    #[test]
+    fn what_is_remembered_of_a_node_is_bounded() {
+        let mut record = NodeRecord::default();
+        for time in 0..2_000 {
+            record.add(issued(time, time as u64 + 1), UnixTime(time as u64));
+        }
+        let now = UnixTime(2_000);
+        assert!(record.issued.len() <= KEEP_ENDED + record.live(now) + 2);
+        assert_eq!(record.issued.last().unwrap().serial, "87cf");
+        let kept: usize = record.issued.iter().map(|one| one.certificate.len()).sum();
+        assert!(kept <= 3, "{kept}");
+    }
 }

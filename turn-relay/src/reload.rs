@@ -274,8 +274,8 @@ impl Reloader<'_> {
                     report.compare_revocations(&before, &realm.revocations);
                 }
                 Err(error) => {
-                    tracing::error!(%error, "the revoked names stay as they were");
-                    return;
+                    let realm = realm.name();
+                    tracing::error!(realm, %error, "the revoked names stay as they were");
                 }
             }
         }

@@ -296,6 +296,23 @@ fn challenged_over(mut session: impl Read + Write) -> String {
     challenge(&answer).0
 }
 
+/// What is wrong with one realm's file holds up nobody else's.
+#[test]
+fn a_user_is_revoked_while_the_file_of_another_realm_is_missing() {
+    let setup = Setup::new();
+    setup.write("revoked", "");
+    let service = setup.start(
+        &format!("revocations-file = {:?}", setup.path("revoked")),
+        "",
+    );
+    let carol = Tenant::connect(setup.listen[1], "acme", CAROL, None);
+    assert_eq!(carol.allocate(), 0);
+    std::fs::remove_file(setup.path("revoked")).unwrap();
+    setup.write("acme-revoked", "carol\n");
+    until("carol to be out", || (carol.refresh() != 0).then_some(()));
+    drop(service);
+}
+
 #[test]
 fn realms_are_reloaded_revoked_handed_over_and_taken_away() {
     let setup = Setup::new();

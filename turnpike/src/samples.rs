@@ -174,7 +174,7 @@ udp = []
 
     pub(crate) fn dns_signal(&self, network: &NetworkName) -> String {
         format!(
-            r#"# Beside a workload in `{network}`. `dns-signal --config FILE`; point the workload's resolv.conf at it.
+            r#"# Beside a workload in `{network}`, whose queries to port 53 it intercepts. `dns-signal --config FILE`
 
 network = "{network}"
 discovery = "{discovery}"

@@ -295,13 +295,14 @@ impl Relay {
         };
         let (transport, server, local) = (way.transport, way.server.0, carrier.local_addr());
         match self.mind.move_to(transport, server, local, dead, now) {
+            // Nobody used it: it is made anew.
             Moving::Begun => {
                 self.ladder.handle_moved(now);
                 self.release_held();
                 self.stats.moves += 1;
             }
             Moving::Asked => {}
-            // Its links need it where it is. Nobody uses it: it can as well be made anew.
+            // Its links need it where it is.
             Moving::Stays => self.ladder.handle_not_moved(now),
         }
     }
