@@ -238,3 +238,56 @@ fn reached_at(listen: SocketAddr) -> SocketAddr {
     };
     SocketAddr::new(ip, listen.port())
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use dns_signal_proto::alias::Alias;
+
+    use super::*;
+
+    #[test]
+    fn what_may_be_ours_is_told_and_does_not_go_round() {
+        let mut aliases = Aliases::new("west".parse().unwrap());
+        let ipv4 = "198.18.0.0/15".parse().unwrap();
+        let pools = Pools::new(ipv4, "fd00::/64".parse().unwrap()).unwrap();
+        let around = |aliases: &Aliases, upstream: &str| {
+            let upstreams = [upstream.parse().unwrap()];
+            let around = Around {
+                listen: &["127.0.0.1:53".parse().unwrap()],
+                upstreams: &upstreams,
+                suffix: &"mesh.internal".parse().unwrap(),
+                aliases,
+                pools: &pools,
+                device: 7,
+                dnsmasq: &Dnsmasq::default(),
+                state_directory: Path::new("/nowhere"),
+            };
+            (around.zones(), around.must_not_go_round().is_ok())
+        };
+        let reverse = "0.0.0.0.0.0.0.0.0.0.0.0.0.0.d.f.ip6.arpa";
+        let ours = [
+            "mesh.internal",
+            "18.198.in-addr.arpa",
+            "19.198.in-addr.arpa",
+            reverse,
+        ];
+        let (zones, fine) = around(&aliases, "127.0.0.53:53");
+        assert_eq!(zones, ours);
+        assert!(fine, "without aliases nothing is asked of upstreams");
+
+        let alias = Alias {
+            service: None,
+            networks: Vec::new(),
+            choice: Default::default(),
+        };
+        aliases.add("*.prod.example", alias).unwrap();
+        let (zones, fine) = around(&aliases, "192.0.2.1:53");
+        assert_eq!(zones[ours.len()..], ["prod.example"]);
+        assert!(fine);
+        for upstream in ["127.0.0.53:53", "127.0.0.1:5335", "[::1]:53"] {
+            assert!(!around(&aliases, upstream).1, "{upstream}");
+        }
+    }
+}

@@ -263,8 +263,16 @@ fn systemd_resolved_asks_for_the_names_of_the_mesh_only_and_forgets_them_after_k
     let status = resolved.control(&lab, &["status"]);
     assert!(!status.contains("mesh.internal"), "{status}");
 
+    // An alias has its names asked here too, and no others of its domain.
+    let alias = "[[dns.alias]]\nname = \"api.example.com\"\nservice = \"orders\"\n";
+    lab.edit_config(SIDECAR, |text| {
+        text.replace("[tunnel]", &format!("{alias}\n[tunnel]"))
+    })
+    .expect("its configuration");
     let sidecar = resolved.start_sidecar(&lab);
     names_work(&lab);
+    assert!(getent(&lab, "api.example.com").starts_with("198.18.186.11"));
+    assert_eq!(forwarded(&lab), 0);
     let status = resolved.control(&lab, &["domain", "turnpike0"]);
     assert!(
         status.contains("~mesh.internal ~18.198.in-addr.arpa"),
@@ -274,6 +282,21 @@ fn systemd_resolved_asks_for_the_names_of_the_mesh_only_and_forgets_them_after_k
     public_names_work(&lab);
     let status = resolved.control(&lab, &["status"]);
     assert!(!status.contains("mesh.internal"), "{status}");
+
+    // With resolved as upstream, what the alias does not stand for would go round: the next way is taken.
+    lab.edit_config(SIDECAR, |text| {
+        text.replace("203.0.113.53:53", "127.0.0.53:53")
+    })
+    .expect("its configuration");
+    let sidecar = resolved.start_sidecar(&lab);
+    assert!(interception(&lab).contains("of loopback only"));
+    names_work(&lab);
+    assert!(getent(&lab, "api.example.com").starts_with("198.18.186.11"));
+    sidecar.end(Signal::SIGTERM);
+    lab.edit_config(SIDECAR, |text| {
+        text.replace("127.0.0.53:53", "203.0.113.53:53")
+    })
+    .expect("its configuration");
 
     // Where resolved is not there after all, the next way is taken.
     resolved.end_resolved();
