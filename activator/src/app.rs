@@ -11,8 +11,8 @@ use link::{DtlsCertificate, LinkConfig, Reflexive};
 use model::Role;
 use net::{HostSockets, Poller};
 use service_kit::{
-    Admin, ConfigError, Readiness, on_own_thread, read_secret_of_field, shared_registry,
-    shutdown_signal,
+    Admin, ConfigError, Readiness, RecordStats, on_own_thread, read_secret_of_field,
+    shared_registry, shutdown_signal,
 };
 use tokio::sync::oneshot;
 use tun::{Device, TunConfig};
@@ -23,6 +23,7 @@ use crate::{
     cli::Cli,
     config::Config,
     eventloop::{EventLoop, random},
+    flow_log::{self, FlowLog},
     forwarding::Forwarding,
     links::ActiveLinks,
     metrics::{Board, Metrics, ShellStats},
@@ -55,8 +56,20 @@ pub(crate) async fn run(cli: &Cli) -> anyhow::Result<()> {
     let (discovered, allocated) = (readiness.task("discovery"), readiness.task("allocation"));
     let registry = shared_registry("activator");
     let board = Board::default();
+    let flow_records = Arc::new(RecordStats::default());
+    let writer = config.flow_file.as_deref().map(|flow_file| {
+        flow_log::start(flow_file, Arc::clone(&flow_records)).map_err(|error| error.in_file(file))
+    });
+    let writer = writer.transpose()?;
+    if let Some(writer) = &writer {
+        let caught = writer.reopen().on_hangup();
+        caught.context("cannot wait for SIGHUP")?;
+    }
     if let Ok(mut registry) = registry.lock() {
-        registry.register_collector(Box::new(Metrics(board.clone())));
+        registry.register_collector(Box::new(Metrics {
+            board: board.clone(),
+            flow_records: Arc::clone(&flow_records),
+        }));
     }
     let (router, asker, questions) = service_kit::status::route_and_asker();
     Admin::bind(config.admin, registry, readiness, router)
@@ -100,7 +113,10 @@ pub(crate) async fn run(cli: &Cli) -> anyhow::Result<()> {
         exports: checked.exports,
         limits: checked.limits,
     };
-    let forwarder = Forwarder::new(NatTable::new(checked.pool), config.tunnel.mtu);
+    let mut forwarder = Forwarder::new(NatTable::new(checked.pool), config.tunnel.mtu);
+    if writer.is_some() {
+        forwarder.tell_flows(Duration::from_secs(config.flow_seconds.into()));
+    }
     let eventloop = EventLoop {
         poller,
         gateway: Gateway::new(gateway, forwarder),
@@ -129,6 +145,7 @@ pub(crate) async fn run(cli: &Cli) -> anyhow::Result<()> {
         },
         board,
         stats: ShellStats::default(),
+        flow_log: writer.as_ref().map(|writer| FlowLog::new(writer.sender())),
         discovered: Some(discovered),
         allocated: Some(allocated),
         bursts: Vec::new(),
@@ -151,6 +168,9 @@ pub(crate) async fn run(cli: &Cli) -> anyhow::Result<()> {
         Err(error) => Err(error),
     };
     let removed = forwarding.remove();
+    if let Some(writer) = writer {
+        writer.end();
+    }
     ran.and(removed)
 }
 

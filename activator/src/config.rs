@@ -38,6 +38,12 @@ pub(crate) struct Config {
     /// PEM file with CA certificates. A relay that is reached over TLS has to show a certificate for its host from the mesh's CA,
     /// or from one of these. Default: the mesh's CA only, not even the system's.
     pub(crate) relay_trust_file: Option<PathBuf>,
+    /// A file for the flow log, as JSON lines: who used which export, how much, and who was refused. It is made with mode 0600,
+    /// and opened again on SIGHUP. Default: none.
+    pub(crate) flow_file: Option<PathBuf>,
+    /// A use that goes on is told in parts of so many seconds, 1 to 86400. Default: 60.
+    #[serde(default = "default_flow_seconds")]
+    pub(crate) flow_seconds: u32,
     /// The TUN interface and the addresses behind it.
     #[serde(default)]
     pub(crate) tunnel: TunnelConfig,
@@ -151,6 +157,10 @@ fn path_choice(file: &Path, field: &str, text: &str) -> Result<PathChoice, Confi
         .map_err(|_| ConfigError::new(file, field, text, "not a choice of paths", remedy))
 }
 
+const fn default_flow_seconds() -> u32 {
+    60
+}
+
 fn default_admin() -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], 9102))
 }
@@ -162,6 +172,17 @@ impl Config {
     /// The first thing that could not work; names `file`, field, value and what to do.
     pub(crate) fn check(&self, file: &Path) -> Result<Checked, ConfigError> {
         self.check_discovery(file)?;
+        if !(1..=86_400).contains(&self.flow_seconds) {
+            let remedy = "use 1 to 86400";
+            let seconds = self.flow_seconds;
+            return Err(ConfigError::new(
+                file,
+                "flow-seconds",
+                seconds,
+                "out of range",
+                remedy,
+            ));
+        }
         let pool = self.check_tunnel(file)?;
         let limits = self.check_limits(file)?;
         let exports = self.check_exports(file)?;

@@ -42,6 +42,7 @@ use tokio::{runtime::Handle, sync::mpsc, task::JoinHandle};
 use tun::Device;
 
 use crate::{
+    flow_log::FlowLog,
     links::ActiveLinks,
     metrics::{Board, ShellStats},
     registration::Publisher,
@@ -84,6 +85,7 @@ pub(crate) struct EventLoop {
     pub(crate) paths: BTreeMap<NetworkName, PathChoice>,
     pub(crate) board: Board,
     pub(crate) stats: ShellStats,
+    pub(crate) flow_log: Option<FlowLog>,
     /// Done once discovery was reached.
     pub(crate) discovered: Option<Task>,
     /// Done once the first allocation is up.
@@ -180,6 +182,7 @@ impl EventLoop {
     fn poll_timeout(&mut self) -> Option<Instant> {
         [
             self.gateway.poll_timeout(),
+            self.gateway.forwarder.poll_timeout(),
             self.allocations.poll_timeout(),
             self.links.poll_timeout(),
             self.publisher.poll_timeout(),
@@ -196,6 +199,7 @@ impl EventLoop {
         if self.gateway.poll_timeout().is_some_and(|due| due <= now) {
             self.gateway.handle_timeout(now);
         }
+        self.gateway.forwarder.handle_timeout(now);
         self.publisher.handle_timeout(now);
         self.ask_stun_servers(now);
     }
@@ -215,6 +219,8 @@ impl EventLoop {
             self.receive_datagrams(Clock.now());
             self.carry_out(Clock.now());
         }
+        self.gateway.forwarder.end_flows();
+        self.tell_flows(None);
         Ok(shutdown)
     }
 }

@@ -14,6 +14,7 @@ mod registration;
 mod forwarding;
 mod status;
 mod report;
+mod flow_log;
 mod metrics;
 
 use std::process::ExitCode;

@@ -1,6 +1,9 @@
 //! Every metric of the activator, with unit and labels. All have the prefix `activator_`.
 
-use std::{fmt, sync::Arc};
+use std::{
+    fmt,
+    sync::{Arc, atomic::Ordering},
+};
 
 use activator_proto::stats::{DropReason, ForwardStats, GatewayStats};
 use arc_swap::ArcSwap;
@@ -10,6 +13,7 @@ use prometheus_client::{
     metrics::{counter::ConstCounter, gauge::ConstGauge},
     registry::Unit,
 };
+use service_kit::RecordStats;
 
 /// What is shown; the event loop renews it a few times a second.
 #[derive(Clone, Copy, Debug, Default)]
@@ -53,11 +57,14 @@ pub(crate) type Board = Arc<ArcSwap<Picture>>;
 
 /// Reads the picture at each scrape.
 #[derive(Debug)]
-pub(crate) struct Metrics(pub(crate) Board);
+pub(crate) struct Metrics {
+    pub(crate) board: Board,
+    pub(crate) flow_records: Arc<RecordStats>,
+}
 
 impl Collector for Metrics {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
-        let picture = **self.0.load();
+        let picture = **self.board.load();
         let Picture {
             forward,
             gateway,
@@ -196,7 +203,12 @@ impl Collector for Metrics {
         )?;
         let refused = [("tcp", forward.tcp_refused), ("udp", forward.udp_refused)];
         let help = "Packets to ports not exported that were answered, by protocol";
-        family(&mut encoder, "refused_packets", help, "protocol", &refused)
+        family(&mut encoder, "refused_packets", help, "protocol", &refused)?;
+        let RecordStats { written, lost } = &*self.flow_records;
+        let records = [("written", written), ("lost", lost)];
+        let records = records.map(|(result, count)| (result, count.load(Ordering::Relaxed)));
+        let help = "Records for flow-file, by what became of them";
+        family(&mut encoder, "flow_records", help, "result", &records)
     }
 }
 

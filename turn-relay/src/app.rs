@@ -17,12 +17,12 @@ use crate::running::{End, Ended, Running, Signals};
 use crate::stream::{self, DtlsSetup, StreamListener, StreamSetup};
 use crate::tcp_relay::PeerSockets;
 use crate::udp::Io;
-use crate::usage::{UsageStats, UsageWriter};
+use crate::usage::{self, UsageSender, UsageWriter};
 use anyhow::Context;
 use net::Clock;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use service_kit::{Admin, ConfigError, Readiness, SharedRegistry};
+use service_kit::{Admin, ConfigError, Readiness, RecordStats, SharedRegistry};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -98,7 +98,7 @@ pub(crate) async fn run(args: &Args, confinement: &Confinement) -> anyhow::Resul
         EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK,
     )?);
     let reloads = Arc::new(ReloadStats::new(Clock.unix_time()));
-    let usage_stats = Arc::new(UsageStats::default());
+    let usage_stats = Arc::new(RecordStats::default());
     let published = vec_of(settings.threads);
     let per_thread = per_thread.into_iter().zip(streams).collect();
     let hook_stats = Arc::new(HookStats::default());
@@ -117,7 +117,7 @@ pub(crate) async fn run(args: &Args, confinement: &Confinement) -> anyhow::Resul
         nonce_start = legacy.nonce_start;
     }
     let usage = settings.usage_records.as_ref();
-    let usage = usage.map(|to| UsageWriter::start(to, usage_stats.clone()));
+    let usage = usage.map(|to| usage::start(to, usage_stats.clone()));
     let usage = usage.transpose()?;
     let mut made = make(
         &settings,
@@ -131,7 +131,7 @@ pub(crate) async fn run(args: &Args, confinement: &Confinement) -> anyhow::Resul
     )?;
     for (event_loop, _) in &mut made {
         if let Some(usage) = &usage {
-            event_loop.record_usage(usage.sender());
+            event_loop.record_usage(UsageSender(usage.sender()));
         }
     }
     let (loops, ended) = start(made)?;
@@ -154,7 +154,7 @@ pub(crate) async fn run(args: &Args, confinement: &Confinement) -> anyhow::Resul
         usage: usage
             .as_ref()
             .zip(settings.usage_records.as_ref())
-            .map(|(usage, settings)| (usage.sender(), settings.period)),
+            .map(|(usage, settings)| (UsageSender(usage.sender()), settings.period)),
         estate: Arc::new(Estate {
             nonce_key: frame.nonce_key,
             nonce_start,

@@ -57,12 +57,12 @@ use crate::certificate::Certificate;
 use crate::hook::HookStats;
 use crate::reload::ReloadStats;
 use crate::stream::StreamStats;
-use crate::usage::UsageStats;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
+use service_kit::RecordStats;
 use std::fmt::Error;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -112,7 +112,7 @@ pub(crate) struct Metrics {
     pub(crate) certificate: Option<Arc<Certificate>>,
     pub(crate) reloads: Arc<ReloadStats>,
     pub(crate) hook: Arc<HookStats>,
-    pub(crate) usage: Arc<UsageStats>,
+    pub(crate) usage: Arc<RecordStats>,
     pub(crate) shared: Arc<Shared>,
 }
 

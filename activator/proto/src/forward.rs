@@ -15,8 +15,13 @@
 
 pub mod pool;
 pub mod nat;
+pub mod flow;
 
-use std::{net::IpAddr, sync::Arc, time::Instant};
+use std::{
+    net::IpAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use model::NodeId;
 use wire::{
@@ -33,9 +38,11 @@ use crate::{
     policy::Export,
     stats::{DropReason, ForwardStats},
 };
+use flow::{FlowRecord, Flows, Verdict};
 use nat::{BindError, NatTable};
 
 const SYN: u8 = 2;
+const ACK: u8 = 16;
 
 /// What becomes of a frame from a link.
 #[derive(Debug, PartialEq, Eq)]
@@ -103,14 +110,19 @@ impl Forwarder {
         }
     }
 
+    /// From now on flows are told ([`Forwarder::poll_flow`]); one that goes on, in parts of this length.
+    pub fn tell_flows(&mut self, part: Duration) {
+        self.nat.flows = Flows::told_every(part);
+    }
+
     /// Takes a frame that came over a link; rewrites it for the service it is for.
-    pub fn to_service(&mut self, link: LinkKey, frame: &mut [u8]) -> FromLink<'_> {
+    pub fn to_service(&mut self, link: LinkKey, frame: &mut [u8], now: Instant) -> FromLink<'_> {
         let (header, seen) = match Frame::decode(frame) {
             Ok(Frame { header, packet }) => (header, Seen::of(&packet)),
             Err(_) => return self.dropped(DropReason::Malformed),
         };
         let (source, destination) = (seen.layout.source, seen.layout.destination);
-        let way = match self.nat.to_service(link, source, destination) {
+        let way = match self.nat.to_service(link, source, destination, now) {
             Ok(way) => way,
             Err(reason) => return self.dropped(reason),
         };
@@ -121,13 +133,18 @@ impl Forwarder {
         if let Err(refusal) = judge(&seen, way.export) {
             return match refusal {
                 Refusal::Drop(reason) => self.dropped(reason),
-                Refusal::Answer => self.refuse(&seen, &frame[HEADER_LEN..]),
+                Refusal::Answer => {
+                    way.traffic.refused_packets += 1;
+                    self.refuse(&seen, &frame[HEADER_LEN..])
+                }
             };
         }
         let packet = &mut frame[HEADER_LEN..];
         if rewrite_at(packet, &seen.layout, to, header.checksum()).is_err() {
             return self.dropped(DropReason::Malformed);
         }
+        way.traffic.bytes_to_service += packet.len() as u64;
+        way.traffic.connections += u64::from(seen.tcp_flags & (SYN | ACK) == SYN);
         self.clamp(packet, &seen, header.checksum());
         self.stats.frames_to_services += 1;
         self.stats.bytes_to_services += packet.len() as u64;
@@ -135,8 +152,8 @@ impl Forwarder {
     }
 
     /// Takes a frame that the kernel gave to the TUN; rewrites it for the sidecar it is for.
-    pub fn to_link(&mut self, frame: &mut [u8]) -> FromTun {
-        match self.try_to_link(frame) {
+    pub fn to_link(&mut self, frame: &mut [u8], now: Instant) -> FromTun {
+        match self.try_to_link(frame, now) {
             Ok(link) => {
                 self.stats.frames_to_links += 1;
                 self.stats.bytes_to_links += (frame.len() - HEADER_LEN) as u64;
@@ -149,12 +166,12 @@ impl Forwarder {
         }
     }
 
-    fn try_to_link(&self, frame: &mut [u8]) -> Result<LinkKey, DropReason> {
+    fn try_to_link(&mut self, frame: &mut [u8], now: Instant) -> Result<LinkKey, DropReason> {
         let (header, seen) = match Frame::decode(frame) {
             Ok(Frame { header, packet }) => (header, Seen::of(&packet)),
             Err(_) => return Err(DropReason::Malformed),
         };
-        let way = self.nat.to_link(seen.layout.destination)?;
+        let way = self.nat.to_link(seen.layout.destination, now)?;
         match seen.icmp {
             // An error may come from any router on the way; the sidecar is told that the service said it.
             Some((kind, _)) if is_error(seen.layout.version, kind) => {}
@@ -174,8 +191,10 @@ impl Forwarder {
         };
         rewrite_at(packet, &seen.layout, to, header.checksum())
             .map_err(|_| DropReason::Malformed)?;
+        way.traffic.bytes_from_service += packet.len() as u64;
+        let link = way.link;
         self.clamp(packet, &seen, header.checksum());
-        Ok(way.link)
+        Ok(link)
     }
 
     /// Counts a frame that could not be handed on after all.
@@ -201,6 +220,39 @@ impl Forwarder {
     /// Forgets a link.
     pub fn remove_link(&mut self, link: LinkKey, now: Instant) {
         self.nat.remove(link, now);
+    }
+
+    /// Tells, for the flow log, that a node was refused a service.
+    pub fn refused(&mut self, link: LinkKey, node: &NodeId, service: &str, reason: &str) {
+        self.nat.flows.tell(|| FlowRecord {
+            link,
+            node: node.clone(),
+            service: service.to_owned(),
+            verdict: Verdict::Refused {
+                reason: reason.to_owned(),
+            },
+        });
+    }
+
+    /// The next record for the flow log; to be called whenever something happened.
+    pub fn poll_flow(&mut self) -> Option<FlowRecord> {
+        self.nat.flows.poll()
+    }
+
+    /// When [`Self::handle_timeout`] has something to do.
+    #[must_use]
+    pub const fn poll_timeout(&self) -> Option<Instant> {
+        self.nat.flows.poll_timeout()
+    }
+
+    /// Tells flows that are over, and parts of those that go on.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.nat.handle_timeout(now);
+    }
+
+    /// The end: tells the flows that are left.
+    pub fn end_flows(&mut self) {
+        self.nat.end_flows();
     }
 
     /// Who is who.

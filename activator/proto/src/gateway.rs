@@ -295,8 +295,12 @@ impl Gateway {
                         .map_err(|error| error.to_string())
                 },
             );
+            let service: String = binding.service.chars().take(63).collect();
+            if let Err(reason) = &outcome {
+                self.forwarder.refused(link, node, &service, reason);
+            }
             document::BindingResult {
-                service: binding.service.chars().take(63).collect(),
+                service,
                 accepted: outcome.is_ok(),
                 reason: outcome.err().unwrap_or_default(),
             }

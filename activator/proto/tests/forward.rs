@@ -3,6 +3,8 @@
 
 mod support;
 
+use std::time::Instant;
+
 use activator_proto::{
     Forwarder, Input, LinkKey, Output,
     forward::{FromLink, FromTun, fit_mss},
@@ -48,7 +50,7 @@ fn to_service(
     packet: &[u8],
 ) -> Result<Vec<u8>, DropReason> {
     let mut frame = frame(packet);
-    match forwarder.to_service(link, &mut frame) {
+    match forwarder.to_service(link, &mut frame, Instant::now()) {
         FromLink::ToService => Ok(frame[12..].to_vec()),
         FromLink::Refused(answer) => panic!("refused: {answer:?}"),
         FromLink::Dropped(reason) => Err(reason),
@@ -56,7 +58,7 @@ fn to_service(
 }
 
 fn refusal(forwarder: &mut Forwarder, link: LinkKey, packet: &[u8]) -> Vec<u8> {
-    match forwarder.to_service(link, &mut frame(packet)) {
+    match forwarder.to_service(link, &mut frame(packet), Instant::now()) {
         FromLink::Refused(answer) => answer[12..].to_vec(),
         other => panic!("{other:?}"),
     }
@@ -65,7 +67,7 @@ fn refusal(forwarder: &mut Forwarder, link: LinkKey, packet: &[u8]) -> Vec<u8> {
 /// What arrives at the sidecar, if anything does.
 fn to_link(forwarder: &mut Forwarder, packet: &[u8]) -> Result<(LinkKey, Vec<u8>), DropReason> {
     let mut frame = frame(packet);
-    match forwarder.to_link(&mut frame) {
+    match forwarder.to_link(&mut frame, Instant::now()) {
         FromTun::ToLink(link) => Ok((link, frame[12..].to_vec())),
         FromTun::Dropped(reason) => Err(reason),
     }
@@ -422,7 +424,10 @@ fn a_joined_packet_with_a_partial_checksum_keeps_its_header_and_is_rewritten_onc
         headers_len: 40,
     };
     let mut frame = [&header.encode()[..], &joined].concat();
-    assert_eq!(forwarder.to_service(link, &mut frame), FromLink::ToService);
+    assert_eq!(
+        forwarder.to_service(link, &mut frame, Instant::now()),
+        FromLink::ToService
+    );
     let kept = Frame::decode(&frame).unwrap();
     assert_eq!(kept.header, header);
     assert_eq!(kept.packet.bytes().len(), joined.len());
@@ -437,7 +442,7 @@ fn what_is_no_frame_is_dropped_and_counted() {
     for cut in 0..good.len() {
         let mut frame = good[..cut].to_vec();
         assert_eq!(
-            forwarder.to_service(link, &mut frame),
+            forwarder.to_service(link, &mut frame, Instant::now()),
             FromLink::Dropped(DropReason::Malformed)
         );
     }

@@ -32,8 +32,25 @@ impl EventLoop {
                 break;
             }
         }
+        self.tell_flows(None);
         self.allocations.flush(&self.poller);
         self.stats.datagrams_refused += self.sockets.flush(&self.poller).refused as u64;
+    }
+
+    /// To the flow log. `closed`: a link that is there no more, and its last path.
+    pub(super) fn tell_flows(&mut self, closed: Option<(LinkKey, Option<Path>)>) {
+        while let Some(flow) = self.gateway.forwarder.poll_flow() {
+            let path = match closed {
+                Some((link, path)) if link == flow.link => path,
+                _ => self
+                    .links
+                    .touch_quietly(flow.link)
+                    .and_then(|active| active.link.path()),
+            };
+            if let Some(log) = &self.flow_log {
+                log.tell(flow, path);
+            }
+        }
     }
 
     fn on_output(&mut self, output: Output, now: Instant) {
@@ -185,7 +202,7 @@ impl EventLoop {
                 LinkEvent::Frame(mut frame) => {
                     let device = &self.device;
                     let forwarder = &mut self.gateway.forwarder;
-                    let refused = match forwarder.to_service(key, &mut frame) {
+                    let refused = match forwarder.to_service(key, &mut frame, now) {
                         FromLink::ToService => {
                             fit_mss(&mut frame, active.link.frame_mtu());
                             device.try_send(&frame).is_err()
@@ -261,6 +278,7 @@ impl EventLoop {
         }
         self.gateway
             .handle_input(Input::LinkClosed { link: key }, now);
+        self.tell_flows(Some((key, active.link.path())));
         self.stats.links_closed += 1;
         let opened = active.steps.iter().any(|(step, _)| *step == "open");
         let stats = active.link.stats();

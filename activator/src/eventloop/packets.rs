@@ -98,7 +98,7 @@ impl EventLoop {
         let Some(frame) = self.frame.get_mut(..length) else {
             return;
         };
-        let FromTun::ToLink(key) = self.gateway.forwarder.to_link(frame) else {
+        let FromTun::ToLink(key) = self.gateway.forwarder.to_link(frame, now) else {
             return;
         };
         let sent = self.links.touch(key).is_some_and(|active| {

@@ -2,7 +2,8 @@
 //!
 //! The life of a process, in the order of the modules: flags and environment ([`CommonArgs`]), the config file
 //! ([`load_config`]), log output, fewer privileges ([`drop_capabilities`]), the work itself inside
-//! [`main`], the admin port ([`Admin`]: `/healthz`, `/readyz`, `/metrics`; [`status`]: `/status`), and the end ([`shutdown_signal`], [`drain`]).
+//! [`main`], the admin port ([`Admin`]: `/healthz`, `/readyz`, `/metrics`; [`status`]: `/status`), what it leaves for others to
+//! read ([`RecordWriter`]), and the end ([`shutdown_signal`], [`drain`]).
 //!
 //! A failure reaches the operator as one line on standard error, `error: …`, and as an exit code: 64 when the
 //! configuration is at fault and a restart will not help (`EX_USAGE` of sysexits.h), 1 otherwise.
@@ -20,6 +21,7 @@ mod run;
 mod admin;
 mod readiness;
 mod loop_thread;
+mod records;
 mod shutdown;
 pub mod nft;
 pub mod status;
@@ -33,6 +35,7 @@ pub use config_error::ConfigError;
 pub use logging::init_logging;
 pub use loop_thread::on_own_thread;
 pub use readiness::{Readiness, Task};
+pub use records::{RecordFile, RecordSender, RecordStats, RecordWriter, Reopen};
 pub use run::{EXIT_CONFIG, EXIT_FAILURE, main, report};
 pub use secret::{Secret, read_secret_file, read_secret_of_field};
 pub use shutdown::shutdown_signal;

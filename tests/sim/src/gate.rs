@@ -200,7 +200,7 @@ impl Gate {
     /// A packet from a service, as the kernel gives it to the TUN.
     pub(crate) fn handle_frame(&mut self, frame: &mut [u8], now: Instant) {
         if let activator_proto::forward::FromTun::ToLink(key) =
-            self.gateway.forwarder.to_link(frame)
+            self.gateway.forwarder.to_link(frame, now)
             && let Some(active) = self.links.get_mut(key.0)
         {
             let _ = active.link.send_frame(frame, now);

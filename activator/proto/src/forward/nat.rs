@@ -17,7 +17,10 @@ use rustc_hash::FxHashMap;
 
 use crate::{
     answer::{MAX_BINDINGS, VirtualIps},
-    forward::pool::{Client, ClientPool},
+    forward::{
+        flow::{Flow, FlowEnd, FlowRecord, Flows, Traffic},
+        pool::{Client, ClientPool},
+    },
     links::LinkKey,
     policy::Export,
     stats::DropReason,
@@ -38,9 +41,12 @@ struct Slot {
     /// All links that are bound to it.
     links: Vec<LinkKey>,
     owner: u64,
+    node: NodeId,
     export: Arc<Export>,
     ipv4: Option<Way<Ipv4Addr>>,
     ipv6: Option<Way<Ipv6Addr>>,
+    /// Since its last record.
+    flow: Option<Flow>,
 }
 
 #[derive(Debug, Default)]
@@ -52,7 +58,7 @@ struct LinkNat {
 }
 
 /// Where a packet from a link goes.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub struct ToService<'a> {
     /// The service, for its ports.
     pub export: &'a Export,
@@ -60,11 +66,13 @@ pub struct ToService<'a> {
     pub real: IpAddr,
     /// Becomes the source.
     pub client: IpAddr,
+    /// Where it is counted what passes.
+    pub traffic: &'a mut Traffic,
 }
 
 /// Where a packet from the TUN goes.
-#[derive(Debug, Clone, Copy)]
-pub struct ToLink {
+#[derive(Debug)]
+pub struct ToLink<'a> {
     /// The link it leaves by.
     pub link: LinkKey,
     /// The service's real address: what the source has to be.
@@ -73,6 +81,8 @@ pub struct ToLink {
     pub virtual_ip: IpAddr,
     /// Becomes the destination.
     pub sidecar: IpAddr,
+    /// Where it is counted what passes.
+    pub traffic: &'a mut Traffic,
 }
 
 /// Why a binding is not made.
@@ -93,6 +103,7 @@ pub struct NatTable {
     slots: FxHashMap<Client, Slot>,
     owners: FxHashMap<u64, Client>,
     links: FxHashMap<LinkKey, LinkNat>,
+    pub(super) flows: Flows,
 }
 
 impl NatTable {
@@ -104,6 +115,7 @@ impl NatTable {
             slots: FxHashMap::default(),
             owners: FxHashMap::default(),
             links: FxHashMap::default(),
+            flows: Flows::default(),
         }
     }
 
@@ -126,6 +138,7 @@ impl NatTable {
             link,
             links: vec![link],
             owner,
+            node: node.clone(),
             export: export.clone(),
             ipv4: virtual_ips.ipv4.and_then(|virtual_ip| {
                 let real = *export.ipv4.get(choose % export.ipv4.len().max(1))?;
@@ -135,6 +148,7 @@ impl NatTable {
                 let real = *export.ipv6.get(choose % export.ipv6.len().max(1))?;
                 Some(Way { virtual_ip, real })
             }),
+            flow: None,
         };
         if self.is_bound(&slot) {
             return Ok(());
@@ -191,7 +205,11 @@ impl NatTable {
             Some(_) => {}
             None => {
                 self.owners.remove(&slot.owner);
-                self.slots.remove(&client);
+                if let Some(slot) = self.slots.remove(&client)
+                    && let Some(flow) = slot.flow
+                {
+                    self.flows.tell(|| slot.record(&flow, FlowEnd::Closed));
+                }
                 self.pool.release(client, now);
             }
         }
@@ -206,6 +224,7 @@ impl NatTable {
         link: LinkKey,
         source: IpAddr,
         destination: IpAddr,
+        now: Instant,
     ) -> Result<ToService<'_>, DropReason> {
         let held = self
             .links
@@ -239,6 +258,7 @@ impl NatTable {
             export: &slot.export,
             real,
             client: address,
+            traffic: self.flows.count(&mut slot.flow, now),
         })
     }
 
@@ -246,12 +266,17 @@ impl NatTable {
     ///
     /// # Errors
     /// Why nowhere.
-    pub fn to_link(&self, client_address: IpAddr) -> Result<ToLink, DropReason> {
+    pub fn to_link(
+        &mut self,
+        client_address: IpAddr,
+        now: Instant,
+    ) -> Result<ToLink<'_>, DropReason> {
         let client = self
             .pool
             .client_of(client_address)
             .ok_or(DropReason::UnknownClient)?;
-        let slot = self.slots.get(&client).ok_or(DropReason::UnknownClient)?;
+        let slot = self.slots.get_mut(&client);
+        let slot = slot.ok_or(DropReason::UnknownClient)?;
         let held = self
             .links
             .get(&slot.link)
@@ -273,7 +298,34 @@ impl NatTable {
             real,
             virtual_ip,
             sidecar,
+            traffic: self.flows.count(&mut slot.flow, now),
         })
+    }
+
+    /// Tells the flows that are over or have gone on for long, if it is time to look for them.
+    pub(super) fn handle_timeout(&mut self, now: Instant) {
+        let Some(part) = self.flows.look(now) else {
+            return;
+        };
+        for slot in self.slots.values_mut() {
+            match slot.flow.map(|flow| (flow, flow.due(part, now))) {
+                Some((flow, Some(end))) => {
+                    self.flows.tell(|| slot.record(&flow, end));
+                    slot.flow = None;
+                }
+                Some((_, None)) => self.flows.look_again(now),
+                None => {}
+            }
+        }
+    }
+
+    /// All flows are over.
+    pub(super) fn end_flows(&mut self) {
+        for slot in self.slots.values_mut() {
+            if let Some(flow) = slot.flow.take() {
+                self.flows.tell(|| slot.record(&flow, FlowEnd::Closed));
+            }
+        }
     }
 
     /// Client addresses in use: one per binding.
@@ -333,6 +385,15 @@ fn owner(node: &NodeId, export: &Export, virtual_ips: VirtualIps) -> u64 {
 }
 
 impl Slot {
+    fn record(&self, flow: &Flow, end: FlowEnd) -> FlowRecord {
+        FlowRecord {
+            link: self.link,
+            node: self.node.clone(),
+            service: self.export.name.to_string(),
+            verdict: flow.verdict(end),
+        }
+    }
+
     fn virtual_ips(&self) -> [Option<IpAddr>; 2] {
         [
             self.ipv4.map(|way| IpAddr::V4(way.virtual_ip)),

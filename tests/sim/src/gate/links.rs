@@ -206,7 +206,7 @@ impl Gate {
             any = true;
             match event {
                 LinkEvent::Frame(mut frame) => {
-                    match self.gateway.forwarder.to_service(key, &mut frame) {
+                    match self.gateway.forwarder.to_service(key, &mut frame, now) {
                         FromLink::ToService => self.wishes.push(Wish::ToService(key.0, frame)),
                         FromLink::Refused(answer) => drop(active.link.send_frame(answer, now)),
                         FromLink::Dropped(_) => {}
