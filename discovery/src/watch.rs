@@ -161,11 +161,14 @@ impl Open {
 
     /// What there is now, bounded.
     fn collect(&mut self) -> Result<WatchResponse, StoreError> {
-        let (prefixes, next) = (&self.watch.prefixes, self.next);
+        let (prefixes, interest, next) = (&self.watch.prefixes, &self.interest, self.next);
         let (events, upto) = self.watch.store.read(|core| {
             let mut events = Vec::new();
             let (mut bytes, mut upto) = (0, core.revision());
-            for event in core.events_from(next)? {
+            let Some(first) = interest.take() else {
+                return Ok((events, upto));
+            };
+            for event in core.events_from(first.max(next))? {
                 if prefixes
                     .iter()
                     .any(|prefix| event.key.starts_with(prefix.as_str()))
@@ -177,6 +180,7 @@ impl Open {
                 }
                 if bytes >= MAX_BYTES || events.len() >= MAX_EVENTS {
                     upto = event.revision;
+                    interest.put_back(upto.next());
                     break;
                 }
             }

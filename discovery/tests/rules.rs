@@ -231,6 +231,46 @@ async fn a_watch_begins_where_it_was_asked_to_and_not_in_an_unknown_past() {
 }
 
 #[tokio::test]
+async fn a_watch_misses_nothing_that_comes_at_once_and_sees_nothing_of_others() {
+    let mesh = Mesh::new();
+    let server = mesh.start().await;
+    let app = mesh.identity("west/workload/app");
+    let mut client = connect(&mesh, &server, &app).await;
+    let request = WatchRequest {
+        prefixes: vec!["mailbox/west/workload/app/".to_owned()],
+        from_revision: server.store.revision().next().0,
+    };
+    let mut watch = client.watch(request).await.unwrap().into_inner();
+    // More than one answer holds, twice: the second time while it waits.
+    for round in 0..2 {
+        let change = |core: &mut discovery::store::Core, _| {
+            for number in 0..3_000 {
+                for node in ["app", "other"] {
+                    let key = format!("mailbox/west/workload/{node}/{round}-{number:04}");
+                    core.put(&key, b"", None, None)?;
+                }
+            }
+            Ok::<_, discovery::store::StoreError>(())
+        };
+        server.store.update(change).await.unwrap();
+        let mut seen = Vec::new();
+        // Signs of life come for ever.
+        for _ in 0..8 {
+            let answer = within(watch.message()).await.unwrap().unwrap();
+            seen.extend(answer.events.into_iter().map(|event| match event.kind {
+                Some(Kind::Put(entry)) => entry.key,
+                other => panic!("{other:?}"),
+            }));
+            if seen.len() == 3_000 {
+                break;
+            }
+        }
+        let all = (0..3_000).map(|number| format!("mailbox/west/workload/app/{round}-{number:04}"));
+        assert!(seen.into_iter().eq(all));
+    }
+}
+
+#[tokio::test]
 async fn leases_watches_and_messages_are_bounded() {
     let mesh = Mesh::new();
     let server = mesh.start().await;
