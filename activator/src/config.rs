@@ -360,7 +360,7 @@ impl Config {
             ExportError::NoAddress(name) => (Some(name), "addresses"),
             ExportError::NotUnicast { name, .. } => (Some(name), "addresses"),
             ExportError::NoPort(name) | ExportError::Ports { name, .. } => (Some(name), "tcp"),
-            ExportError::TooMany(_) => (None, ""),
+            ExportError::TooMany(_) | ExportError::TooLong(_) => (None, ""),
         };
         let index =
             name.and_then(|name| self.export.iter().rposition(|export| export.name == *name));

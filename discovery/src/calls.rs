@@ -11,7 +11,7 @@ use tonic::{Request, Status};
 
 use crate::{
     authorize::{self, Key},
-    enroll::{self, Enrolled},
+    enroll::{self, EnrollError, Enrolled},
     mailbox,
     peer::Peer,
     records::{self, Issued, NodeRecord},
@@ -72,7 +72,12 @@ impl Service {
                 Ok(self.enrolled(enrolled))
             }
             Err(error) => {
-                tracing::warn!(%error, "refused to enroll a node");
+                // Who has no token of this mesh is a stranger, and need not fill our log.
+                if matches!(error, EnrollError::Token(_)) {
+                    tracing::debug!(%error, "refused to enroll a node");
+                } else {
+                    tracing::warn!(%error, "refused to enroll a node");
+                }
                 Err(enroll_status(&error))
             }
         }

@@ -289,6 +289,46 @@ async fn all_is_back_within_3_s_of_a_restart_and_the_view_stays_meanwhile() {
     app.directory.post(&id, app.offer(&id, 1)).await.unwrap();
 }
 
+/// Its revisions begin anew, and what is under them has not been seen.
+#[tokio::test]
+async fn mail_and_registrations_arrive_after_discovery_has_lost_its_data_file() {
+    let mesh = Mesh::new();
+    let server = mesh.start().await;
+    let mut gateway = mesh.join("east/activator/gw", server.address).await;
+    let app = mesh.join("west/workload/app", server.address).await;
+    let id = gateway.id();
+    async fn offer(gateway: &mut common::Node, app: &common::Node, link: u64) {
+        let id = gateway.id();
+        app.directory.post(&id, app.offer(&id, link)).await.unwrap();
+        let is_it = |event| match event {
+            Event::Message { document, .. } => match document.body {
+                Some(Body::Offer(offer)) => (offer.link == link).then_some(()),
+                _ => None,
+            },
+            _ => None,
+        };
+        gateway.until(is_it).await;
+    }
+    for link in 0..50 {
+        offer(&mut gateway, &app, link).await;
+    }
+
+    let address = server.stop().await;
+    std::fs::remove_file(mesh.path("data.redb")).unwrap();
+    let server = mesh.restart(address).await;
+    gateway
+        .until(|event| matches!(event, Event::Connected).then_some(()))
+        .await;
+    eventually("the workload is back", || app.directory.view().connected).await;
+    offer(&mut gateway, &app, 50).await;
+    gateway.directory.publish(Some(gateway.registration()));
+    eventually("seen", || {
+        app.directory.view().registrations.contains_key(&id)
+    })
+    .await;
+    server.stop().await;
+}
+
 #[tokio::test]
 async fn without_a_data_file_all_is_back_too() {
     let mesh = Mesh::new();

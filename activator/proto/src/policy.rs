@@ -15,6 +15,9 @@ use crate::who::Who;
 /// Services one activator can export: all of them stand in one registration, which must stay under 16 KiB.
 pub const MAX_EXPORTS: usize = 128;
 
+/// Bytes of a registration that its services may take: the rest is for 64 relays.
+const MAX_ANNOUNCED: usize = 12 * 1024;
+
 /// Ports one service can have per protocol; more belong into several services.
 pub const MAX_PORTS: usize = 64;
 
@@ -102,6 +105,12 @@ pub enum ExportError {
     /// Too many exports.
     #[error("{0} exports are more than the {MAX_EXPORTS} that one activator can announce")]
     TooMany(usize),
+    /// Names and ports that are too long together.
+    #[error(
+        "names and ports take {0} bytes, more than the {MAX_ANNOUNCED} that one activator can announce; \
+         share the exports out among several activators"
+    )]
+    TooLong(usize),
 }
 
 /// All exports of this activator.
@@ -138,6 +147,10 @@ impl ExportTable {
     pub fn new(exports: Vec<Export>) -> Result<Self, ExportError> {
         if exports.len() > MAX_EXPORTS {
             return Err(ExportError::TooMany(exports.len()));
+        }
+        let announced = exports.iter().map(announced_len).sum();
+        if announced > MAX_ANNOUNCED {
+            return Err(ExportError::TooLong(announced));
         }
         let mut table = Self::default();
         for export in exports {
@@ -194,6 +207,11 @@ impl ExportTable {
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Export>> {
         self.ordered.iter()
     }
+}
+
+/// At most so many bytes of a registration: tags, lengths and flags; the name; three for each port.
+fn announced_len(export: &Export) -> usize {
+    15 + export.name.as_str().len() + 3 * (export.tcp.len() + export.udp.len())
 }
 
 fn check(export: &Export) -> Result<(), ExportError> {

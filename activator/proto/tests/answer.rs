@@ -3,7 +3,10 @@
 
 mod support;
 
-use activator_proto::{Input, LinkKey, LinkLimits, Output};
+use activator_proto::{
+    Input, LinkKey, LinkLimits, Output,
+    policy::{ExportError, ExportTable},
+};
 use protocol::document::Bye;
 use support::{World, binding, export, offer, orders, refusal, relay};
 
@@ -255,4 +258,17 @@ fn the_offerer_can_give_a_link_up_but_nobody_elses() {
         bye: bye(),
     });
     assert!(matches!(&outputs[..], [Output::Close { reason, .. }] if reason.contains("bored")));
+}
+
+#[test]
+fn exports_that_no_registration_could_say_are_refused() {
+    let ports: Vec<u16> = (1..=60).collect();
+    let exports = |count: usize| {
+        (0..count)
+            .map(|i| export(&format!("service-{i}"), &["10.0.0.20"], &ports, &ports))
+            .collect()
+    };
+    assert!(ExportTable::new(exports(30)).is_ok());
+    let error = ExportTable::new(exports(128)).unwrap_err();
+    assert!(matches!(error, ExportError::TooLong(_)), "{error}");
 }

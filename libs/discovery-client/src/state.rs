@@ -68,7 +68,7 @@ impl State {
 
     /// Replaces the view; returns the keys of mail that was read.
     pub(crate) async fn on_listed(&mut self, listing: Listing) -> Vec<String> {
-        let old = self.shared.view.load_full();
+        let mut old = self.shared.view.load_full();
         let mut view = View {
             connected: true,
             ..View::default()
@@ -80,6 +80,13 @@ impl State {
             .map(|(_, revision)| *revision)
             .min()
             .unwrap_or_default();
+        // Discovery lost its data file, or has one since: what was seen under its old revisions is not what they mean now.
+        if view.revision < old.revision.max(self.last_mail) {
+            tracing::info!(was = %old.revision, is = %view.revision, "discovery counts anew");
+            old = Arc::default();
+            self.last_mail = Revision(0);
+            self.rejected.clear();
+        }
         let keys: BTreeSet<&str> = listing
             .entries
             .iter()
