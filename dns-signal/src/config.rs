@@ -51,6 +51,8 @@ pub struct DnsConfig {
     pub listen: Vec<SocketAddr>,
     /// See [`DnsFile::upstreams`].
     pub upstreams: Vec<SocketAddr>,
+    /// See [`DnsFile::cache_answers`].
+    pub cache_answers: usize,
     /// See [`DnsFile::suffix`].
     pub suffix: Suffix,
     /// See [`DnsFile::ttl`].
@@ -168,6 +170,14 @@ impl DnsConfig {
                 return Err(ConfigError::of_field(&field, upstream, problem, remedy));
             }
         }
+        if file.cache_answers > 65_536 {
+            return Err(ConfigError::of_field(
+                "dns.cache-answers",
+                file.cache_answers,
+                "too many",
+                "use 0 to 65536",
+            ));
+        }
         let suffix = file.suffix.parse().map_err(|error| {
             ConfigError::of_field(
                 "dns.suffix",
@@ -199,6 +209,7 @@ impl DnsConfig {
             upstreams,
             interception,
             dnsmasq: dnsmasq(file)?,
+            cache_answers: file.cache_answers,
             suffix,
             ttl,
             aliases: aliases(&file.alias, own)?,

@@ -48,6 +48,9 @@ pub struct DnsFile {
     pub listen: Vec<String>,
     /// Resolvers for all names that are not the mesh's, tried in this order; without a port: 53. 1 to 8.
     pub upstreams: Vec<String>,
+    /// Answers of upstreams that are kept as long as they say, 0 to 65536; 0: none. Default 4096.
+    #[serde(default = "default_cache_answers")]
+    pub cache_answers: usize,
     /// The domain of the mesh: services are `<service>.<network>.<suffix>`. Default `mesh.internal`.
     #[serde(default = "default_suffix")]
     pub suffix: String,
@@ -154,6 +157,10 @@ fn default_admin() -> SocketAddr {
 
 fn default_listen() -> Vec<String> {
     vec!["127.0.0.1:53".into()]
+}
+
+const fn default_cache_answers() -> usize {
+    4_096
 }
 
 fn default_suffix() -> String {

@@ -1,10 +1,11 @@
 //! One query, from its bytes to the bytes of its answer.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use dns_signal_proto::agent::Destination;
 use dns_signal_proto::answer::{self, udp_limit};
+use dns_signal_proto::cache::Cache;
 use dns_signal_proto::query::{self, Query};
 use dns_signal_proto::repeated::Found;
 use net::Clock;
@@ -34,9 +35,14 @@ pub(crate) struct Handler {
     pub(crate) upstreams: Arc<Upstreams>,
     pub(crate) ttl: Duration,
     pub(crate) clock: Clock,
+    pub(crate) cache: Arc<Mutex<Cache>>,
 }
 
 impl Handler {
+    fn cache(&self) -> MutexGuard<'_, Cache> {
+        self.cache.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub(crate) fn handle(&self, message: &[u8], transport: Transport) -> Handled {
         let stats = self.resolver.stats();
         match transport {
@@ -47,8 +53,18 @@ impl Handler {
             Ok(query) => query,
             Err(malformed) => return self.malformed(message, malformed),
         };
-        let reply = match self.resolver.resolve(&query.question, self.clock.now()) {
-            Resolution::Forward => return Handled::Forward(query),
+        let now = self.clock.now();
+        let reply = match self.resolver.resolve(&query.question, now) {
+            Resolution::Forward => {
+                let Some(answer) = self.cache().find(message, now) else {
+                    return Handled::Forward(query);
+                };
+                stats.cached.count();
+                return Handled::Reply {
+                    answer,
+                    standing: None,
+                };
+            }
             Resolution::Reply(reply) => reply,
         };
         let edns = match query::decode_edns(message) {
@@ -106,6 +122,7 @@ impl Handler {
         match self.upstreams.forward(message, query, transport).await {
             Ok(answer) => {
                 stats.forwarded.count();
+                self.cache().keep(message, &answer, self.clock.now());
                 answer
             }
             Err(error) => {

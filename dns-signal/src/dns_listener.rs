@@ -2,9 +2,10 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use dns_signal_proto::cache::Cache;
 use dns_signal_proto::repeated::Repeated;
 use net::{Clock, Meta, RecvBatch, SendBatch, UdpOptions, UdpSocket};
 use service_kit::ConfigError;
@@ -53,6 +54,7 @@ impl DnsListener {
             upstreams,
             ttl: config.ttl,
             clock: Clock,
+            cache: Arc::new(Mutex::new(Cache::new(config.cache_answers))),
         };
         let mut listener = Self {
             handler,

@@ -59,6 +59,7 @@ impl Collector for DnsMetrics {
             ("malformed", stats.malformed.get()),
             ("unanswerable", stats.unanswerable.get()),
             ("forwarded", stats.forwarded.get()),
+            ("cached", stats.cached.get()),
             ("upstream_failed", stats.upstream_failed.get()),
             ("forward_limit", stats.forward_limit.get()),
         ];

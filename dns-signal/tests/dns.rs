@@ -319,6 +319,7 @@ async fn a_port_in_use_is_named_with_its_field() {
     let config = dns_signal::config::DnsConfig {
         listen: vec![address],
         upstreams: vec![address],
+        cache_answers: 0,
         suffix: "mesh.internal".parse().unwrap(),
         ttl: Duration::from_secs(5),
         interception: dns_signal::interception::Wish::None,

@@ -6,8 +6,9 @@ mod support;
 
 use std::time::{Duration, Instant};
 
-use hickory_proto::op::{Edns, Message, ResponseCode};
-use hickory_proto::rr::RecordType;
+use hickory_proto::op::{Edns, Message, MessageType, ResponseCode};
+use hickory_proto::rr::rdata::A;
+use hickory_proto::rr::{RData, Record, RecordType};
 use support::{
     Dns, PATIENCE, Upstream, any_port, dead_address, eventually, peculiar_answer, query, services,
 };
@@ -163,4 +164,54 @@ async fn the_number_of_queries_waiting_for_upstreams_is_bounded() {
         .unwrap()
         .unwrap();
     assert_eq!(buffer[3] & 0x0f, 2);
+}
+
+/// An answer that may be kept for five minutes.
+fn kept_answer(query: &[u8]) -> Vec<u8> {
+    let mut answer = Message::from_vec(query).unwrap();
+    answer.metadata.message_type = MessageType::Response;
+    let name = answer.queries[0].name().clone();
+    answer.add_answer(Record::from_rdata(
+        name,
+        300,
+        RData::A(A::new(192, 0, 2, 1)),
+    ));
+    answer.to_vec().unwrap()
+}
+
+#[tokio::test]
+async fn who_asks_the_same_again_is_answered_without_the_upstream() {
+    let upstream = Upstream::start(|query| vec![kept_answer(query)]).await;
+    let dns = Dns::start(&[upstream.address]);
+    let plain = query("example.com.", RecordType::A);
+    let mut dnssec = Message::from_vec(&plain).unwrap();
+    dnssec.set_edns({
+        let mut edns = Edns::new();
+        edns.set_dnssec_ok(true);
+        edns
+    });
+    let dnssec = dnssec.to_vec().unwrap();
+    let mut other_id = plain.clone();
+    other_id[..2].copy_from_slice(&[1, 2]);
+    for (query, asked) in [
+        (&plain, 1),
+        (&plain, 1),
+        (&dnssec, 2),
+        (&other_id, 2),
+        (&dnssec, 2),
+    ] {
+        let answer = Message::from_vec(&dns.ask_udp(query).await).unwrap();
+        let expected = Message::from_vec(&kept_answer(query)).unwrap();
+        assert_eq!(answer.metadata, expected.metadata, "its id among them");
+        assert_eq!(answer.edns, expected.edns);
+        assert!((290..=300).contains(&answer.answers[0].ttl));
+        assert_eq!(upstream.queries().len(), asked);
+    }
+    // What was learned over UDP is true over TCP.
+    assert_eq!(
+        dns.ask_tcp(&plain).await[2..12],
+        dns.ask_udp(&plain).await[2..12]
+    );
+    let stats = dns.resolver.stats();
+    assert_eq!((stats.forwarded.get(), stats.cached.get()), (2, 5));
 }

@@ -2,7 +2,7 @@
 //! No sockets, no clock, no randomness: all of it is passed in.
 //!
 //! A query's journey: [`query`] reads it, [`alias`] and [`intercept`] decide, [`virtual_ip`] assigns, [`answer`] writes. What is not
-//! ours never gets further than the decision: it is forwarded as it came.
+//! ours never gets further than the decision: it is forwarded as it came, unless [`cache`] has its answer.
 //!
 //! Invariants: a virtual IP stands for one service, for good; an answer never waits for a link; a query's bytes
 //! are never changed on the way to an upstream, but for its id.
@@ -21,6 +21,7 @@ pub mod intercept;
 pub mod virtual_ip;
 pub mod answer;
 pub mod repeated;
+pub mod cache;
 pub mod stats;
 
 pub mod agent;

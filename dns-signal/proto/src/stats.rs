@@ -51,6 +51,8 @@ pub struct DnsStats {
     pub unanswerable: Counter,
     /// Answered by an upstream, and the answer passed on.
     pub forwarded: Counter,
+    /// Answered with what an upstream said before.
+    pub cached: Counter,
     /// SERVFAIL: no upstream answered.
     pub upstream_failed: Counter,
     /// SERVFAIL: as many queries as allowed were waiting for upstreams.

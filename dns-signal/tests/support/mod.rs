@@ -144,6 +144,7 @@ impl Dns {
         let config = DnsConfig {
             listen: vec![listen],
             upstreams: upstreams.to_vec(),
+            cache_answers: 64,
             suffix: "mesh.internal".parse().unwrap(),
             ttl: Duration::from_secs(5),
             interception: dns_signal::interception::Wish::None,
