@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use crate::model::{ANSWER, HEAL, Model, Truth};
+use crate::model::{ANSWER, HEAL, Harm, Model, Truth};
 use crate::packet::Transport;
 use crate::picture::{Extent, ORDERS, STOCK};
 use crate::random::Random;
@@ -74,17 +74,26 @@ impl Weather {
 }
 
 impl Event {
-    /// Whether it takes something away that may be in use.
-    const fn harms(self) -> bool {
-        !matches!(
-            self,
+    /// What it takes away that may be in use.
+    const fn harm(self) -> Harm {
+        match self {
             Self::RelayStarts(_)
-                | Self::ActivatorStarts(_)
-                | Self::CableMended
-                | Self::UdpOpen
-                | Self::DiscoveryLeaves
-                | Self::DiscoveryReturns
-        )
+            | Self::ActivatorStarts(_)
+            | Self::CableMended
+            | Self::UdpOpen
+            | Self::DiscoveryLeaves
+            | Self::DiscoveryReturns => Harm::None,
+            Self::RelayKilled(_)
+            | Self::RelayDrains(_)
+            | Self::ActivatorKilled(_)
+            | Self::ActivatorStops(_)
+            | Self::SidecarMoves
+            | Self::SidecarRestarts => Harm::One(Duration::from_secs(2)),
+            Self::UdpBlocked | Self::NatForgets => Harm::One(Duration::from_secs(3)),
+            // Where UDP is blocked, too, the link may end first, after 4 s.
+            Self::CableCut => Harm::One(Duration::from_secs(5)),
+            Self::Weather(_) => Harm::All,
+        }
     }
 }
 
@@ -231,7 +240,7 @@ impl Course {
                 self.timeline
                     .push((self.world.elapsed(), format!("relay {at} has drained")));
                 let truth = self.truth();
-                self.model.on_event(truth, true, self.world.now());
+                self.model.on_event(truth, Harm::All, self.world.now());
             }
         }
     }
@@ -304,7 +313,7 @@ impl Course {
     fn happen(&mut self, event: Event) {
         let at = self.world.elapsed();
         self.timeline.push((at, format!("{event:?}")));
-        let mut harms = event.harms();
+        let mut harm = event.harm();
         let world = &mut self.world;
         match event {
             Event::RelayKilled(at) => world.stop_relay_at(at),
@@ -314,7 +323,9 @@ impl Course {
             }
             Event::RelayStarts(at) => {
                 // One that still drains is replaced.
-                harms = world.relays[at].up;
+                if world.relays[at].up {
+                    harm = Harm::All;
+                }
                 self.draining[at] = false;
                 world.start_relay_at(at);
             }
@@ -336,13 +347,15 @@ impl Course {
             }
             Event::Weather(weather) => {
                 // It changes under what is on its way; only what vanishes is harm.
-                harms = Weather::Dead == weather;
+                if weather != Weather::Dead {
+                    harm = Harm::None;
+                }
                 self.weather = weather;
                 world.conditions = weather.conditions();
             }
         }
         let truth = self.truth();
-        self.model.on_event(truth, harms, self.world.now());
+        self.model.on_event(truth, harm, self.world.now());
     }
 
     fn truth(&self) -> Truth {

@@ -2,8 +2,8 @@
 //!
 //! - Every packet arrives intact at the service it was for, and so does its answer; by each link at most once. What nobody
 //!   answered on one link may be sent again on the one that takes its place ([`Reference`](crate::Reference) sees to all that).
-//! - A packet is *due* when a way has stood for [`HEAL`], and nothing was taken from it since. What is due is answered
-//!   within [`ANSWER`]; through a rough network, which breaks paths by itself, at least one in each [`ROUGH_STALL`].
+//! - A packet is *due* when a way has stood for [`HEAL`], and nothing was taken from it since; after a single loss, when all
+//!   was well before and is calm, already after what that may take ([`Harm`]). What is due is answered within [`ANSWER`]; through a rough network, which breaks paths by itself, at least one in each [`ROUGH_STALL`].
 //! - Where discovery is away, what works goes on; what broke meanwhile is due only once discovery is back.
 //! - What is added (a relay, an activator, a cable) disturbs nothing.
 //! - Where there is no way, nothing arrives.
@@ -33,6 +33,17 @@ pub(crate) struct Truth {
     pub(crate) lossy: bool,
 }
 
+/// What an event took away that may have been in use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Harm {
+    /// Nothing.
+    None,
+    /// One thing; when all was well before, what can be works again within this.
+    One(Duration),
+    /// Perhaps everything.
+    All,
+}
+
 #[derive(Debug)]
 struct Expected {
     number: u64,
@@ -43,8 +54,8 @@ struct Expected {
 #[derive(Debug)]
 pub(crate) struct Model {
     truth: Truth,
-    /// Since when nothing was taken away. `None`: something was, while discovery was away.
-    whole_since: Option<Instant>,
+    /// From when on all works that can. `None`: something was taken away while discovery was away.
+    whole_from: Option<Instant>,
     no_way_since: Option<Instant>,
     expected: VecDeque<Expected>,
     /// The first of those that were not answered one after the other.
@@ -54,10 +65,10 @@ pub(crate) struct Model {
 }
 
 impl Model {
-    pub(crate) const fn new(truth: Truth, now: Instant) -> Self {
+    pub(crate) fn new(truth: Truth, now: Instant) -> Self {
         Self {
             truth,
-            whole_since: Some(now),
+            whole_from: Some(now + HEAL),
             no_way_since: None,
             expected: VecDeque::new(),
             unanswered_since: None,
@@ -65,15 +76,20 @@ impl Model {
         }
     }
 
-    /// Something happened; `harm`: it took something away that may have been in use.
-    pub(crate) fn on_event(&mut self, truth: Truth, harm: bool, now: Instant) {
+    /// Something happened.
+    pub(crate) fn on_event(&mut self, truth: Truth, harm: Harm, now: Instant) {
         let before = std::mem::replace(&mut self.truth, truth);
         let healed = self.is_due(before, now);
         let came = truth.way && !before.way;
         let back = truth.discovery && !before.discovery;
         let left = !truth.discovery && before.discovery;
-        if harm || came || (left && !healed) || (back && self.whole_since.is_none()) {
-            self.whole_since = truth.discovery.then_some(now);
+        let harmed = harm != Harm::None;
+        if harmed || came || (left && !healed) || (back && self.whole_from.is_none()) {
+            let heal = match harm {
+                Harm::One(heal) if healed && !truth.lossy && !came => heal,
+                _ => HEAL,
+            };
+            self.whole_from = truth.discovery.then_some(now + heal);
             self.expected.clear();
             self.unanswered_since = None;
         }
@@ -87,8 +103,7 @@ impl Model {
     }
 
     fn is_due(&self, truth: Truth, now: Instant) -> bool {
-        let whole = self.whole_since;
-        truth.way && whole.is_some_and(|since| now.saturating_duration_since(since) >= HEAL)
+        truth.way && self.whole_from.is_some_and(|from| from <= now)
     }
 
     /// A packet was sent.
