@@ -7,6 +7,7 @@ use std::{
 };
 
 use activator_proto::LinkKey;
+use allocations::Allocations;
 use link::{Link, LinkTable, Step};
 use model::{NodeId, RelayName};
 
@@ -45,6 +46,28 @@ impl ActiveLink {
             steps: Vec::new(),
             dirty: false,
             scheduled: None,
+        }
+    }
+
+    /// Has these relays let through what the peer said of itself, and all of them no longer what it said long ago.
+    pub(crate) fn permit(
+        &mut self,
+        allocations: &mut Allocations,
+        relays: &[RelayName],
+        now: Instant,
+    ) {
+        let said = self.link.remote_candidates();
+        let is_past = |(_, peer): &mut (RelayName, SocketAddr)| !said.contains(peer);
+        for (relay, peer) in self.permitted.extract_if(.., is_past) {
+            allocations.release(&relay, peer);
+        }
+        for relay in relays {
+            for peer in said {
+                let permitted = (relay.clone(), *peer);
+                if !self.permitted.contains(&permitted) && allocations.permit(relay, *peer, now) {
+                    self.permitted.push(permitted);
+                }
+            }
         }
     }
 

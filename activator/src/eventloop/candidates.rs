@@ -73,27 +73,10 @@ impl EventLoop {
         let Some(active) = self.links.touch(key) else {
             return;
         };
-        for candidate in trickled
-            .candidates
-            .iter()
-            .take(activator_proto::answer::MAX_CANDIDATES)
-        {
-            let known = active.link.remote_candidates().len();
-            if active.link.add_remote_candidate(candidate, now).is_err() {
-                continue;
-            }
-            for remote in active
-                .link
-                .remote_candidates()
-                .get(known..)
-                .unwrap_or_default()
-            {
-                for relay in &relays {
-                    if self.allocations.permit(relay, *remote, now) {
-                        active.permitted.push((relay.clone(), *remote));
-                    }
-                }
-            }
+        let candidates = trickled.candidates.iter();
+        for candidate in candidates.take(activator_proto::answer::MAX_CANDIDATES) {
+            let _ = active.link.add_remote_candidate(candidate, now);
         }
+        active.permit(&mut self.allocations, &relays, now);
     }
 }

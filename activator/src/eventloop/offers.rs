@@ -1,6 +1,6 @@
 //! From an accepted offer to a link that looks for its path.
 
-use std::time::Instant;
+use std::{slice, time::Instant};
 
 use activator_proto::{Input, LinkKey};
 use link::{CandidateKind, Link, LinkConfig, LinkError, LinkRole, LocalCandidate};
@@ -34,13 +34,7 @@ impl EventLoop {
                 return;
             }
         };
-        for relay in relays {
-            for remote in active.link.remote_candidates() {
-                if self.allocations.permit(relay, *remote, now) {
-                    active.permitted.push((relay.clone(), *remote));
-                }
-            }
-        }
+        active.permit(&mut self.allocations, relays, now);
         let answer = Answer {
             link: offer.link,
             description: Some(active.link.local_description()),
@@ -127,11 +121,7 @@ impl EventLoop {
         let Some(active) = self.links.touch(key) else {
             return;
         };
-        for remote in active.link.remote_candidates() {
-            if self.allocations.permit(relay, *remote, now) {
-                active.permitted.push((relay.clone(), *remote));
-            }
-        }
+        active.permit(&mut self.allocations, slice::from_ref(relay), now);
         let mut candidates = Vec::new();
         for candidate in relayed.iter().map(|relayed| relayed_candidate(*relayed)) {
             if active.link.add_local_candidate(candidate, now).is_ok() {

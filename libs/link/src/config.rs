@@ -130,7 +130,7 @@ pub(crate) const MAX_FRAME: usize = (64 << 10) + 64;
 /// Local candidates kept per link; the oldest reflexive one makes room.
 pub(crate) const MAX_LOCAL_CANDIDATES: usize = 32;
 
-/// Remote candidates kept per link; more are ignored.
+/// Remote candidates of a description; and so many are kept of those that trickled in since, the latest.
 pub(crate) const MAX_REMOTE_CANDIDATES: usize = 16;
 
 /// Version of the link protocol, in descriptions and in `Hello`.

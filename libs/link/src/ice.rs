@@ -44,6 +44,8 @@ use pair::{Base, Pair, PairState, Remote};
 /// [RFC 8445 §14.2](https://www.rfc-editor.org/rfc/rfc8445#section-14.2)
 const BURST: u32 = 8;
 const PACE: Duration = Duration::from_millis(5);
+/// Remote addresses of one link, said by the peer or learned from its checks.
+const MAX_REMOTES: usize = 2 * MAX_REMOTE_CANDIDATES;
 /// Pairs of one link. [RFC 8445 §6.1.2.5](https://www.rfc-editor.org/rfc/rfc8445#section-6.1.2.5)
 const MAX_PAIRS: usize = 64;
 /// Addresses that an offer can make the answerer send checks to from its host sockets, before anybody there showed that
@@ -184,15 +186,25 @@ impl Ice {
         true
     }
 
-    /// Takes in a remote candidate; one too many is ignored.
+    /// Takes in a remote candidate. A peer gets new addresses for as long as it lives: where there are too many, those go
+    /// that it gave first, or that were silent for longest; what carries packets stays.
     pub(crate) fn add_remote(&mut self, wire: &WireCandidate) -> Result<(), LinkError> {
         let (kind, address) = from_wire(wire)?;
         let priority = match wire.priority {
             0 => candidate_priority(kind, address.ip()),
             given => given,
         };
-        if self.described.len() < MAX_REMOTE_CANDIDATES && !self.described.contains(&address) {
+        if !self.described.contains(&address) {
+            if self.described.len() >= MAX_REMOTE_CANDIDATES {
+                let used = self.selected.map(|(_, remote)| remote);
+                let first = self.described.iter().position(|one| Some(*one) != used);
+                first.map(|first| self.described.remove(first));
+            }
             self.described.push(address);
+        }
+        let is_known = self.remotes.iter().any(|known| known.address == address);
+        if !is_known && self.remotes.len() >= MAX_REMOTES {
+            self.forget_quietest(address);
         }
         self.learn(Remote {
             address,
@@ -474,7 +486,7 @@ impl Ice {
                 self.pairs.retain(|pair| choice.allows(pair.relayed));
                 self.pair_up();
             }
-        } else if self.remotes.len() < 2 * MAX_REMOTE_CANDIDATES {
+        } else if self.remotes.len() < MAX_REMOTES {
             self.remotes.push(remote);
             self.pair_up();
         }
@@ -490,22 +502,28 @@ impl Ice {
         };
         self.learn(remote);
         while self.position(path).is_none() {
-            let used = self.selected.map(|(_, remote)| remote);
-            let heard = |address: SocketAddr| {
-                let of = |pair: &&Pair| pair.remote == address;
-                let heard = self.pairs.iter().filter(of).map(|pair| pair.heard);
-                heard.max().flatten()
-            };
-            let others = self.remotes.iter().map(|known| known.address);
-            let oldest = others
-                .filter(|other| *other != path.1 && Some(*other) != used)
-                .min_by_key(|other| heard(*other))?;
-            self.remotes.retain(|known| known.address != oldest);
-            self.pairs.retain(|pair| pair.remote != oldest);
+            self.forget_quietest(path.1)?;
             self.learn(remote);
             self.pair_up();
         }
         self.position(path)
+    }
+
+    /// Makes room for a remote address: of the others that are not used, the one goes that was silent for longest.
+    fn forget_quietest(&mut self, kept: SocketAddr) -> Option<()> {
+        let used = self.selected.map(|(_, remote)| remote);
+        let heard = |address: SocketAddr| {
+            let of = |pair: &&Pair| pair.remote == address;
+            let heard = self.pairs.iter().filter(of).map(|pair| pair.heard);
+            heard.max().flatten()
+        };
+        let others = self.remotes.iter().map(|known| known.address);
+        let quietest = others
+            .filter(|other| *other != kept && Some(*other) != used)
+            .min_by_key(|other| heard(*other))?;
+        self.remotes.retain(|known| known.address != quietest);
+        self.pairs.retain(|pair| pair.remote != quietest);
+        Some(())
     }
 
     /// Forms the pairs there are not yet.

@@ -12,7 +12,7 @@ use protocol::document::{Bye, Candidate, Control, Leg, SessionDescription, contr
 use crate::candidate::LocalCandidate;
 use crate::certificate::DtlsCertificate;
 use crate::channels::{ChannelEvent, Channels};
-use crate::config::{LINK_VERSION, LinkConfig, LinkRole, PathChoice};
+use crate::config::{LINK_VERSION, LinkConfig, LinkRole, MAX_REMOTE_CANDIDATES, PathChoice};
 use crate::dtls::{Dtls, DtlsEvent};
 use crate::ice::{Ice, IceEvent};
 use crate::lane::Lane;
@@ -150,7 +150,7 @@ impl Link {
             .map_err(|_| LinkError::BadDescription("the DTLS fingerprint is not 32 bytes"))?;
         self.dtls = Some(Dtls::new(self.role, &self.certificate, fingerprint)?);
         self.lane.set_remote_offer(description.lane.as_ref());
-        for candidate in &description.candidates {
+        for candidate in description.candidates.iter().take(MAX_REMOTE_CANDIDATES) {
             let _ = self.ice.add_remote(candidate);
         }
         self.ice

@@ -236,13 +236,19 @@ impl Agent {
         }
     }
 
-    /// Has the relays let through what an activator said of itself.
+    /// Has the relays let through what an activator said of itself, and no longer what it said long ago.
     pub(super) fn permit(&mut self, key: u64) {
         let Some(session) = self.links.get_mut(key) else {
             return;
         };
+        let said = session.link.remote_candidates();
+        let is_past = |(_, peer): &mut (RelayName, SocketAddr)| !said.contains(peer);
+        for (relay, peer) in session.permitted.extract_if(.., is_past) {
+            self.outputs
+                .push_back(AgentOutput::Unpermit { relay, peer });
+        }
         for status in self.relays.reservations.status() {
-            for peer in session.link.remote_candidates() {
+            for peer in said {
                 let family = |held: &RelayedAddr| held.0.is_ipv4() == peer.is_ipv4();
                 let permitted = (status.relay.clone(), *peer);
                 if status.relayed.iter().any(family) && !session.permitted.contains(&permitted) {

@@ -362,7 +362,26 @@ fn what_can_be_learned_is_bounded() {
         let now = world.now;
         assert!(world.ends[1].handle_stun(address(RELAYED), from, &payload, now));
     }
-    assert!(world.ends[1].remotes.len() <= 2 * MAX_REMOTE_CANDIDATES);
+    assert!(world.ends[1].remotes.len() <= MAX_REMOTES);
     assert!(world.ends[1].pairs.len() <= MAX_PAIRS);
     assert!(!world.ends[1].handle_stun(address(HOST), address(HOST), b"\0\x01garbage", world.now));
+}
+
+#[test]
+fn a_peer_that_was_in_many_places_is_reached_at_the_latest() {
+    let mut world = World::connected(&offerer(), &answerer(), open);
+    world.run(Duration::from_secs(1));
+    let used = world.last(1).unwrap().1;
+    for port in 1..=100_u16 {
+        let moved = SocketAddr::new(address(OFFERER).ip(), port);
+        let moved = candidate(CandidateKind::Host, &moved.to_string()).to_wire();
+        world.ends[1].add_remote(&moved).unwrap();
+    }
+    let end = &world.ends[1];
+    let latest = SocketAddr::new(address(OFFERER).ip(), 100);
+    assert!(end.remotes().contains(&latest));
+    assert!(end.remotes().len() <= MAX_REMOTE_CANDIDATES);
+    assert!(end.pairs.iter().any(|pair| pair.remote == latest));
+    assert!(end.remotes().contains(&used), "it carries packets");
+    assert!(end.remotes.len() <= MAX_REMOTES && end.pairs.len() <= MAX_PAIRS);
 }

@@ -168,18 +168,18 @@ impl Gate {
         let Some(active) = self.links.get_mut(key.0) else {
             return;
         };
-        let known = active.link.remote_candidates().len();
         for candidate in &trickled.candidates {
             let _ = active.link.add_remote_candidate(candidate, now);
         }
-        let remotes = active.link.remote_candidates();
-        let news = remotes.get(known..).unwrap_or_default().to_vec();
+        let remotes = active.link.remote_candidates().to_vec();
+        let had = active.permitted.clone();
         let mut permitted = Vec::new();
         for relay in &relays {
-            for remote in &news {
+            for remote in &remotes {
+                let one = (relay.clone(), *remote);
                 let standing = self.standing(relay);
-                if standing.is_some_and(|standing| standing.permit(*remote, now)) {
-                    permitted.push((relay.clone(), *remote));
+                if !had.contains(&one) && standing.is_some_and(|it| it.permit(*remote, now)) {
+                    permitted.push(one);
                 }
             }
         }
