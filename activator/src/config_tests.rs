@@ -48,7 +48,7 @@ fn errors_name_field_value_and_remedy() {
         (with("tcp =", "tpc ="), ["tpc", "tcp"]),
         (
             with("[[export]]", "flow-seconds = 0\n[[export]]"),
-            ["flow-seconds = 0", "1 to 86400"],
+            ["flow-seconds", "1 to 86400"],
         ),
         (
             with("\"10.0.0.20\", ", "\"10.0.0.300\", "),

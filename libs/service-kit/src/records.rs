@@ -190,12 +190,15 @@ impl RecordFile {
                 }
             }
             let written = self.file.write_all(&lines);
-            self.torn = written.is_err();
+            let was_torn = std::mem::replace(&mut self.torn, written.is_err());
             let count = some.len() as u64;
             match written {
                 Ok(()) => _ = self.stats.written.fetch_add(count, Ordering::Relaxed),
                 Err(error) => {
-                    tracing::debug!(field = self.field, %error, "cannot write records");
+                    if !was_torn {
+                        let file = self.path.display();
+                        tracing::error!(field = self.field, %file, %error, "records are lost: they cannot be written");
+                    }
                     self.lose(count);
                 }
             }
