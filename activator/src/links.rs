@@ -62,7 +62,7 @@ impl ActiveLink {
             allocations.release(&relay, peer);
         }
         for relay in relays {
-            for peer in said {
+            for peer in &said {
                 let permitted = (relay.clone(), *peer);
                 if !self.permitted.contains(&permitted) && allocations.permit(relay, *peer, now) {
                     self.permitted.push(permitted);

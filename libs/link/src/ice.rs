@@ -83,7 +83,7 @@ pub(crate) struct Ice {
     bases: Vec<Base>,
     remotes: Vec<Remote>,
     /// What the peer said of itself, for those who have to let it through.
-    described: Vec<SocketAddr>,
+    described: Vec<Remote>,
     /// By priority, the highest first.
     pairs: Vec<Pair>,
     selected: Option<(SocketAddr, SocketAddr)>,
@@ -186,37 +186,36 @@ impl Ice {
         true
     }
 
-    /// Takes in a remote candidate. A peer gets new addresses for as long as it lives: where there are too many, those go
-    /// that it gave first, or that were silent for longest; what carries packets stays.
+    /// Takes in a remote candidate. A peer gets new addresses for as long as it lives: where there are too many, those of
+    /// NATs go first, and of them the one that it gave first, or that was silent for longest; what carries packets stays.
     pub(crate) fn add_remote(&mut self, wire: &WireCandidate) -> Result<(), LinkError> {
         let (kind, address) = from_wire(wire)?;
         let priority = match wire.priority {
             0 => candidate_priority(kind, address.ip()),
             given => given,
         };
-        if !self.described.contains(&address) {
-            if self.described.len() >= MAX_REMOTE_CANDIDATES {
-                let used = self.selected.map(|(_, remote)| remote);
-                let first = self.described.iter().position(|one| Some(*one) != used);
-                first.map(|first| self.described.remove(first));
-            }
-            self.described.push(address);
-        }
-        let is_known = self.remotes.iter().any(|known| known.address == address);
-        if !is_known && self.remotes.len() >= MAX_REMOTES {
-            self.forget_quietest(address);
-        }
-        self.learn(Remote {
+        let remote = Remote {
             address,
             priority,
             relayed: kind == CandidateKind::Relayed,
-        });
+        };
+        let is_it = |known: &Remote| known.address == address;
+        if !self.described.iter().any(is_it) {
+            if self.described.len() >= MAX_REMOTE_CANDIDATES {
+                self.forget_first_described();
+            }
+            self.described.push(remote);
+        }
+        if self.remotes.len() >= MAX_REMOTES && !self.remotes.iter().any(is_it) {
+            self.forget_quietest(address);
+        }
+        self.learn(remote);
         Ok(())
     }
 
     /// The addresses the peer gave.
-    pub(crate) fn remotes(&self) -> &[SocketAddr] {
-        &self.described
+    pub(crate) fn remotes(&self) -> Vec<SocketAddr> {
+        self.described.iter().map(|known| known.address).collect()
     }
 
     pub(crate) fn start(&mut self, ufrag: &str, pwd: &str, now: Instant) -> Result<(), LinkError> {
@@ -509,6 +508,17 @@ impl Ice {
         self.position(path)
     }
 
+    /// Makes room in what the peer said of itself.
+    fn forget_first_described(&mut self) {
+        let used = self.selected.map(|(_, remote)| remote);
+        let others = self.described.iter().enumerate();
+        let others = others.filter(|(_, known)| Some(known.address) != used);
+        let first = others.min_by_key(|(at, known)| (!known.is_reflexive(), *at));
+        if let Some((first, _)) = first {
+            self.described.remove(first);
+        }
+    }
+
     /// Makes room for a remote address: of the others that are not used, the one goes that was silent for longest.
     fn forget_quietest(&mut self, kept: SocketAddr) -> Option<()> {
         let used = self.selected.map(|(_, remote)| remote);
@@ -517,10 +527,11 @@ impl Ice {
             let heard = self.pairs.iter().filter(of).map(|pair| pair.heard);
             heard.max().flatten()
         };
-        let others = self.remotes.iter().map(|known| known.address);
+        let others = self.remotes.iter();
+        let others = others.filter(|it| it.address != kept && Some(it.address) != used);
         let quietest = others
-            .filter(|other| *other != kept && Some(*other) != used)
-            .min_by_key(|other| heard(*other))?;
+            .min_by_key(|other| (!other.is_reflexive(), heard(other.address)))?
+            .address;
         self.remotes.retain(|known| known.address != quietest);
         self.pairs.retain(|pair| pair.remote != quietest);
         Some(())

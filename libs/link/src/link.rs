@@ -182,7 +182,7 @@ impl Link {
 
     /// The remote candidates' addresses known so far (a standing allocation must permit each).
     #[must_use]
-    pub fn remote_candidates(&self) -> &[SocketAddr] {
+    pub fn remote_candidates(&self) -> Vec<SocketAddr> {
         self.ice.remotes()
     }
 

@@ -248,7 +248,7 @@ impl Agent {
                 .push_back(AgentOutput::Unpermit { relay, peer });
         }
         for status in self.relays.reservations.status() {
-            for peer in said {
+            for peer in &said {
                 let family = |held: &RelayedAddr| held.0.is_ipv4() == peer.is_ipv4();
                 let permitted = (status.relay.clone(), *peer);
                 if status.relayed.iter().any(family) && !session.permitted.contains(&permitted) {

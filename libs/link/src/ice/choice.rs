@@ -174,7 +174,7 @@ impl Ice {
             .retain(|local| local.address != address && local.base != address);
         self.bases.retain(|base| base.address != address);
         self.remotes.retain(|remote| remote.address != address);
-        self.described.retain(|remote| *remote != address);
+        self.described.retain(|remote| remote.address != address);
         self.pairs.retain(|pair| !gone(pair.path()));
         if self.selected.is_none_or(|selected| !gone(selected)) || self.over {
             return;

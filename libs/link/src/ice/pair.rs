@@ -66,6 +66,14 @@ pub(super) struct Remote {
     pub(super) relayed: bool,
 }
 
+impl Remote {
+    /// Given by a NAT, which gives another as often as it likes; a host's and a relay's stay.
+    pub(super) const fn is_reflexive(&self) -> bool {
+        let preference = self.priority >> 24;
+        RELAYED_REFLEXIVE < preference && preference < HOST
+    }
+}
+
 /// A way between a base of ours and an address of the peer's.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Pair {

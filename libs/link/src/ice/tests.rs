@@ -372,14 +372,24 @@ fn a_peer_that_was_in_many_places_is_reached_at_the_latest() {
     let mut world = World::connected(&offerer(), &answerer(), open);
     world.run(Duration::from_secs(1));
     let used = world.last(1).unwrap().1;
+    let mut told = |kind: CandidateKind, address: SocketAddr| {
+        let moved = candidate(kind, &address.to_string()).to_wire();
+        world.ends[1].add_remote(&moved).unwrap();
+    };
+    let inside = address("10.9.0.7:7000");
+    told(CandidateKind::Host, inside);
     for port in 1..=100_u16 {
         let moved = SocketAddr::new(address(OFFERER).ip(), port);
-        let moved = candidate(CandidateKind::Host, &moved.to_string()).to_wire();
-        world.ends[1].add_remote(&moved).unwrap();
+        told(CandidateKind::ServerReflexive, moved);
     }
     let end = &world.ends[1];
     let latest = SocketAddr::new(address(OFFERER).ip(), 100);
     assert!(end.remotes().contains(&latest));
+    assert!(
+        end.remotes().contains(&inside),
+        "no NAT gives another for it"
+    );
+    assert!(end.remotes.iter().any(|known| known.address == inside));
     assert!(end.remotes().len() <= MAX_REMOTE_CANDIDATES);
     assert!(end.pairs.iter().any(|pair| pair.remote == latest));
     assert!(end.remotes().contains(&used), "it carries packets");

@@ -41,7 +41,7 @@ impl Gate {
         };
         let mut permitted = Vec::new();
         for relay in relays {
-            for remote in link.remote_candidates().to_vec() {
+            for remote in link.remote_candidates() {
                 if self
                     .standing(relay)
                     .is_some_and(|standing| standing.permit(remote, now))
@@ -132,7 +132,7 @@ impl Gate {
         let Some(active) = self.links.get(key.0) else {
             return;
         };
-        let remotes = active.link.remote_candidates().to_vec();
+        let remotes = active.link.remote_candidates();
         let mut permitted = Vec::new();
         if let Some(standing) = self.standing(relay) {
             for remote in remotes {
@@ -171,7 +171,7 @@ impl Gate {
         for candidate in &trickled.candidates {
             let _ = active.link.add_remote_candidate(candidate, now);
         }
-        let remotes = active.link.remote_candidates().to_vec();
+        let remotes = active.link.remote_candidates();
         let had = active.permitted.clone();
         let mut permitted = Vec::new();
         for relay in &relays {
