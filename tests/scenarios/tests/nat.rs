@@ -6,7 +6,7 @@ use std::net::{SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
 use lab::plan::{DISCOVERY, DISCOVERY_IPV6, Segment};
-use lab::{Dependent, Lab, NatKind, Network, netns, wait};
+use lab::{Dependent, Firewall, Lab, NatKind, Network, netns, wait};
 use scenarios::{ORDERS, RECOVERY, bare_lab, lab, page, page_within, service};
 
 const MIB: u64 = 1 << 20;
@@ -338,6 +338,43 @@ fn a_nat_that_forgets_its_ports_does_not_end_a_transfer() {
     assert_whole(&lab, transfer, length);
     let after = link(&lab).expect("a status");
     assert_eq!(after["link"], before["link"], "the link is the same");
+}
+
+#[test]
+fn a_link_that_came_from_many_ports_falls_back_to_a_relay_that_was_restarted() {
+    let lab = lab("nat11");
+    connect(&lab, NatKind::Symmetric, NatKind::FullCone);
+    wait_until_direct(&lab);
+    let before = link(&lab).expect("a status");
+    for _ in 0..24 {
+        lab.forget_mappings(Network::West)
+            .expect("it dials in anew");
+        page_within(&lab, "west/app", ORDERS, RECOVERY).expect("a page");
+        wait_until_direct(&lab);
+    }
+    // The new allocation has to let through where the sidecar is now, and not where it was.
+    let relayed = || -> anyhow::Result<Option<serde_json::Value>> {
+        let status = lab.node_status(ACTIVATOR)?;
+        let all = status["allocations"].as_array().cloned();
+        let of_west = all.unwrap_or_default().into_iter();
+        let mut of_west = of_west.filter(|one| one["relay"] == "west");
+        let there = of_west.find(|one| one["state"] == "allocated");
+        Ok(there.map(|one| one["relayed"].clone()))
+    };
+    let first = relayed().expect("a status").expect("an allocation");
+    lab.stop("west/relay").expect("it ends");
+    lab.start("west/relay").expect("it starts");
+    wait::until_true("the activator's new allocation", RECOVERY, || {
+        Ok(relayed()?.is_some_and(|again| again != first))
+    })
+    .expect("an allocation");
+    page_within(&lab, "west/app", ORDERS, RECOVERY).expect("a page");
+    lab.set_firewall(Network::West, Firewall::NoUdp)
+        .expect("a firewall");
+    page_within(&lab, "west/app", ORDERS, RECOVERY).expect("a page");
+    let after = link(&lab).expect("a status");
+    assert_eq!(after["link"], before["link"], "the link is the same");
+    assert!(path(&lab).starts_with("relay/"), "{}", path(&lab));
 }
 
 #[test]

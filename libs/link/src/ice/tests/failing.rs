@@ -181,6 +181,61 @@ fn a_nat_that_forgets_its_mapping_a_hundred_times_is_followed_each_time() {
 }
 
 #[test]
+fn an_offerer_of_many_addresses_falls_back_to_a_relay_that_was_restarted() {
+    let outside = |port: u16| SocketAddr::new(address("198.51.100.1:1").ip(), port);
+    let port = std::rc::Rc::new(std::cell::Cell::new(1_000));
+    let blocked = std::rc::Rc::new(std::cell::Cell::new(false));
+    let (mapped, closed) = (port.clone(), blocked.clone());
+    let relayed = [RELAYED, SECOND].map(address);
+    let routes = move |from: SocketAddr, to: SocketAddr| {
+        if [from, to].iter().any(|one| relayed.contains(one)) {
+            return Some((from, to));
+        }
+        if closed.get() {
+            return None;
+        }
+        if to == address(HOST) {
+            return Some((outside(mapped.get()), to));
+        }
+        let open = from == address(HOST) && to == outside(mapped.get());
+        open.then(|| (from, address(OFFERER)))
+    };
+    // Those on other networks' relays reach nobody here.
+    let elsewhere = (1..=8).map(|network| format!("10.{network}.0.2:50000"));
+    let elsewhere = elsewhere.map(|relayed| candidate(CandidateKind::Relayed, &relayed));
+    let locals: Vec<LocalCandidate> = answerer().into_iter().chain(elsewhere).collect();
+    let mut failing = Failing {
+        world: World::connected(&offerer(), &locals, routes),
+        dead: std::rc::Rc::default(),
+    };
+    for round in 0..40 {
+        port.set(1_000 + round);
+        let told = outside(1_000 + round).to_string();
+        let told = candidate(CandidateKind::ServerReflexive, &told).to_wire();
+        failing.world.ends[1].add_remote(&told).unwrap();
+        failing.talk(Duration::from_secs(3));
+        assert_eq!(failing.world.failed, [None, None], "round {round}");
+    }
+    let again = candidate(CandidateKind::Relayed, SECOND);
+    let now = failing.world.now;
+    for end in &mut failing.world.ends {
+        end.retire(address(RELAYED), now);
+    }
+    assert!(failing.world.ends[1].add_local(again));
+    failing.world.ends[0].add_remote(&again.to_wire()).unwrap();
+    failing.talk(Duration::from_secs(5));
+    blocked.set(true);
+    failing.talk(Duration::from_secs(2));
+    for side in [0, 1] {
+        let (local, remote, path) = failing.world.last(side).expect("selected");
+        assert_eq!(path, Path::RelayUdp, "side {side}");
+        let ends = [local, remote];
+        assert!(ends.contains(&address(SECOND)), "side {side}: {ends:?}");
+    }
+    assert_eq!(failing.world.failed, [None, None]);
+}
+
+#[test]
 fn pairs_that_are_kept_cost_a_used_link_little_and_an_idle_one_nothing() {
     let mut failing = Failing::new(&[two_relays()[0], two_relays()[1], answerer()[1]]);
     failing.talk(Duration::from_secs(10));
