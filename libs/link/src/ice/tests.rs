@@ -1,6 +1,8 @@
 //! Two agents and a world between them in which some addresses reach each other, in virtual time.
 
+use super::remotes::MAX_REMOTES;
 use super::*;
+use crate::config::MAX_REMOTE_CANDIDATES;
 use std::collections::BTreeSet;
 
 mod choice;
