@@ -22,7 +22,7 @@ use wire::frame::MAX_FRAME_LEN;
 use crate::{
     cli::Cli,
     config::Config,
-    eventloop::{EventLoop, random},
+    eventloop::EventLoop,
     flow_log::{self, FlowLog},
     forwarding::Forwarding,
     links::ActiveLinks,
@@ -108,8 +108,8 @@ pub(crate) async fn run(cli: &Cli) -> anyhow::Result<()> {
     ));
     let gateway = GatewayConfig {
         node,
-        instance: random(),
-        seed: random(),
+        instance: getrandom::u64().context("no random numbers")?,
+        seed: getrandom::u64().context("no random numbers")?,
         exports: checked.exports,
         limits: checked.limits,
     };

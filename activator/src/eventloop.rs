@@ -16,8 +16,6 @@ mod offers;
 mod events;
 mod picture;
 
-pub(crate) use drive::random;
-
 use std::{
     collections::BTreeMap,
     future::Future,
@@ -194,7 +192,7 @@ impl EventLoop {
     }
 
     fn handle_timeouts(&mut self, now: Instant) {
-        self.allocations.handle_timeout(random, &self.poller, now);
+        self.allocations.handle_timeout(&self.poller, now);
         self.links.handle_timeout(now);
         if self.gateway.poll_timeout().is_some_and(|due| due <= now) {
             self.gateway.handle_timeout(now);

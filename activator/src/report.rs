@@ -10,7 +10,7 @@ use discovery_client::Directory;
 use protocol::directory::{ReportRequest, ReportedExport, ReportedLink};
 use service_kit::status::{LinkStatus, StatusAsker};
 
-use crate::{eventloop::random, status::Status};
+use crate::status::Status;
 
 /// Discovery keeps no more of one activator.
 const MAX_LINKS: usize = 256;
@@ -28,7 +28,7 @@ pub(crate) async fn run(
     exports: Vec<ReportedExport>,
 ) {
     // Activators of one mesh are started together: they need not report together.
-    let mut wait = SOON / 5 + Duration::from_millis(random() % 1_000);
+    let mut wait = SOON / 5 + Duration::from_millis(getrandom::u64().unwrap_or(0) % 1_000);
     loop {
         tokio::time::sleep(wait).await;
         let Some(status) = asker.ask().await else {

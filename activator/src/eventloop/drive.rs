@@ -120,7 +120,7 @@ impl EventLoop {
             poller,
             ..
         } = self;
-        if let Err(relay) = allocations.reserve(wish, fetcher, random, poller, now) {
+        if let Err(relay) = allocations.reserve(wish, fetcher, poller, now) {
             self.gateway.handle_input(Input::NotStarted { relay }, now);
         }
     }
@@ -136,22 +136,16 @@ impl EventLoop {
     }
 
     fn on_allocation(&mut self, event: AllocationEvent, now: Instant) {
+        event.log();
         match event {
-            AllocationEvent::Allocated {
-                relay,
-                relayed,
-                transport,
-            } => {
-                let addresses: Vec<String> = relayed.iter().map(ToString::to_string).collect();
-                tracing::info!(%relay, %transport, relayed = %addresses.join(" "), "allocation gained");
+            AllocationEvent::Allocated { relay, relayed, .. } => {
                 if let Some(task) = self.allocated.take() {
                     task.done();
                 }
                 self.gateway
                     .handle_input(Input::Allocated { relay, relayed }, now);
             }
-            AllocationEvent::Moved { relay, transport } => {
-                tracing::info!(%relay, %transport, "allocation moved");
+            AllocationEvent::Moved { .. } => {
                 let keys: Vec<LinkKey> = self.links.iter().map(|active| active.key).collect();
                 for key in keys {
                     if let Some(active) = self.links.touch(key) {
@@ -159,23 +153,12 @@ impl EventLoop {
                     }
                 }
             }
-            AllocationEvent::Lost {
-                relay,
-                reason,
-                held,
-            } => {
-                let what = if held {
-                    "allocation lost"
-                } else {
-                    "no allocation yet"
-                };
-                tracing::warn!(%relay, %reason, "{what}");
+            AllocationEvent::Lost { relay, reason, .. } => {
                 let trouble = reason.trouble();
                 let lost = Input::AllocationLost { relay, trouble };
                 self.gateway.handle_input(lost, now);
             }
             AllocationEvent::NeedCredential { relay } => {
-                tracing::debug!(%relay, "the relay wants another credential");
                 self.gateway
                     .handle_input(Input::CredentialRefused { relay }, now);
             }
@@ -319,9 +302,4 @@ fn set_leg(link: &mut Link, allocations: &Allocations, now: Instant) {
     if let Some(transport) = local.and_then(|local| allocations.transport_of(local)) {
         link.set_leg(Path::over(transport), now);
     }
-}
-
-/// From the operating system; a fallback that is merely different each time is good enough for a seed.
-pub(crate) fn random() -> u64 {
-    getrandom::u64().unwrap_or_else(|_| u64::from(std::process::id()) << 32 | 0x9e37_79b9)
 }

@@ -20,7 +20,7 @@ impl EventLoop {
             poller,
             ..
         } = self;
-        if let Err(relay) = allocations.reserve(wish, fetcher, random, poller, now) {
+        if let Err(relay) = allocations.reserve(wish, fetcher, poller, now) {
             self.agent.handle_not_started(&relay, now);
         }
     }
@@ -40,37 +40,24 @@ impl EventLoop {
 
     /// Timers, and what happened to allocations.
     pub(super) fn look_after_allocations(&mut self, now: Instant) {
-        self.allocations.handle_timeout(random, &self.poller, now);
+        self.allocations.handle_timeout(&self.poller, now);
         while let Some(event) = self.allocations.poll_event(now) {
+            event.log();
             match event {
                 AllocationEvent::Allocated {
                     relay,
                     relayed,
                     transport,
                 } => {
-                    let addresses: Vec<String> = relayed.iter().map(ToString::to_string).collect();
-                    tracing::info!(%relay, %transport, relayed = %addresses.join(" "), "allocation gained");
                     self.agent.handle_allocated(relay, relayed, transport, now);
                 }
                 AllocationEvent::Moved { relay, transport } => {
-                    tracing::info!(%relay, %transport, "allocation moved");
                     self.agent.handle_moved(relay, transport, now);
                 }
-                AllocationEvent::Lost {
-                    relay,
-                    reason,
-                    held,
-                } => {
-                    let what = if held {
-                        "allocation lost"
-                    } else {
-                        "no allocation yet"
-                    };
-                    tracing::warn!(%relay, %reason, "{what}");
+                AllocationEvent::Lost { relay, reason, .. } => {
                     self.agent.handle_lost(&relay, &reason, now);
                 }
                 AllocationEvent::NeedCredential { relay } => {
-                    tracing::debug!(%relay, "the relay wants another credential");
                     self.agent.handle_credential_refused(&relay, now);
                 }
             }
@@ -90,9 +77,4 @@ impl EventLoop {
         }
         Ok(())
     }
-}
-
-/// From the operating system; a fallback that is merely different each time is good enough for a seed.
-fn random() -> u64 {
-    getrandom::u64().unwrap_or_else(|_| u64::from(std::process::id()))
 }

@@ -48,6 +48,40 @@ pub enum AllocationEvent {
     },
 }
 
+impl AllocationEvent {
+    /// Tells the log of it.
+    pub fn log(&self) {
+        match self {
+            Self::Allocated {
+                relay,
+                relayed,
+                transport,
+            } => {
+                let addresses: Vec<String> = relayed.iter().map(ToString::to_string).collect();
+                tracing::info!(%relay, %transport, relayed = %addresses.join(" "), "allocation gained");
+            }
+            Self::Moved { relay, transport } => {
+                tracing::info!(%relay, %transport, "allocation moved");
+            }
+            Self::Lost {
+                relay,
+                reason,
+                held,
+            } => {
+                let what = if *held {
+                    "allocation lost"
+                } else {
+                    "no allocation yet"
+                };
+                tracing::warn!(%relay, %reason, "{what}");
+            }
+            Self::NeedCredential { relay } => {
+                tracing::debug!(%relay, "the relay wants another credential");
+            }
+        }
+    }
+}
+
 /// All of them. There are few: a search is a walk.
 #[derive(Debug)]
 pub struct Allocations {
@@ -68,7 +102,7 @@ impl Allocations {
         }
     }
 
-    /// Does what a reservation wants done; `seed` gives something random.
+    /// Does what a reservation wants done.
     ///
     /// # Errors
     /// The relay for whose allocation there can be no socket.
@@ -76,7 +110,6 @@ impl Allocations {
         &mut self,
         wish: Reserve,
         fetcher: &AccessFetcher,
-        seed: impl FnOnce() -> u64,
         poller: &Poller,
         now: Instant,
     ) -> Result<(), RelayName> {
@@ -93,7 +126,7 @@ impl Allocations {
                 tracing::warn!(%relay, %reason, "the relay cannot be used");
             }
             Reserve::Allocate { relay, access } => {
-                if let Err(error) = self.start(relay.clone(), &access, seed(), poller, now) {
+                if let Err(error) = self.start(relay.clone(), &access, poller, now) {
                     tracing::error!(%relay, %error, "no socket for the allocation");
                     return Err(relay);
                 }
@@ -115,12 +148,11 @@ impl Allocations {
         &mut self,
         name: RelayName,
         access: &RelayAccess,
-        seed: u64,
         poller: &Poller,
         now: Instant,
     ) -> io::Result<()> {
         let tls = self.tls.clone();
-        let relay = Relay::start(name, access, tls, seed, poller, now)?;
+        let relay = Relay::start(name, access, tls, seed(), poller, now)?;
         self.relays.push(relay);
         Ok(())
     }
@@ -224,12 +256,11 @@ impl Allocations {
         self.relays.iter_mut().filter_map(Relay::poll_timeout).min()
     }
 
-    /// Does what is due. Those that cannot get on with the port they have are started anew from another, for which `seed`
-    /// gives something random.
-    pub fn handle_timeout(&mut self, mut seed: impl FnMut() -> u64, poller: &Poller, now: Instant) {
+    /// Does what is due. Those that cannot get on with the port they have are started anew from another.
+    pub fn handle_timeout(&mut self, poller: &Poller, now: Instant) {
         for relay in &mut self.relays {
             relay.handle_timeout(poller, now);
-            relay.renew_port(&mut seed, poller, now);
+            relay.renew_port(seed, poller, now);
         }
     }
 
@@ -260,4 +291,9 @@ impl Allocations {
     fn find(&mut self, name: &RelayName) -> Option<&mut Relay> {
         self.relays.iter_mut().find(|relay| relay.is(name))
     }
+}
+
+/// From the operating system; a fallback that is merely different each time is good enough for a seed.
+fn seed() -> u64 {
+    getrandom::u64().unwrap_or_else(|_| u64::from(std::process::id()) << 32 | 0x9e37_79b9)
 }

@@ -100,6 +100,17 @@ struct Reservation {
     doubted: Option<Instant>,
 }
 
+impl Reservation {
+    /// A credential is asked for `now`.
+    fn fetch_access(&mut self, relay: &RelayName, now: Instant) -> Reserve {
+        self.credential = Credential::Expected { since: now };
+        Reserve::FetchAccess {
+            relay: relay.clone(),
+            uris: self.uris.clone(),
+        }
+    }
+}
+
 #[derive(Debug, Clone, Copy)]
 enum Credential {
     /// Asked for; an answer or an error will come.
@@ -316,15 +327,7 @@ impl Reservations {
         }
         held.refusals = held.refusals.saturating_add(1);
         if held.refusals == 1 {
-            held.credential = Credential::Expected { since: now };
-            let uris = held.uris.clone();
-            outputs.push_back(
-                Reserve::FetchAccess {
-                    relay: relay.clone(),
-                    uris,
-                }
-                .into(),
-            );
+            outputs.push_back(held.fetch_access(relay, now).into());
         } else {
             // Fresh credentials are refused too: a secret differs, and asking faster does not help.
             held.trouble = Some(TroubleKind::CredentialRefused);
@@ -372,15 +375,7 @@ impl Reservations {
                 }
             }
             if matches!(held.credential, Credential::Due(at) if at <= now) {
-                held.credential = Credential::Expected { since: now };
-                let uris = held.uris.clone();
-                outputs.push_back(
-                    Reserve::FetchAccess {
-                        relay: relay.clone(),
-                        uris,
-                    }
-                    .into(),
-                );
+                outputs.push_back(held.fetch_access(relay, now).into());
             }
         }
     }

@@ -35,6 +35,19 @@ fn both_say(lab: &Lab, path: &str) {
     .unwrap_or_else(|error| panic!("{error}: {:?}", paths(lab)));
 }
 
+/// A page and a download, over that path, counted by west's relay.
+fn west_relay_carries(lab: &Lab, path: &str) {
+    let before = lab.relay_bytes(Network::West).expect("a count");
+    page_within(lab, "west/app", ORDERS, RECOVERY).expect("a page");
+    let url = format!("{ORDERS}/bytes/{}", 2 * MIB);
+    page(lab, "west/app", &url, &["-o", "/dev/null"]).expect("a download");
+    both_say(lab, path);
+    wait::until_true("west's relay to have counted it", RECOVERY, || {
+        Ok(lab.relay_bytes(Network::West)? - before > 2 * MIB)
+    })
+    .expect("the relay carried it");
+}
+
 #[test]
 fn a_request_works_whatever_is_blocked_and_the_status_says_how() {
     // West's router, east's router, how east's activator gets to west's relay.
@@ -46,15 +59,7 @@ fn a_request_works_whatever_is_blocked_and_the_status_says_how() {
     ];
     for (name, firewalls, path) in rows {
         let lab = walled_lab(name, firewalls);
-        let before = lab.relay_bytes(Network::West).expect("a count");
-        page_within(&lab, "west/app", ORDERS, RECOVERY).expect("a page");
-        let url = format!("{ORDERS}/bytes/{}", 2 * MIB);
-        page(&lab, "west/app", &url, &["-o", "/dev/null"]).expect("a download");
-        both_say(&lab, path);
-        wait::until_true("west's relay to have counted it", RECOVERY, || {
-            Ok(lab.relay_bytes(Network::West)? - before > 2 * MIB)
-        })
-        .expect("the relay carried it");
+        west_relay_carries(&lab, path);
     }
 }
 
@@ -70,15 +75,7 @@ fn a_sidecar_that_may_not_send_udp_gets_an_allocation_of_its_own() {
     for (name, host, router, path) in rows {
         let lab = walled_lab(name, [Open, router]);
         lab.set_host_firewall("west/app", host).expect("a firewall");
-        let before = lab.relay_bytes(Network::West).expect("a count");
-        page_within(&lab, "west/app", ORDERS, RECOVERY).expect("a page");
-        let url = format!("{ORDERS}/bytes/{}", 2 * MIB);
-        page(&lab, "west/app", &url, &["-o", "/dev/null"]).expect("a download");
-        both_say(&lab, path);
-        wait::until_true("west's relay to have counted it", RECOVERY, || {
-            Ok(lab.relay_bytes(Network::West)? - before > 2 * MIB)
-        })
-        .expect("the relay carried it");
+        west_relay_carries(&lab, path);
         let turnpike = lab.binaries().join("turnpike").display().to_string();
         let command = [&turnpike, "explain", "orders.east"];
         let said = lab.output("west/app", &command).expect("it works");
