@@ -66,6 +66,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let explainer = Arc::new(Explainer {
         config: config.clone(),
         resolver: Arc::clone(&resolver),
+        upstreams: listener.upstreams(),
         directory: OnceLock::new(),
         asker,
     });
@@ -89,6 +90,8 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let device = open_device(&config)?;
     release(&mut ready.device);
     let upstreams = listener.upstreams();
+    let servers = &config.dns.upstreams;
+    let upstream_addresses: Vec<_> = servers.iter().map(|server| server.address).collect();
     let answering = listener.run();
     tokio::pin!(answering);
     // Given up before the sockets are closed.
@@ -96,7 +99,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         config.dns.interception,
         &Around {
             listen: &listen,
-            upstreams: &config.dns.upstreams,
+            upstreams: &upstream_addresses,
             suffix: &config.dns.suffix,
             aliases: &config.dns.aliases,
             pools: &config.tunnel.pools,
@@ -271,6 +274,7 @@ async fn tunnel(
         fetcher,
         access,
         interception: ways_to_ask.interception,
+        upstreams: Arc::clone(&ways_to_ask.explainer.upstreams),
         questions: ways_to_ask.questions,
         asked: ways_to_ask.asked,
         rejections: Rejections::default(),

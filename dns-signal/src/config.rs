@@ -1,7 +1,7 @@
 //! The configuration as it is used, checked. As it is written, and what each field means: [`File`].
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -16,6 +16,7 @@ use service_kit::{ConfigError, load_config};
 use crate::config_file::{AliasFile, DnsFile, File, TunnelFile};
 use crate::interception::Wish;
 use crate::interception::dnsmasq::Dnsmasq;
+use crate::upstream::Locator;
 
 /// A configuration that can be used.
 #[derive(Clone, Debug)]
@@ -50,7 +51,9 @@ pub struct DnsConfig {
     /// See [`DnsFile::listen`].
     pub listen: Vec<SocketAddr>,
     /// See [`DnsFile::upstreams`].
-    pub upstreams: Vec<SocketAddr>,
+    pub upstreams: Vec<Locator>,
+    /// See [`DnsFile::upstream_trust_file`].
+    pub upstream_trust_file: Option<PathBuf>,
     /// See [`DnsFile::cache_answers`].
     pub cache_answers: usize,
     /// See [`DnsFile::suffix`].
@@ -151,25 +154,15 @@ fn path_choice(field: &str, text: &str) -> Result<PathChoice, ConfigError> {
 
 impl DnsConfig {
     fn check(file: &DnsFile, own: &NetworkName) -> Result<Self, ConfigError> {
-        let listen = addresses("dns.listen", &file.listen, 16)?;
-        let upstreams = addresses("dns.upstreams", &file.upstreams, 8)?;
-        for (index, upstream) in upstreams.iter().enumerate() {
-            let field = format!("dns.upstreams[{index}]");
-            if upstream.ip().is_unspecified() || upstream.port() == 0 {
-                let remedy = "name the resolver's own address and port";
-                return Err(ConfigError::of_field(
-                    &field,
-                    upstream,
-                    "not a resolver's address",
-                    remedy,
-                ));
-            }
-            if listen.iter().any(|listen| reaches(*listen, *upstream)) {
-                let remedy = "name a resolver that does not forward to this one";
-                let problem = "dns-signal itself listens there, so queries would go round";
-                return Err(ConfigError::of_field(&field, upstream, problem, remedy));
-            }
-        }
+        let listen = addresses("dns.listen", &file.listen, 16, |text| {
+            let address = text.parse::<SocketAddr>().ok();
+            let address = address.or_else(|| Some(SocketAddr::new(text.parse().ok()?, 53)));
+            let remedy = "use ADDRESS:PORT, such as 192.0.2.53:53 or [2001:db8::53]:53";
+            address.ok_or_else(|| ("not an address".to_owned(), remedy))
+        })?;
+        let upstreams = addresses("dns.upstreams", &file.upstreams, 8, |text| {
+            upstream(text, &listen)
+        })?;
         if file.cache_answers > 65_536 {
             return Err(ConfigError::of_field(
                 "dns.cache-answers",
@@ -207,6 +200,7 @@ impl DnsConfig {
         Ok(Self {
             listen,
             upstreams,
+            upstream_trust_file: file.upstream_trust_file.clone(),
             interception,
             dnsmasq: dnsmasq(file)?,
             cache_answers: file.cache_answers,
@@ -355,11 +349,29 @@ fn check_discovery(url: &str) -> Result<(), ConfigError> {
     ))
 }
 
-fn addresses(
+fn upstream(text: &str, listen: &[SocketAddr]) -> Result<Locator, (String, &'static str)> {
+    let upstream = text.parse::<Locator>();
+    let upstream = upstream.map_err(|error| (error.to_string(), error.remedy()))?;
+    let address = upstream.address;
+    if address.ip().is_unspecified() || address.port() == 0 {
+        let remedy = "name the resolver's own address and port";
+        return Err(("not a resolver's address".to_owned(), remedy));
+    }
+    if listen.iter().any(|listen| reaches(*listen, address)) {
+        let problem = "dns-signal itself listens there, so queries would go round";
+        let remedy = "name a resolver that does not forward to this one";
+        return Err((problem.to_owned(), remedy));
+    }
+    Ok(upstream)
+}
+
+/// `read` says what a text means, or what is wrong with it and what to do.
+fn addresses<T>(
     field: &str,
     texts: &[String],
     at_most: usize,
-) -> Result<Vec<SocketAddr>, ConfigError> {
+    read: impl Fn(&str) -> Result<T, (String, &'static str)>,
+) -> Result<Vec<T>, ConfigError> {
     if texts.is_empty() {
         let remedy = "name at least one address, such as 127.0.0.1:53";
         return Err(ConfigError::of_field(field, "[]", "no address", remedy));
@@ -374,13 +386,8 @@ fn addresses(
         ));
     }
     let parsed = texts.iter().enumerate().map(|(index, text)| {
-        let with_port = text.parse::<SocketAddr>().ok();
-        with_port
-            .or_else(|| Some(SocketAddr::new(text.parse::<IpAddr>().ok()?, 53)))
-            .ok_or_else(|| {
-                let remedy = "use ADDRESS:PORT, such as 192.0.2.53:53 or [2001:db8::53]:53";
-                ConfigError::of_field(&format!("{field}[{index}]"), text, "not an address", remedy)
-            })
+        let field = format!("{field}[{index}]");
+        read(text).map_err(|(problem, remedy)| ConfigError::of_field(&field, text, problem, remedy))
     });
     parsed.collect()
 }

@@ -46,8 +46,13 @@ pub struct DnsFile {
     /// Addresses to answer on, UDP and TCP; without a port: 53. At most 16. Default `["127.0.0.1:53"]`.
     #[serde(default = "default_listen")]
     pub listen: Vec<String>,
-    /// Resolvers for all names that are not the mesh's, tried in this order; without a port: 53. 1 to 8.
+    /// Resolvers for all names that are not the mesh's, tried in this order; 1 to 8. `192.0.2.53` or `192.0.2.53:53`, over UDP and
+    /// TCP; `tls://9.9.9.9#dns.quad9.net`, DNS over TLS; `https://9.9.9.9/dns-query#dns.quad9.net` or
+    /// `https://dns.quad9.net/dns-query#9.9.9.9`, DNS over HTTPS.
     pub upstreams: Vec<String>,
+    /// PEM file with CA certificates: upstreams over TLS and HTTPS have to show a certificate for their name from one of these.
+    /// Default: those that this machine believes.
+    pub upstream_trust_file: Option<PathBuf>,
     /// Answers of upstreams that are kept as long as they say, 0 to 65536; 0: none. Default 4096.
     #[serde(default = "default_cache_answers")]
     pub cache_answers: usize,

@@ -61,7 +61,7 @@ impl Handler {
                 };
                 stats.cached.count();
                 return Handled::Reply {
-                    answer,
+                    answer: fit(transport, message, answer),
                     standing: None,
                 };
             }
@@ -123,7 +123,7 @@ impl Handler {
             Ok(answer) => {
                 stats.forwarded.count();
                 self.cache().keep(message, &answer, self.clock.now());
-                answer
+                fit(transport, message, answer)
             }
             Err(error) => {
                 stats.upstream_failed.count();
@@ -131,5 +131,13 @@ impl Handler {
                 answer::encode_failure(message, query)
             }
         }
+    }
+}
+
+/// What came over a stream, now or when it was kept, may be more than the client takes.
+fn fit(transport: Transport, message: &[u8], answer: Vec<u8>) -> Vec<u8> {
+    match transport {
+        Transport::Udp => answer::fit(message, answer),
+        Transport::Tcp => answer,
     }
 }

@@ -46,9 +46,14 @@ impl DnsListener {
     /// Binds UDP and TCP on every configured address (port 0: one that the kernel chooses, the same for both).
     ///
     /// # Errors
-    /// When an address cannot be listened on; the error names the field and its value.
+    /// When an address cannot be listened on, or nobody vouches for encrypted upstreams; the error names the field and its
+    /// value.
     pub fn bind(config: &DnsConfig, resolver: Arc<Resolver>) -> Result<Self, ConfigError> {
-        let upstreams = Upstreams::new(config.upstreams.clone(), Arc::clone(&resolver));
+        let upstreams = Upstreams::new(
+            &config.upstreams,
+            config.upstream_trust_file.as_deref(),
+            Arc::clone(&resolver),
+        )?;
         let handler = Handler {
             resolver,
             upstreams,
@@ -86,6 +91,7 @@ impl DnsListener {
     /// # Errors
     /// When a socket fails for good.
     pub async fn run(self) -> io::Result<()> {
+        self.handler.upstreams.prepare();
         let connections = Arc::new(Semaphore::new(MAX_CONNECTIONS));
         let mut tasks = JoinSet::new();
         for socket in self.udp {

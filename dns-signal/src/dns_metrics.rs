@@ -72,6 +72,9 @@ impl Collector for DnsMetrics {
         let troubles = [
             ("upstream_timeout", stats.upstream_timeouts.get()),
             ("upstream_mismatch", stats.upstream_mismatches.get()),
+            ("upstream_unreachable", stats.upstream_unreachable.get()),
+            ("upstream_untrusted", stats.upstream_untrusted.get()),
+            ("upstream_lost", stats.upstream_lost.get()),
             ("tcp_limit", stats.tcp_limit.get()),
             ("send_failed", stats.send_failed.get()),
             ("wanted_lost", stats.wanted_lost.get()),
@@ -83,6 +86,13 @@ impl Collector for DnsMetrics {
             &troubles,
         )?;
 
+        let connections = ConstCounter::new(stats.upstream_connections.get());
+        connections.encode(encoder.encode_descriptor(
+            "dns_upstream_connections",
+            "Encrypted connections to upstreams that were made",
+            None,
+            connections.metric_type(),
+        )?)?;
         let mut gauge = |name: &str, help: &str, value: usize| -> fmt::Result {
             let gauge = ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX));
             gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)

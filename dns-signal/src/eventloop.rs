@@ -33,6 +33,7 @@ use crate::dns_resolver::Wanted;
 use crate::explain::{Rejections, Told};
 use crate::signaling::{PostFailed, Signaling};
 use crate::status::{self, Board, Picture, ShellStats, Status};
+use crate::upstream::Upstreams;
 
 /// Frames read from the device in one turn, and their bytes: other work has to wait for that long.
 const TUN_BATCH: usize = 32;
@@ -70,6 +71,8 @@ pub(crate) struct EventLoop {
     pub(crate) access: mpsc::Receiver<AccessResult>,
     /// For [`Status::interception`].
     pub(crate) interception: String,
+    /// For [`Status::upstreams`].
+    pub(crate) upstreams: Arc<Upstreams>,
     pub(crate) questions: Questions<Status>,
     /// Who asks why.
     pub(crate) asked: mpsc::Receiver<Asked<ServiceId, Told>>,
@@ -345,6 +348,7 @@ impl EventLoop {
             node: self.directory.identity().node_id().to_string(),
             discovery_connected: self.directory.view().connected,
             interception: self.interception.clone(),
+            upstreams: self.upstreams.facts(),
             reflexive: self
                 .agent
                 .reflexive()

@@ -20,6 +20,7 @@ use service_kit::status::{Asker, milliseconds};
 use crate::config::Config;
 use crate::dns_resolver::Resolver;
 use crate::routes;
+use crate::upstream::Upstreams;
 
 /// Names shown of a list.
 const MAX_SHOWN: usize = 64;
@@ -79,6 +80,7 @@ impl Rejections {
 pub(crate) struct Explainer {
     pub(crate) config: Config,
     pub(crate) resolver: Arc<Resolver>,
+    pub(crate) upstreams: Arc<Upstreams>,
     /// There once this node is enrolled.
     pub(crate) directory: OnceLock<Directory>,
     pub(crate) asker: Asker<ServiceId, Told>,
@@ -92,6 +94,7 @@ impl Explainer {
             network: self.config.network.to_string(),
             discovery: self.config.discovery.clone(),
             known: Known::NotOurs,
+            upstreams: self.upstreams.facts(),
             ..Sidecar::default()
         };
         let tunnel = &self.config.tunnel;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use dns_signal_proto::agent::{AgentStats, LinkStatus};
+use explain::facts::Upstream;
 use serde::Serialize;
 use service_kit::status::{LinkStatus as Link, StepStatus, milliseconds};
 
@@ -15,6 +16,8 @@ pub(crate) struct Status {
     pub(crate) discovery_connected: bool,
     /// How the workload's queries come here.
     pub(crate) interception: String,
+    /// Who is asked for all other names.
+    pub(crate) upstreams: Vec<Upstream>,
     /// The addresses that relays see of this host's sockets, `ip:port`.
     pub(crate) reflexive: Vec<String>,
     pub(crate) links: Vec<Link>,

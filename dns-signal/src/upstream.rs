@@ -3,25 +3,34 @@
 //!
 //! Each attempt over UDP has a socket of its own, connected, on a random port: a forged answer must guess port and id
 //! ([RFC 5452 section 9](https://www.rfc-editor.org/rfc/rfc5452#section-9)), come from the upstream's address, and
-//! repeat the question.
+//! repeat the question. Over TLS and HTTPS all queries share a connection ([`encrypted`]), and are padded.
+
+mod locator;
+mod plain;
+mod encrypted;
+mod dot;
+mod doh;
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use dns_signal_proto::query::{self, Query};
+use explain::facts;
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
-use socket2::SockRef;
+use rustls::ClientConfig;
+use service_kit::{ConfigError, authorities_in, own_authorities};
 use thiserror::Error;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpSocket, UdpSocket};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until};
 
 use crate::dns_resolver::Resolver;
+use encrypted::Encrypted;
+pub use locator::{Encryption, Locator, LocatorError};
+use plain::Mark;
 
 /// Queries that may wait for upstreams at once; each holds a socket per attempt.
 const MAX_IN_FLIGHT: usize = 512;
@@ -31,15 +40,13 @@ const NEXT_AFTER: Duration = Duration::from_millis(1500);
 const GIVE_UP_AFTER: Duration = Duration::from_millis(4500);
 /// Attempts per query at least, so that a lost datagram to the only upstream is repeated.
 const MIN_ATTEMPTS: usize = 3;
-/// The largest UDP payload there is.
-const MAX_DATAGRAM: usize = 65_535;
 const SERVFAIL: u8 = 2;
 const REFUSED: u8 = 5;
 
 /// Which upstream, and what it said.
 type Ended = (usize, io::Result<Vec<u8>>);
 
-/// How a query came, and how it is forwarded.
+/// How a query came, and how it is forwarded in clear text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Transport {
     /// In a datagram.
@@ -56,44 +63,92 @@ pub enum ForwardError {
     NoAnswer,
 }
 
+#[derive(Debug)]
+struct Server {
+    locator: Locator,
+    /// Absent: asked in clear text.
+    encrypted: Option<Arc<Encrypted>>,
+}
+
 /// The upstream resolvers.
 #[derive(Debug)]
 pub struct Upstreams {
-    servers: Vec<SocketAddr>,
+    servers: Vec<Server>,
     /// Index of the one that answered last: it is tried first.
     preferred: AtomicUsize,
     in_flight: Arc<Semaphore>,
     resolver: Arc<Resolver>,
-    /// Of our own packets, if they must be told from others'; 0: none.
-    mark: AtomicU32,
+    mark: Arc<Mark>,
 }
 
 impl Upstreams {
-    /// `servers` in order of preference, at least one.
-    pub fn new(servers: Vec<SocketAddr>, resolver: Arc<Resolver>) -> Arc<Self> {
-        let in_flight = Arc::new(Semaphore::new(MAX_IN_FLIGHT));
-        Arc::new(Self {
-            servers,
+    /// `servers` in order of preference, at least one. Those that are asked over an encrypted connection show a certificate of
+    /// one of the authorities in `trust_file`, else of this machine's.
+    ///
+    /// # Errors
+    /// When there are no authorities.
+    pub fn new(
+        servers: &[Locator],
+        trust_file: Option<&Path>,
+        resolver: Arc<Resolver>,
+    ) -> Result<Arc<Self>, ConfigError> {
+        let mark = Arc::new(Mark::default());
+        let is_encrypted = |server: &&Locator| server.encryption.is_some();
+        let tls = match servers.iter().find(is_encrypted) {
+            Some(_) => Some(tls(trust_file)?),
+            None => None,
+        };
+        if let Some(clear) = servers.iter().find(|server| !is_encrypted(server))
+            && tls.is_some()
+        {
+            tracing::warn!(
+                upstream = %clear,
+                "this upstream is asked in clear text when encrypted ones fail; leave it out of `dns.upstreams` to prevent it"
+            );
+        }
+        let server = |locator: &Locator| {
+            let encrypted = locator.encryption.clone().zip(tls.clone());
+            Server {
+                locator: locator.clone(),
+                encrypted: encrypted.map(|(encryption, tls)| {
+                    let (mark, resolver) = (Arc::clone(&mark), Arc::clone(&resolver));
+                    Encrypted::new(locator.clone(), encryption, tls, mark, resolver)
+                }),
+            }
+        };
+        Ok(Arc::new(Self {
+            servers: servers.iter().map(server).collect(),
             preferred: AtomicUsize::new(0),
-            in_flight,
+            in_flight: Arc::new(Semaphore::new(MAX_IN_FLIGHT)),
+            mark,
             resolver,
-            mark: AtomicU32::new(0),
-        })
+        }))
     }
 
     /// Marks the packets of all queries from now on, so that the interception of DNS lets them pass.
     pub fn mark(&self, mark: Option<u32>) {
-        self.mark.store(mark.unwrap_or(0), Ordering::Relaxed);
+        self.mark.set(mark);
     }
 
-    fn mark_socket<'s, S>(&self, socket: &'s S) -> io::Result<()>
-    where
-        SockRef<'s>: From<&'s S>,
-    {
-        match self.mark.load(Ordering::Relaxed) {
-            0 => Ok(()),
-            mark => SockRef::from(socket).set_mark(mark),
+    /// Connects to those that are asked over an encrypted connection, so that what is wrong is said before somebody asks.
+    pub(crate) fn prepare(&self) {
+        for encrypted in self.servers.iter().filter_map(|it| it.encrypted.as_ref()) {
+            tokio::spawn(Arc::clone(encrypted).prepare());
         }
+    }
+
+    /// How they are, in the order of the configuration.
+    #[must_use]
+    pub fn facts(&self) -> Vec<facts::Upstream> {
+        let fact = |server: &Server| {
+            let encrypted = server.encrypted.as_ref();
+            facts::Upstream {
+                upstream: server.locator.to_string(),
+                connected: encrypted.map(|encrypted| encrypted.is_connected()),
+                problem: encrypted.and_then(|encrypted| encrypted.problem()),
+            }
+        };
+        self.servers.iter().map(fact).collect()
     }
 
     /// The right to forward one query; `None`: as many as allowed are under way.
@@ -159,7 +214,7 @@ impl Upstreams {
                         return Ok(answer);
                     }
                     (index, Err(error)) => {
-                        tracing::debug!(upstream = %self.servers[index], %error, "upstream failed");
+                        tracing::debug!(upstream = %self.servers[index].locator, %error, "upstream failed");
                         next_at = Instant::now();
                     }
                 },
@@ -176,84 +231,34 @@ impl Upstreams {
         query: &Query,
         transport: Transport,
     ) -> Ended {
-        let server = self.servers[index];
-        let result = match transport {
-            Transport::Udp => self.ask_udp(server, message, query).await,
-            Transport::Tcp => self.ask_tcp(server, message, query).await,
+        let Server { locator, encrypted } = &self.servers[index];
+        let (server, mark) = (locator.address, &*self.mark);
+        let result = match (encrypted, transport) {
+            // Apart, so that what waits for a datagram stays small.
+            (Some(encrypted), _) => Box::pin(encrypted.ask(message, query)).await,
+            (None, Transport::Udp) => {
+                plain::ask_udp(server, mark, message, query, self.resolver.stats()).await
+            }
+            (None, Transport::Tcp) => {
+                plain::ask_tcp(server, mark, message, query, NEXT_AFTER).await
+            }
         };
         (index, result)
     }
-
-    async fn ask_udp(
-        &self,
-        server: SocketAddr,
-        message: &[u8],
-        query: &Query,
-    ) -> io::Result<Vec<u8>> {
-        let socket = UdpSocket::bind(SocketAddr::new(any_address(server), 0)).await?;
-        self.mark_socket(&socket)?;
-        socket.connect(server).await?;
-        let (asked, id) = with_random_id(message)?;
-        socket.send(&asked).await?;
-        // Room that nobody has to zero.
-        let mut answer = Vec::with_capacity(MAX_DATAGRAM);
-        loop {
-            answer.clear();
-            socket.recv_buf(&mut answer).await?;
-            if query::is_answer_to(&answer, id, &query.question) {
-                query::set_id(&mut answer, query.id);
-                return Ok(answer);
-            }
-            self.resolver.stats().upstream_mismatches.count();
-        }
-    }
-
-    async fn ask_tcp(
-        &self,
-        server: SocketAddr,
-        message: &[u8],
-        query: &Query,
-    ) -> io::Result<Vec<u8>> {
-        let (asked, id) = with_random_id(message)?;
-        let socket = if server.is_ipv4() {
-            TcpSocket::new_v4()?
-        } else {
-            TcpSocket::new_v6()?
-        };
-        self.mark_socket(&socket)?;
-        let mut stream = timeout(NEXT_AFTER, socket.connect(server)).await??;
-        stream.set_nodelay(true)?;
-        let mut framed = u16::try_from(asked.len())
-            .map_err(io::Error::other)?
-            .to_be_bytes()
-            .to_vec();
-        framed.extend_from_slice(&asked);
-        stream.write_all(&framed).await?;
-        let length = usize::from(stream.read_u16().await?);
-        let mut answer = vec![0; length];
-        stream.read_exact(&mut answer).await?;
-        if !query::is_answer_to(&answer, id, &query.question) {
-            return Err(io::Error::other("the answer is to another question"));
-        }
-        query::set_id(&mut answer, query.id);
-        Ok(answer)
-    }
 }
 
-fn with_random_id(message: &[u8]) -> io::Result<(Vec<u8>, u16)> {
-    let mut random = [0; 2];
-    getrandom::fill(&mut random).map_err(io::Error::other)?;
-    let id = u16::from_ne_bytes(random);
-    let mut message = message.to_vec();
-    query::set_id(&mut message, id);
-    Ok((message, id))
-}
-
-fn any_address(like: SocketAddr) -> IpAddr {
-    match like {
-        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
-        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
-    }
+/// Whose certificates are believed.
+fn tls(trust_file: Option<&Path>) -> Result<ClientConfig, ConfigError> {
+    const TRUST_FILE: &str = "dns.upstream-trust-file";
+    let roots = match trust_file {
+        Some(file) => authorities_in(TRUST_FILE, file)?,
+        None => own_authorities("dns.upstreams", TRUST_FILE)?,
+    };
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let tls = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| ConfigError::without_field(format!("no TLS: {error}"), ""))?;
+    Ok(tls.with_root_certificates(roots).with_no_client_auth())
 }
 
 fn is_refusal(answer: &[u8]) -> bool {

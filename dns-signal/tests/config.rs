@@ -48,7 +48,7 @@ fn load(text: &str) -> Result<Config, String> {
 fn a_good_file_is_read() {
     let config = load(GOOD).unwrap();
     assert_eq!(config.dns.listen[1], address("[::1]:53"));
-    assert_eq!(config.dns.upstreams, [address("203.0.113.53:53")]);
+    assert_eq!(config.dns.upstreams, [address("203.0.113.53:53").into()]);
     assert_eq!(config.link.idle_timeout, Duration::from_secs(60));
     assert_eq!(config.link.carrier.to_string(), "auto");
     assert_eq!(config.tunnel.pools.device().ipv4.to_string(), "198.18.0.1");
@@ -97,12 +97,19 @@ fn a_wrong_value_is_named_with_file_line_field_and_remedy() {
             "203.0.113.53",
             "dns.example",
             "dns-signal.toml:8: field `dns.upstreams[0]`: value `dns.example`: not an address; \
-             use ADDRESS:PORT, such as 192.0.2.53:53 or [2001:db8::53]:53",
+             use ADDRESS:PORT, such as 192.0.2.53:53 or [2001:db8::53]:53, or a URL such as tls://9.9.9.9#dns.quad9.net",
+        ),
+        (
+            "203.0.113.53",
+            "https://dns.example/dns-query",
+            "dns-signal.toml:8: field `dns.upstreams[0]`: value `https://dns.example/dns-query`: the address of `dns.example` \
+             is not known, and there is nobody yet to ask for it; write it behind a #, such as \
+             https://dns.quad9.net/dns-query#9.9.9.9",
         ),
         (
             "203.0.113.53",
             "127.0.0.1",
-            "dns-signal.toml:8: field `dns.upstreams[0]`: value `127.0.0.1:53`: dns-signal itself listens there, so \
+            "dns-signal.toml:8: field `dns.upstreams[0]`: value `127.0.0.1`: dns-signal itself listens there, so \
              queries would go round; name a resolver that does not forward to this one",
         ),
         (

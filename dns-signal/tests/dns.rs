@@ -318,7 +318,8 @@ async fn a_port_in_use_is_named_with_its_field() {
     let address = taken.local_addr().unwrap();
     let config = dns_signal::config::DnsConfig {
         listen: vec![address],
-        upstreams: vec![address],
+        upstreams: vec![address.into()],
+        upstream_trust_file: None,
         cache_answers: 0,
         suffix: "mesh.internal".parse().unwrap(),
         ttl: Duration::from_secs(5),
@@ -347,7 +348,9 @@ async fn metrics_show_what_became_of_queries() {
     dns.resolver.publish(services());
     dns.ask("orders.east.mesh.internal.", RecordType::A).await;
     dns.ask("nothing.east.mesh.internal.", RecordType::A).await;
-    let upstreams = dns_signal::upstream::Upstreams::new(vec![any_port()], dns.resolver.clone());
+    let upstreams = [any_port().into()];
+    let upstreams =
+        dns_signal::upstream::Upstreams::new(&upstreams, None, dns.resolver.clone()).unwrap();
     let mut registry = prometheus_client::registry::Registry::with_prefix("dns_signal");
     registry.register_collector(Box::new(DnsMetrics::new(dns.resolver.clone(), upstreams)));
     let mut text = String::new();

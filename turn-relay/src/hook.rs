@@ -14,13 +14,11 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use net::Clock;
 use rustls::crypto::aws_lc_rs;
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, RootCertStore};
 use serde::{Deserialize, Serialize};
-use service_kit::{ConfigError, Secret};
+use service_kit::{ConfigError, Secret, authorities_in, own_authorities};
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -160,8 +158,10 @@ impl Hook {
             return Err(wrong("only http and https are spoken"));
         }
         let roots = match &setup.authorities {
-            Some(path) => read_authorities(path)?,
-            None if url.scheme_str() == Some("https") => own_authorities()?,
+            Some(path) => authorities_in("hook.ca-file", path)?,
+            None if url.scheme_str() == Some("https") => {
+                own_authorities("hook.url", "hook.ca-file")?
+            }
             None => RootCertStore::empty(),
         };
         let unusable = |error: rustls::Error| wrong(&error.to_string());
@@ -279,35 +279,6 @@ pub fn understand(
             .seconds
             .map_or(most, |s| Duration::from_secs(s).min(most)),
     })
-}
-
-fn read_authorities(path: &Path) -> Result<RootCertStore, ConfigError> {
-    let wrong = |problem: String| {
-        let remedy = "name a PEM file with the certificates of authorities";
-        ConfigError::of_field("hook.ca-file", path.display(), problem, remedy)
-    };
-    let pem = std::fs::read(path).map_err(|error| wrong(format!("cannot read it: {error}")))?;
-    let mut roots = RootCertStore::empty();
-    for certificate in CertificateDer::pem_slice_iter(&pem) {
-        let certificate = certificate.map_err(|error| wrong(error.to_string()))?;
-        let added = roots.add(certificate);
-        added.map_err(|error| wrong(error.to_string()))?;
-    }
-    if roots.is_empty() {
-        return Err(wrong("no certificate in it".into()));
-    }
-    Ok(roots)
-}
-
-fn own_authorities() -> Result<RootCertStore, ConfigError> {
-    let mut roots = RootCertStore::empty();
-    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    if roots.is_empty() {
-        let problem = "this machine has no certificate authorities";
-        let remedy = "install them (Debian: ca-certificates), or name a PEM file in hook.ca-file";
-        return Err(ConfigError::of_field("hook.url", "…", problem, remedy));
-    }
-    Ok(roots)
 }
 
 /// Answers all questions with what is configured at the time, until nobody asks any more.

@@ -6,7 +6,7 @@ use anyhow::Result;
 use clap::Args;
 use explain::{
     Facts, Finding, Sidecar,
-    facts::{Activator, TroubleKind},
+    facts::{Activator, TroubleKind, Upstream},
     judge,
 };
 
@@ -83,6 +83,20 @@ fn this_machine(report: &mut Report, sidecar: &Sidecar) {
             &format!("{} is away: {problem}", sidecar.discovery),
             &["start it, or mend the way to it; open links go on meanwhile".to_owned()],
         ),
+    }
+    for Upstream {
+        upstream, problem, ..
+    } in &sidecar.upstreams
+    {
+        match problem {
+            None => report.ok("upstream", upstream),
+            Some(problem) => report.fault(
+                "upstream",
+                &format!("{upstream} cannot be used: {problem}"),
+                &["correct `upstreams` or `upstream-trust-file` in dns-signal's configuration, or mend the way to it"
+                    .to_owned()],
+            ),
+        }
     }
     for collision in &sidecar.collisions {
         report.fault(

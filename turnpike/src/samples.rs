@@ -190,7 +190,8 @@ admin = "127.0.0.1:9103"
 
 [dns]
 listen = ["127.0.0.1:53"]
-# CHANGE: the resolvers for all other names.
+# CHANGE: the resolvers for all other names. Over TLS: "tls://9.9.9.9#dns.quad9.net"; over HTTPS:
+# "https://9.9.9.9/dns-query#dns.quad9.net".
 upstreams = ["10.0.0.1:53"]
 suffix = "mesh.internal"
 ttl = "5s"

@@ -7,7 +7,7 @@ use hickory_proto::op::{Edns, Message, OpCode, ResponseCode};
 use hickory_proto::rr::rdata::{A, AAAA, PTR, SOA, SRV, TXT};
 use hickory_proto::rr::{Name, RData, Record};
 
-use crate::query::{ClientEdns, HEADER_LEN, Malformed, Query};
+use crate::query::{self, ClientEdns, HEADER_LEN, Malformed, Query, edns_at, question_end};
 
 /// The largest UDP answer we send or ask for: it crosses any path unfragmented
 /// ([DNS flag day 2020](https://www.dnsflagday.net/2020/)).
@@ -203,4 +203,34 @@ pub fn encode_failure(message: &[u8], query: &Query) -> Vec<u8> {
         header[6..].fill(0);
     }
     answer
+}
+
+/// What a client gets over UDP of what an upstream said: all of it, or, when `message`, its query, says that it takes less, a truncated
+/// answer. An upstream that is asked over a stream has no reason to truncate.
+#[must_use]
+pub fn fit(message: &[u8], answer: Vec<u8>) -> Vec<u8> {
+    // What everybody takes.
+    if answer.len() <= 512 {
+        return answer;
+    }
+    let edns = query::decode_edns(message).ok().flatten();
+    let takes = edns.map_or(512, |edns| usize::from(edns.max_payload));
+    if answer.len() <= takes {
+        return answer;
+    }
+    // Errors may come without the question.
+    let end = match answer[4..6] {
+        [0, 1] => question_end(&answer).unwrap_or(HEADER_LEN),
+        _ => HEADER_LEN,
+    };
+    let mut truncated = answer[..end].to_vec();
+    // TC; the question alone.
+    truncated[2] |= 0x02;
+    truncated[6..HEADER_LEN].fill(0);
+    let edns = edns_at(&answer).map(|at| &answer[at..]);
+    if let Some(edns) = edns.filter(|edns| end + edns.len() <= takes) {
+        truncated.extend_from_slice(edns);
+        truncated[HEADER_LEN - 1] = 1;
+    }
+    truncated
 }

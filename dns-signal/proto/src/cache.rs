@@ -9,7 +9,7 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use crate::query::{HEADER_LEN, response_code, set_id};
+use crate::query::{HEADER_LEN, response_code, set_id, skip_name, u16_at};
 
 /// A longer query is not looked for: common ones have less than 100 bytes.
 const MAX_QUERY: usize = 320;
@@ -210,22 +210,4 @@ fn seconds(ttl: [u8; 4]) -> Duration {
     } else {
         0
     })
-}
-
-fn u16_at(message: &[u8], at: usize) -> Option<u16> {
-    Some(u16::from_be_bytes(*message.get(at..)?.first_chunk()?))
-}
-
-/// Where a name ends that begins at `at`.
-fn skip_name(message: &[u8], mut at: usize) -> Option<usize> {
-    loop {
-        let length = *message.get(at)?;
-        match length {
-            0 => return Some(at + 1),
-            1..=63 => at += 1 + usize::from(length),
-            // A pointer ends it.
-            0xc0.. => return Some(at + 2),
-            _ => return None,
-        }
-    }
 }

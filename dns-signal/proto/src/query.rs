@@ -143,3 +143,47 @@ pub fn set_id(message: &mut [u8], id: u16) {
         *start = id.to_be_bytes();
     }
 }
+
+/// Where the question ends, unread.
+pub(crate) fn question_end(message: &[u8]) -> Option<usize> {
+    let after = skip_name(message, HEADER_LEN)? + 4;
+    (after <= message.len()).then_some(after)
+}
+
+/// Where the EDNS record begins, if it is the message's last, as it is unless the message is signed.
+pub(crate) fn edns_at(message: &[u8]) -> Option<usize> {
+    const OPT: u16 = 41;
+    let count = |at| u16_at(message, at).map(usize::from);
+    let mut at = match count(4)? {
+        0 => HEADER_LEN,
+        1 => question_end(message)?,
+        _ => return None,
+    };
+    let mut last = None;
+    for _ in 0..count(6)? + count(8)? + count(10)? {
+        last = Some(at);
+        let after_name = skip_name(message, at)?;
+        at = after_name + 10 + usize::from(u16_at(message, after_name + 8)?);
+    }
+    let begin = last.filter(|_| at == message.len() && count(10) > Some(0))?;
+    // The root's name, a single zero (RFC 6891 section 6.1.2).
+    (message.get(begin) == Some(&0) && u16_at(message, begin + 1) == Some(OPT)).then_some(begin)
+}
+
+pub(crate) fn u16_at(message: &[u8], at: usize) -> Option<u16> {
+    Some(u16::from_be_bytes(*message.get(at..)?.first_chunk()?))
+}
+
+/// Where a name ends that begins at `at`.
+pub(crate) fn skip_name(message: &[u8], mut at: usize) -> Option<usize> {
+    loop {
+        let length = *message.get(at)?;
+        match length {
+            0 => return Some(at + 1),
+            1..=63 => at += 1 + usize::from(length),
+            // A pointer ends it.
+            0xc0.. => return Some(at + 2),
+            _ => return None,
+        }
+    }
+}

@@ -62,6 +62,15 @@ pub struct DnsStats {
     pub upstream_timeouts: Counter,
     /// Datagrams from an upstream that answered something else: late, or forged.
     pub upstream_mismatches: Counter,
+    /// Encrypted connections to upstreams that were made.
+    pub upstream_connections: Counter,
+    /// Encrypted connections that could not be made, and queries that an encrypted upstream answered with something
+    /// else than DNS.
+    pub upstream_unreachable: Counter,
+    /// Encrypted connections given up because the upstream's certificate is not believed.
+    pub upstream_untrusted: Counter,
+    /// Queries whose encrypted connection ended before the answer.
+    pub upstream_lost: Counter,
     /// TCP connections refused: as many as allowed were open.
     pub tcp_limit: Counter,
     /// Answers that the kernel did not take.

@@ -3,17 +3,19 @@
 #![allow(clippy::unwrap_used, dead_code)]
 
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use dns_signal::config::DnsConfig;
 use dns_signal::dns_listener::DnsListener;
 use dns_signal::dns_resolver::{Resolver, Wanted};
+use dns_signal::upstream::{Locator, Upstreams};
 use dns_signal_proto::services::{Families, Services};
 use dns_signal_proto::virtual_ip::{Pools, VirtualIps};
 use hickory_proto::op::{Message, MessageType, OpCode, Query as Question};
 use hickory_proto::rr::{Name, RecordType};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -122,6 +124,7 @@ async fn serve_tcp(listener: TcpListener, queries: Arc<Mutex<Vec<Vec<u8>>>>, beh
 pub(crate) struct Dns {
     pub(crate) address: SocketAddr,
     pub(crate) resolver: Arc<Resolver>,
+    pub(crate) upstreams: Arc<Upstreams>,
     pub(crate) wanted: mpsc::Receiver<Wanted>,
     task: JoinHandle<()>,
 }
@@ -140,10 +143,28 @@ impl Dns {
         assigned: VirtualIps,
         listen: SocketAddr,
     ) -> Self {
+        let upstreams = upstreams.iter().copied().map(Locator::from).collect();
+        Self::start_configured(upstreams, None, assigned, listen)
+    }
+
+    /// With upstreams as the configuration names them, whose certificates are from authorities in the file.
+    pub(crate) fn start_encrypted(upstreams: &[&str], trust: &Path) -> Self {
+        let upstreams = upstreams.iter().map(|it| it.parse().unwrap()).collect();
+        let assigned = VirtualIps::new(pools());
+        Self::start_configured(upstreams, Some(trust.to_owned()), assigned, any_port())
+    }
+
+    fn start_configured(
+        upstreams: Vec<Locator>,
+        upstream_trust_file: Option<PathBuf>,
+        assigned: VirtualIps,
+        listen: SocketAddr,
+    ) -> Self {
         let (resolver, wanted) = Resolver::new("mesh.internal".parse().unwrap(), assigned);
         let config = DnsConfig {
             listen: vec![listen],
-            upstreams: upstreams.to_vec(),
+            upstreams,
+            upstream_trust_file,
             cache_answers: 64,
             suffix: "mesh.internal".parse().unwrap(),
             ttl: Duration::from_secs(5),
@@ -153,10 +174,12 @@ impl Dns {
         };
         let listener = DnsListener::bind(&config, Arc::clone(&resolver)).unwrap();
         let address = listener.local_addrs()[0];
+        let upstreams = listener.upstreams();
         let task = tokio::spawn(async move { listener.run().await.unwrap() });
         Self {
             address,
             resolver,
+            upstreams,
             wanted,
             task,
         }
@@ -195,13 +218,14 @@ impl Drop for Dns {
     }
 }
 
-pub(crate) async fn write_framed(stream: &mut TcpStream, message: &[u8]) {
+pub(crate) async fn write_framed(stream: &mut (impl AsyncWrite + Unpin), message: &[u8]) {
     let mut framed = u16::try_from(message.len()).unwrap().to_be_bytes().to_vec();
     framed.extend_from_slice(message);
     stream.write_all(&framed).await.unwrap();
+    stream.flush().await.unwrap();
 }
 
-pub(crate) async fn read_framed(stream: &mut TcpStream) -> Option<Vec<u8>> {
+pub(crate) async fn read_framed(stream: &mut (impl AsyncRead + Unpin)) -> Option<Vec<u8>> {
     let length = timeout(PATIENCE, stream.read_u16())
         .await
         .expect("an end")

@@ -79,6 +79,8 @@ pub struct Sidecar {
     pub virtual_ips: Vec<IpAddr>,
     /// Other routes of this machine that have addresses in common with the pools of virtual IPs.
     pub collisions: Vec<Collision>,
+    /// The resolvers that are asked for all other names.
+    pub upstreams: Vec<Upstream>,
     /// Attempts to open a link to the target network that ended without one, since the sidecar's start.
     pub failures: u64,
     /// The last of them, unless a link opened since.
@@ -194,6 +196,17 @@ pub struct Collision {
     pub interface: String,
     /// Whether packets to virtual IPs go that way instead; otherwise the pool hides a part of the route.
     pub takes_over: bool,
+}
+
+/// A resolver for names that are not the mesh's.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Upstream {
+    /// As the configuration names it.
+    pub upstream: String,
+    /// Whether there is an encrypted connection to it now; absent where it is asked in clear text.
+    pub connected: Option<bool>,
+    /// Why it cannot be used, as far as is known.
+    pub problem: Option<String>,
 }
 
 /// How an attempt to open a link ended.

@@ -15,6 +15,7 @@ mod config_error;
 mod config;
 mod locate;
 mod secret;
+mod authorities;
 mod logging;
 mod capabilities;
 mod run;
@@ -29,6 +30,7 @@ pub mod drain;
 
 pub use admin::{Admin, SharedRegistry, shared_registry};
 pub use args::{CommonArgs, LogFormat, parse_args};
+pub use authorities::{authorities_in, own_authorities};
 pub use capabilities::{Capability, CapabilityError, drop_capabilities};
 pub use config::{load_config, parse_config, read_config};
 pub use config_error::ConfigError;
