@@ -15,6 +15,7 @@ use service_kit::{
     shared_registry, shutdown_signal,
 };
 use tokio::sync::oneshot;
+use traces::TraceStats;
 use tun::{Device, TunConfig};
 use turn_client::MAX_RESERVATIONS;
 use wire::frame::MAX_FRAME_LEN;
@@ -56,6 +57,8 @@ pub(crate) async fn run(cli: &Cli) -> anyhow::Result<()> {
     let (discovered, allocated) = (readiness.task("discovery"), readiness.task("allocation"));
     let registry = shared_registry("activator");
     let board = Board::default();
+    let collector = config.traces.check().map_err(|error| error.in_file(file))?;
+    let trace_spans = Arc::new(TraceStats::default());
     let flow_records = Arc::new(RecordStats::default());
     let writer = config.flow_file.as_deref().map(|flow_file| {
         flow_log::start(flow_file, Arc::clone(&flow_records)).map_err(|error| error.in_file(file))
@@ -69,6 +72,7 @@ pub(crate) async fn run(cli: &Cli) -> anyhow::Result<()> {
         registry.register_collector(Box::new(Metrics {
             board: board.clone(),
             flow_records: Arc::clone(&flow_records),
+            trace_spans: Arc::clone(&trace_spans),
         }));
     }
     let (router, asker, questions) = service_kit::status::route_and_asker();
@@ -80,6 +84,7 @@ pub(crate) async fn run(cli: &Cli) -> anyhow::Result<()> {
     let node = identity.current().node_id().clone();
     tracing::info!(%node, exports = checked.exports.iter().count(), "joined");
     let trust = relay_trust(&config, &identity).map_err(|error| error.in_file(file))?;
+    let (traces, exporting) = collector.start("activator", Some(node.to_string()), trace_spans);
     let certificate = DtlsCertificate::generate().context("cannot make a DTLS certificate")?;
 
     let (ipv4, ipv6) = checked.pool.interface_addresses();
@@ -145,6 +150,7 @@ pub(crate) async fn run(cli: &Cli) -> anyhow::Result<()> {
         },
         board,
         stats: ShellStats::default(),
+        traces,
         flow_log: writer.as_ref().map(|writer| FlowLog::new(writer.sender())),
         discovered: Some(discovered),
         allocated: Some(allocated),
@@ -171,6 +177,7 @@ pub(crate) async fn run(cli: &Cli) -> anyhow::Result<()> {
     if let Some(writer) = writer {
         writer.end();
     }
+    exporting.end().await;
     ran.and(removed)
 }
 

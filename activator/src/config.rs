@@ -17,6 +17,7 @@ use link::{Carrier, PathChoice};
 use model::{NetworkName, NodeName, ServiceName};
 use serde::{Deserialize, Deserializer, de::Error as _};
 use service_kit::ConfigError;
+use traces::TracesConfig;
 
 /// `activator.toml`.
 #[derive(Debug, Clone, Deserialize)]
@@ -50,6 +51,9 @@ pub(crate) struct Config {
     /// Bounds on links.
     #[serde(default)]
     pub(crate) limits: LimitsConfig,
+    /// Traces of links' opening, for an OpenTelemetry collector.
+    #[serde(default)]
+    pub(crate) traces: TracesConfig,
     /// Who may use exports that have no `allow` of their own; `[]`: nobody. Default: all workloads of the mesh.
     #[serde(default, deserialize_with = "who")]
     pub(crate) default_allow: Option<Vec<Who>>,

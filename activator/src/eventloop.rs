@@ -13,6 +13,7 @@ mod packets;
 mod drive;
 mod candidates;
 mod offers;
+mod openings;
 mod events;
 mod picture;
 
@@ -37,6 +38,7 @@ use service_kit::{
     status::{Question, Questions},
 };
 use tokio::{runtime::Handle, sync::mpsc, task::JoinHandle};
+use traces::Traces;
 use tun::Device;
 
 use crate::{
@@ -84,6 +86,7 @@ pub(crate) struct EventLoop {
     pub(crate) board: Board,
     pub(crate) stats: ShellStats,
     pub(crate) flow_log: Option<FlowLog>,
+    pub(crate) traces: Traces,
     /// Done once discovery was reached.
     pub(crate) discovered: Option<Task>,
     /// Done once the first allocation is up.

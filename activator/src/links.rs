@@ -10,6 +10,7 @@ use activator_proto::LinkKey;
 use allocations::Allocations;
 use link::{Link, LinkTable, Step};
 use model::{NodeId, RelayName};
+use traces::Context;
 
 /// One link.
 #[derive(Debug)]
@@ -24,8 +25,18 @@ pub(crate) struct ActiveLink {
     pub(crate) created: Instant,
     /// When each step was reached, since the offer came.
     pub(crate) steps: Vec<(&'static str, Duration)>,
+    /// For what is told of its opening, until it is told.
+    pub(crate) trace: Option<LinkTrace>,
     dirty: bool,
     scheduled: Option<Instant>,
+}
+
+/// What a link's steps do not say of its opening.
+#[derive(Debug)]
+pub(crate) struct LinkTrace {
+    pub(crate) context: Context,
+    /// When the answer was handed over to be posted.
+    pub(crate) answered: Instant,
 }
 
 impl ActiveLink {
@@ -44,6 +55,7 @@ impl ActiveLink {
             permitted: Vec::new(),
             created: now,
             steps: Vec::new(),
+            trace: None,
             dirty: false,
             scheduled: None,
         }

@@ -14,6 +14,7 @@ use prometheus_client::{
     registry::Unit,
 };
 use service_kit::RecordStats;
+use traces::TraceStats;
 
 /// What is shown; the event loop renews it a few times a second.
 #[derive(Clone, Copy, Debug, Default)]
@@ -60,6 +61,7 @@ pub(crate) type Board = Arc<ArcSwap<Picture>>;
 pub(crate) struct Metrics {
     pub(crate) board: Board,
     pub(crate) flow_records: Arc<RecordStats>,
+    pub(crate) trace_spans: Arc<TraceStats>,
 }
 
 impl Collector for Metrics {
@@ -208,7 +210,10 @@ impl Collector for Metrics {
         let records = [("written", written), ("lost", lost)];
         let records = records.map(|(result, count)| (result, count.load(Ordering::Relaxed)));
         let help = "Records for flow-file, by what became of them";
-        family(&mut encoder, "flow_records", help, "result", &records)
+        family(&mut encoder, "flow_records", help, "result", &records)?;
+        let help = "Spans for the collector, by what became of them";
+        let spans = self.trace_spans.by_result();
+        family(&mut encoder, "trace_spans", help, "result", &spans)
     }
 }
 

@@ -15,8 +15,13 @@ impl Signaling {
 
     /// Signs `body` for `to` and posts it in the background. A link whose answer is lost times out at the other end.
     pub(crate) fn post(&self, to: &NodeId, body: Body) {
+        self.post_traced(to, body, None);
+    }
+
+    /// The same, for a document that belongs to a trace.
+    pub(crate) fn post_traced(&self, to: &NodeId, body: Body, traceparent: Option<String>) {
         let (what, addressee) = (name(&body), to.clone());
-        self.0.post(to, body, move |reason| {
+        self.0.post(to, body, traceparent, move |reason| {
             tracing::warn!(to = %addressee, what, reason, "not posted");
         });
     }

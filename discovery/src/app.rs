@@ -16,11 +16,13 @@ use protocol::directory::directory_server::DirectoryServer;
 use service_kit::{Admin, ConfigError, Readiness, SharedRegistry, shared_registry};
 use tokio::{net::TcpListener, sync::watch};
 use tonic::transport::{Server, ServerTlsConfig};
+use traces::Exporting;
 
 use crate::{
     Config,
     console::Console,
     incoming,
+    mail_traces::MailTraces,
     metrics::Metrics,
     parts::{check_lifetimes, open_store, read, relays, secret_error, tls},
     peer::Peers,
@@ -53,6 +55,7 @@ pub struct App {
     console: Option<Console>,
     closing: watch::Sender<bool>,
     readiness: Readiness,
+    exporting: Exporting,
 }
 
 impl std::fmt::Debug for App {
@@ -68,6 +71,7 @@ impl App {
     /// One line naming the field.
     pub async fn start(config: &Config, time: TimeSource) -> Result<Self, ConfigError> {
         check_lifetimes(config)?;
+        let collector = config.traces.check()?;
         let (ca_pem, key_pem) = (
             read("ca-certificate-file", &config.ca_certificate_file)?,
             service_kit::read_secret_file(&config.ca_key_file)
@@ -108,6 +112,8 @@ impl App {
             Some(address) => Some(Console::bind(address).await?),
             None => None,
         };
+        let (traces, exporting) =
+            collector.start("discovery", None, Arc::clone(&metrics.trace_spans));
         let (closing, closed) = watch::channel(false);
         let service = Arc::new(Service {
             authority,
@@ -118,6 +124,7 @@ impl App {
             closing: closed,
             watches: Watches::default(),
             metrics,
+            mail_traces: Arc::new(MailTraces::new(traces)),
             reports: console.is_some().then(Mutex::default),
             secrets,
             certificate_lifetime: config.certificate_lifetime,
@@ -132,6 +139,7 @@ impl App {
             console,
             closing,
             readiness,
+            exporting,
         })
     }
 
@@ -203,6 +211,7 @@ impl App {
         housekeeping.abort();
         // Only a disk that hangs takes longer.
         let _ = tokio::time::timeout(DRAIN, store.close()).await;
+        self.exporting.end().await;
         result
     }
 }

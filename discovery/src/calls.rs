@@ -237,6 +237,7 @@ impl Service {
             peer,
             time: self.time.clone(),
             closing: self.closing.clone(),
+            mail_traces: self.mail_traces.clone(),
             prefixes: request.prefixes,
             from: Revision(request.from_revision),
         };
@@ -315,6 +316,7 @@ impl Service {
     ) -> Result<api::PostResponse, Status> {
         let peer = self.peer(&request)?;
         let from = peer.node()?;
+        let posting = self.mail_traces.begin(request.metadata());
         let request = request.into_inner();
         let to: NodeId = request
             .to
@@ -328,8 +330,15 @@ impl Service {
                 "the document is longer than 16 KiB",
             ));
         }
-        let post = |core: &mut Core, now| mailbox::post(core, from, &to, document, now);
-        self.store.update(post).await.map_err(post_status)?;
+        let post = |core: &mut Core, now| {
+            let key = mailbox::post(core, from, &to, document, now)?;
+            self.mail_traces.on_stored(posting.as_ref(), key, &to, now);
+            Ok(())
+        };
+        let posted = self.store.update(post).await.map_err(post_status);
+        self.mail_traces
+            .on_answered(posting.as_ref(), &to, posted.as_ref().err());
+        posted?;
         self.metrics.mail.inc();
         Ok(api::PostResponse {})
     }

@@ -4,6 +4,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use model::{NetworkName, RelayName};
 use serde::{Deserialize, Deserializer, de::Error as _};
+use traces::TracesConfig;
 
 /// `discovery.toml`.
 #[derive(Debug, Clone, Deserialize)]
@@ -36,6 +37,9 @@ pub struct Config {
     /// How long TURN credentials are valid. Default: 1h; at least 1m, at most 24h.
     #[serde(default = "hour", deserialize_with = "duration")]
     pub turn_credential_lifetime: Duration,
+    /// Traces for an OpenTelemetry collector: what discovery does for links that are being opened.
+    #[serde(default)]
+    pub traces: TracesConfig,
     /// The relays of the mesh.
     #[serde(default)]
     pub relay: Vec<RelayConfig>,

@@ -17,6 +17,7 @@ pub mod store;
 mod enroll;
 mod records;
 mod mailbox;
+mod mail_traces;
 mod watch;
 mod turn_rest;
 mod reports;

@@ -32,13 +32,14 @@ pub(crate) enum PostError {
     Store(#[from] StoreError),
 }
 
+/// Gives the key under which it lies.
 pub(crate) fn post(
     core: &mut Core,
     from: &NodeId,
     to: &NodeId,
     document: SignedDocument,
     now: Instant,
-) -> Result<(), PostError> {
+) -> Result<String, PostError> {
     if records::node(core, to).is_none() {
         return Err(PostError::NoNode(to.clone()));
     }
@@ -63,7 +64,7 @@ pub(crate) fn post(
     }
     .encode_to_vec();
     core.put_ephemeral(&key, &value, TTL, now)?;
-    Ok(())
+    Ok(key)
 }
 
 /// The first field of an encoded [`Envelope`], without decoding the document: tag 0x0a, one length byte (a node id

@@ -1,13 +1,25 @@
 //! Every metric of discovery. Names have the prefix `discovery_`.
 
-use std::sync::atomic::{AtomicI64, AtomicU64};
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicI64, AtomicU64},
+    },
+};
 
 use prometheus_client::{
-    encoding::EncodeLabelSet,
-    metrics::{counter::Counter, family::Family, gauge::Gauge},
+    collector::Collector,
+    encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric as _},
+    metrics::{
+        counter::{ConstCounter, Counter},
+        family::Family,
+        gauge::Gauge,
+    },
     registry::Registry,
 };
 use tonic::{Code, Status};
+use traces::TraceStats;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Call {
@@ -26,6 +38,23 @@ pub(crate) struct Metrics {
     pub(crate) leases: Gauge<i64, AtomicI64>,
     pub(crate) watches: Gauge<i64, AtomicI64>,
     pub(crate) revision: Gauge<i64, AtomicI64>,
+    pub(crate) trace_spans: Arc<TraceStats>,
+}
+
+#[derive(Debug)]
+struct TraceSpans(Arc<TraceStats>);
+
+impl Collector for TraceSpans {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let help = "Spans for the collector, by what became of them";
+        let kind = ConstCounter::new(0_u64).metric_type();
+        let mut family = encoder.encode_descriptor("trace_spans", help, None, kind)?;
+        for (result, count) in self.0.by_result() {
+            let labels = [("result", result)];
+            ConstCounter::new(count).encode(family.encode_family(&labels)?)?;
+        }
+        Ok(())
+    }
 }
 
 impl Metrics {
@@ -46,6 +75,7 @@ impl Metrics {
         registry.register("leases", "Leases in the store", self.leases.clone());
         registry.register("watches", "Open watches", self.watches.clone());
         registry.register("revision", "The store's revision", self.revision.clone());
+        registry.register_collector(Box::new(TraceSpans(Arc::clone(&self.trace_spans))));
     }
 
     /// Counts an answer and passes it on.

@@ -15,7 +15,8 @@ use tokio::sync::watch;
 use tonic::{Request, Response, Status};
 
 use crate::{
-    TimeSource, metrics::Metrics, peer::Peers, reports::Reports, store::Store, watch::Watches,
+    TimeSource, mail_traces::MailTraces, metrics::Metrics, peer::Peers, reports::Reports,
+    store::Store, watch::Watches,
 };
 
 pub(crate) struct Service {
@@ -28,6 +29,7 @@ pub(crate) struct Service {
     pub(crate) closing: watch::Receiver<bool>,
     pub(crate) watches: Watches,
     pub(crate) metrics: Metrics,
+    pub(crate) mail_traces: Arc<MailTraces>,
     /// Absent: there is no console, and nobody wants to know.
     pub(crate) reports: Option<Mutex<Reports>>,
     pub(crate) secrets: BTreeMap<RelayName, Vec<u8>>,

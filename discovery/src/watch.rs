@@ -15,6 +15,7 @@ use tonic::Status;
 
 use crate::{
     TimeSource,
+    mail_traces::MailTraces,
     peer::{Peer, Peers},
     refusal::status,
     store::{self, Entry, EventKind, Interest, Store, StoreError},
@@ -87,6 +88,7 @@ pub(crate) struct Watch {
     pub(crate) time: TimeSource,
     /// Becomes true when the server stops.
     pub(crate) closing: watch::Receiver<bool>,
+    pub(crate) mail_traces: Arc<MailTraces>,
     pub(crate) prefixes: Vec<String>,
     pub(crate) from: Revision,
 }
@@ -144,6 +146,7 @@ impl Open {
                 .peers
                 .recheck(&self.watch.peer, (self.watch.time)())?;
             let response = self.collect().map_err(status)?;
+            self.watch.mail_traces.on_watched(&response.events);
             let something = !response.events.is_empty() || !self.started;
             self.started = true;
             if something {

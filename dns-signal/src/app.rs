@@ -22,6 +22,7 @@ use service_kit::{
     shutdown_signal,
 };
 use tokio::sync::{mpsc, watch};
+use traces::{Collector, TraceStats};
 use tun::{Device, TunConfig};
 use turn_client::MAX_RESERVATIONS;
 
@@ -34,6 +35,7 @@ use crate::eventloop::EventLoop;
 use crate::explain::{Explainer, Rejections, Told};
 use crate::interception::{Around, Interception};
 use crate::metrics::LinkMetrics;
+use crate::openings::Openings;
 use crate::routes;
 use crate::signaling::Signaling;
 use crate::status::{Board, ShellStats, Status};
@@ -55,6 +57,11 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let listener = DnsListener::bind(&config.dns, Arc::clone(&resolver))
         .map_err(|error| error.in_file(&config.file))?;
 
+    let collector = config.traces.check();
+    let telling = Telling {
+        collector: collector.map_err(|error| error.in_file(&config.file))?,
+        spans: Arc::default(),
+    };
     let board = Board::default();
     let readiness = Readiness::new();
     let mut ready = Ready {
@@ -70,7 +77,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         directory: OnceLock::new(),
         asker,
     });
-    let questions = serve_admin(&explainer, &listener, &board, readiness).await?;
+    let questions = serve_admin(&explainer, &listener, (&board, &telling), readiness).await?;
     let ways_to_ask = WaysToAsk {
         questions,
         asked,
@@ -117,7 +124,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     };
     tokio::select! {
         ended = answering => ended.context("DNS failed"),
-        ended = tunnel(&config, resolver, wanted, device, (board, ways_to_ask), ready, stop) => ended,
+        ended = tunnel(&config, resolver, wanted, device, (board, ways_to_ask, telling), ready, stop) => ended,
     }
 }
 
@@ -145,6 +152,12 @@ struct WaysToAsk {
     interception: String,
 }
 
+/// The way to a collector of traces.
+struct Telling {
+    collector: Collector,
+    spans: Arc<TraceStats>,
+}
+
 /// What readiness waits for, released one by one.
 struct Ready {
     enrolled: Option<Task>,
@@ -161,7 +174,7 @@ fn release(task: &mut Option<Task>) {
 async fn serve_admin(
     explainer: &Arc<Explainer>,
     listener: &DnsListener,
-    board: &Board,
+    (board, telling): (&Board, &Telling),
     readiness: Readiness,
 ) -> anyhow::Result<Questions<Status>> {
     let Explainer {
@@ -171,7 +184,10 @@ async fn serve_admin(
     if let Ok(mut registry) = registry.lock() {
         let dns = DnsMetrics::new(Arc::clone(resolver), listener.upstreams());
         registry.register_collector(Box::new(dns));
-        registry.register_collector(Box::new(LinkMetrics(board.clone())));
+        registry.register_collector(Box::new(LinkMetrics {
+            board: board.clone(),
+            trace_spans: Arc::clone(&telling.spans),
+        }));
     }
     let (router, questions) = service_kit::status::route();
     let explained = Arc::clone(explainer);
@@ -192,7 +208,7 @@ async fn tunnel(
     resolver: Arc<Resolver>,
     wanted: mpsc::Receiver<Wanted>,
     device: Device,
-    (board, ways_to_ask): (Board, WaysToAsk),
+    (board, ways_to_ask, telling): (Board, WaysToAsk, Telling),
     mut ready: Ready,
     mut stop: watch::Receiver<bool>,
 ) -> anyhow::Result<()> {
@@ -204,6 +220,10 @@ async fn tunnel(
     tracing::info!(node = %identity.current().node_id(), "enrolled");
     release(&mut ready.enrolled);
     let trust = relay_trust(config, &identity).map_err(|error| error.in_file(&config.file))?;
+
+    let node = identity.current().node_id().to_string();
+    let Telling { collector, spans } = telling;
+    let (traces, exporting) = collector.start("dns-signal", Some(node), spans);
 
     let device_addresses = config.tunnel.pools.device();
     for Collision {
@@ -286,12 +306,14 @@ async fn tunnel(
             }
         }),
         board,
+        openings: Openings::new(traces),
         stats: ShellStats::default(),
         bursts: Vec::new(),
     };
     let ran = on_own_thread("packets", move || event_loop.run(stopped(&mut stop)));
     let result = ran.await.context("the event loop ended").flatten();
     directory.shutdown().await;
+    exporting.end().await;
     result
 }
 

@@ -12,6 +12,7 @@ use ipnet::{Ipv4Net, Ipv6Net};
 use link::{Carrier, PathChoice};
 use model::{NetworkName, NodeName};
 use service_kit::{ConfigError, load_config};
+use traces::TracesConfig;
 
 use crate::config_file::{AliasFile, DnsFile, File, TunnelFile};
 use crate::interception::Wish;
@@ -43,6 +44,8 @@ pub struct Config {
     pub tunnel: TunnelConfig,
     /// Section `[link]`.
     pub link: LinkConfig,
+    /// Section `[traces]`.
+    pub traces: TracesConfig,
 }
 
 /// See [`DnsFile`].
@@ -142,6 +145,7 @@ impl Config {
                     .collect::<Result<_, ConfigError>>()?,
                 standby: file.link.standby,
             },
+            traces: file.traces,
         })
     }
 }

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use model::{NetworkName, NodeName, ServiceName};
 use serde::Deserialize;
+use traces::TracesConfig;
 
 /// `dns-signal.toml`. Fields without a default must be given.
 #[derive(Clone, Debug, Deserialize)]
@@ -37,6 +38,9 @@ pub struct File {
     /// Links to activators.
     #[serde(default)]
     pub link: LinkFile,
+    /// Traces of links' opening, for an OpenTelemetry collector.
+    #[serde(default)]
+    pub traces: TracesConfig,
 }
 
 /// Section `[dns]`.

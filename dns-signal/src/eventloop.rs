@@ -31,6 +31,7 @@ use wire::ip::Packet;
 
 use crate::dns_resolver::Wanted;
 use crate::explain::{Rejections, Told};
+use crate::openings::Openings;
 use crate::signaling::{PostFailed, Signaling};
 use crate::status::{self, Board, Picture, ShellStats, Status};
 use crate::upstream::Upstreams;
@@ -80,6 +81,7 @@ pub(crate) struct EventLoop {
     pub(crate) lookup: Lookup,
     pub(crate) on_view: OnView,
     pub(crate) board: Board,
+    pub(crate) openings: Openings,
     pub(crate) stats: ShellStats,
     /// What was received and is not yet looked at; empty between turns.
     pub(crate) bursts: Vec<Burst>,
@@ -332,8 +334,14 @@ impl EventLoop {
                     self.allocations.permit(&relay, peer, Clock.now());
                 }
                 AgentOutput::Unpermit { relay, peer } => self.allocations.release(&relay, peer),
-                AgentOutput::Document { to, link, body } => self.signaling.post(&to, link, body),
-                AgentOutput::Notice(notice) => log(&notice),
+                AgentOutput::Document { to, link, mut body } => {
+                    let traceparent = self.openings.on_document(link, &mut body);
+                    self.signaling.post(&to, link, body, traceparent);
+                }
+                AgentOutput::Notice(notice) => {
+                    log(&notice);
+                    self.openings.on_notice(notice, Clock.now());
+                }
             }
         }
     }
@@ -367,8 +375,9 @@ impl EventLoop {
         let _ = asked.answer.send(told);
     }
 
-    fn publish(&self) {
+    fn publish(&mut self) {
         let links = self.agent.status();
+        self.openings.look_at(&links, Clock.now());
         self.board.store(Arc::new(Picture {
             links_open: links.iter().filter(|link| link.open).count(),
             discovery_connected: self.directory.view().connected,
@@ -395,6 +404,7 @@ fn log(notice: &LinkNotice) {
             peer,
             opened: true,
             reason,
+            ..
         } => {
             tracing::info!(link, %peer, reason, "link closed");
         }
@@ -403,6 +413,7 @@ fn log(notice: &LinkNotice) {
             peer,
             opened: false,
             reason,
+            ..
         } => {
             tracing::warn!(link, %peer, reason, "link could not be opened");
         }

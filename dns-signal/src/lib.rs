@@ -17,6 +17,7 @@ pub mod upstream;
 pub mod dns_state;
 pub mod dns_metrics;
 mod signaling;
+mod openings;
 mod explain;
 mod routes;
 mod status;

@@ -7,15 +7,20 @@ use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric as _};
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 
+use traces::TraceStats;
+
 use crate::status::{Board, Picture};
 
 /// Reads the published picture at each scrape.
 #[derive(Debug)]
-pub(crate) struct LinkMetrics(pub(crate) Board);
+pub(crate) struct LinkMetrics {
+    pub(crate) board: Board,
+    pub(crate) trace_spans: Arc<TraceStats>,
+}
 
 impl Collector for LinkMetrics {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
-        let picture: Arc<Picture> = self.0.load_full();
+        let picture: Arc<Picture> = self.board.load_full();
         let agent = &picture.agent;
         let open = i64::try_from(picture.links_open).unwrap_or(i64::MAX);
         for (name, help, value) in [
@@ -91,6 +96,12 @@ impl Collector for LinkMetrics {
         let mut family = encoder.encode_descriptor("dropped_frames", help, None, kind)?;
         for (reason, count) in agent.drops() {
             let labels = [("reason", reason.to_string())];
+            ConstCounter::new(count).encode(family.encode_family(&labels)?)?;
+        }
+        let help = "Spans for the collector, by what became of them";
+        let mut family = encoder.encode_descriptor("trace_spans", help, None, kind)?;
+        for (result, count) in self.trace_spans.by_result() {
+            let labels = [("result", result)];
             ConstCounter::new(count).encode(family.encode_family(&labels)?)?;
         }
         Ok(())

@@ -35,10 +35,10 @@ impl Signaling {
         )
     }
 
-    /// Signs `body` for `to` and posts it in the background.
-    pub(crate) fn post(&self, to: &NodeId, link: u64, body: Body) {
+    /// Signs `body` for `to` and posts it in the background, as a part of a trace if there is one.
+    pub(crate) fn post(&self, to: &NodeId, link: u64, body: Body, traceparent: Option<String>) {
         let failures = self.failures.clone();
-        self.mailer.post(to, body, move |reason| {
+        self.mailer.post(to, body, traceparent, move |reason| {
             let _ = failures.try_send(PostFailed { link, reason });
         });
     }

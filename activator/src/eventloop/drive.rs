@@ -12,7 +12,7 @@ use link::{CloseReason, Link, LinkEvent, Path, Step};
 use protocol::document::{BindingResult, Bound, Bye, Control, Refusal, control, document::Body};
 use turn_client::Reserve;
 
-use super::EventLoop;
+use super::{EventLoop, openings};
 
 impl EventLoop {
     /// Until nothing is left to do; then sends.
@@ -228,6 +228,7 @@ impl EventLoop {
                             ms = now.saturating_duration_since(active.created).as_millis() as u64,
                             "link opened"
                         );
+                        openings::tell(&self.traces, active, None, now);
                         self.gateway
                             .handle_input(Input::LinkOpened { link: key }, now);
                     }
@@ -253,9 +254,10 @@ impl EventLoop {
     }
 
     fn on_closed(&mut self, key: LinkKey, reason: &CloseReason, now: Instant) {
-        let Some(active) = self.links.remove(key) else {
+        let Some(mut active) = self.links.remove(key) else {
             return;
         };
+        openings::tell(&self.traces, &mut active, Some(reason), now);
         for (relay, peer) in &active.permitted {
             self.allocations.release(relay, *peer);
         }

@@ -40,9 +40,11 @@ impl EventLoop {
             description: Some(active.link.local_description()),
             bindings,
         };
+        let traceparent = self.begin_trace(&mut active, offer);
         if self.links.insert(active) {
             tracing::debug!(%key, peer = %to, "offer answered");
-            self.signaling.post(to, Body::Answer(answer));
+            self.signaling
+                .post_traced(to, Body::Answer(answer), traceparent);
         } else {
             // The gateway's bound is not above the table's; only a clash of ICE fragments leads here.
             let reason = "no room for the link; try again".to_owned();

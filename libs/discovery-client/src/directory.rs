@@ -15,7 +15,7 @@ use protocol::{
     document::SignedDocument,
 };
 use tokio::sync::{mpsc, oneshot, watch};
-use tonic::transport::Channel;
+use tonic::{Request, metadata::MetadataValue, transport::Channel};
 
 use crate::{DirectoryError, IdentityHandle, View, connection::DEADLINE, inspect};
 
@@ -99,10 +99,27 @@ impl Directory {
     /// # Errors
     /// See [`DirectoryError`]. After [`DirectoryError::Timeout`] it may still arrive.
     pub async fn post(&self, to: &NodeId, document: SignedDocument) -> Result<(), DirectoryError> {
-        let request = PostRequest {
+        self.post_traced(to, document, None).await
+    }
+
+    /// As [`Self::post`], for a document that belongs to a trace: `traceparent` of
+    /// [W3C Trace Context](https://www.w3.org/TR/trace-context-1/), ASCII.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn post_traced(
+        &self,
+        to: &NodeId,
+        document: SignedDocument,
+        traceparent: Option<String>,
+    ) -> Result<(), DirectoryError> {
+        let mut request = Request::new(PostRequest {
             to: to.to_string(),
             document: Some(document),
-        };
+        });
+        if let Some(Ok(value)) = traceparent.map(MetadataValue::try_from) {
+            request.metadata_mut().insert("traceparent", value);
+        }
         self.call(async |mut client| client.post(request).await)
             .await
             .map(|_| ())

@@ -40,8 +40,15 @@ impl Mailer {
     }
 
     /// Signs `body` for `to`, valid for 30 s, and posts it in a task of its own, which takes 3 s at most. `on_failure`
-    /// is called, here or in that task, when it could not be left there, with the reason in one line.
-    pub fn post(&self, to: &NodeId, body: Body, on_failure: impl FnOnce(String) + Send + 'static) {
+    /// is called, here or in that task, when it could not be left there, with the reason in one line. `traceparent`: the trace
+    /// that it belongs to, if any ([`Directory::post_traced`]).
+    pub fn post(
+        &self,
+        to: &NodeId,
+        body: Body,
+        traceparent: Option<String>,
+        on_failure: impl FnOnce(String) + Send + 'static,
+    ) {
         let document = identity::document(body, Some(to), VALIDITY, Clock.unix_time());
         let signed = match self.directory.identity().sign(&document) {
             Ok(signed) => signed,
@@ -52,7 +59,7 @@ impl Mailer {
         };
         let (directory, to) = (self.directory.clone(), to.clone());
         self.runtime.spawn(async move {
-            if let Err(error) = directory.post(&to, signed).await {
+            if let Err(error) = directory.post_traced(&to, signed, traceparent).await {
                 on_failure(error.to_string());
             }
             drop(permit);

@@ -118,6 +118,7 @@ impl Workload {
             instance: self.instance,
             description: Some(description),
             bindings: vec![binding],
+            traceparent: String::new(),
         };
         let to = Some(&self.activator);
         let document = document(Body::Offer(offer), to, VALIDITY, Clock.unix_time());

@@ -210,12 +210,13 @@ impl Node {
                 virtual_ipv4: echo::VIRTUAL.octets().to_vec(),
                 virtual_ipv6: Vec::new(),
             }],
+            traceparent: String::new(),
         };
         self.link = Some(link);
         self.answer_by = Some(Instant::now() + ANSWER_WITHIN);
         let losses = self.losses.clone();
         self.mailer
-            .post(&activator, Body::Offer(offer), move |reason| {
+            .post(&activator, Body::Offer(offer), None, move |reason| {
                 let _ = losses.try_send(reason);
             });
     }

@@ -128,6 +128,7 @@ impl Stranger {
             instance: self.instance,
             description: Some(link.local_description()),
             bindings: vec![binding],
+            traceparent: String::new(),
         }
     }
 

@@ -28,6 +28,7 @@ const LAYERS: &[(&str, Layer)] = &[
     ("libs/net", Layer::Hand),
     ("libs/tun", Layer::Hand),
     ("libs/service-kit", Layer::Kit),
+    ("libs/traces", Layer::Kit),
     ("libs/allocations", Layer::Joint),
     ("turn-relay", Layer::Service),
     ("activator", Layer::Service),

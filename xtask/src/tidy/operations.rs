@@ -7,10 +7,11 @@ use super::{Files, Problem};
 const DOCUMENT: &str = "docs/operations.md";
 
 /// Structs with the fields of configuration files.
-const CONFIGURATIONS: [&str; 3] = [
+const CONFIGURATIONS: [&str; 4] = [
     "activator/src/config.rs",
     "discovery/src/config.rs",
     "dns-signal/src/config_file.rs",
+    "libs/traces/src/config.rs",
 ];
 
 /// Where metrics and their labels are given names, and the prefix of those names.

@@ -227,6 +227,7 @@ pub fn offer(link: u64, bindings: Vec<document::Binding>) -> document::Offer {
             lane: None,
         }),
         bindings,
+        traceparent: String::new(),
     }
 }
 

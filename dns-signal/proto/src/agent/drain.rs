@@ -187,6 +187,8 @@ impl Agent {
                 peer: session.node.clone(),
                 opened: session.opened,
                 reason: reason.to_string(),
+                wanted_at: session.wanted_at,
+                steps: session.steps.clone(),
             }));
         // The session itself cannot tell a peer that it does not trust, or cannot reach: discovery can.
         if !matches!(reason, CloseReason::PeerClosed(_)) {

@@ -111,6 +111,7 @@ impl Agent {
             instance,
             description: Some(description),
             bindings,
+            traceparent: String::new(),
         };
         let body = Body::Offer(offer);
         self.outputs.push_back(AgentOutput::Document {

@@ -78,6 +78,10 @@ pub enum LinkNotice {
         opened: bool,
         /// Why, as one sentence.
         reason: String,
+        /// When it was first wanted.
+        wanted_at: Instant,
+        /// The steps of opening that it got to.
+        steps: Vec<TimedStep>,
     },
     /// No link could be opened.
     OpenFailed {
@@ -112,6 +116,8 @@ pub struct LinkStatus {
     pub carrier: Option<Carrier>,
     /// Round trip of the session.
     pub rtt: Option<Duration>,
+    /// When it was first wanted.
+    pub wanted_at: Instant,
     /// The steps of opening so far.
     pub steps: Vec<TimedStep>,
     /// The link's counters.

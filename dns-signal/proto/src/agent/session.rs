@@ -194,6 +194,7 @@ impl Session {
             path: link.path(),
             carrier: link.is_open().then(|| link.carrier()),
             rtt: link.rtt(),
+            wanted_at: self.wanted_at,
             steps: self.steps.clone(),
             stats: link.stats(),
         }
