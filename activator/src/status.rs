@@ -26,7 +26,7 @@ pub(crate) struct AllocationStatus {
     /// How the relay is spoken to now: `udp`, `tcp` or `tls`.
     pub(crate) transport: Option<String>,
     pub(crate) relayed: Vec<String>,
-    /// `waiting` for a credential, `allocating`, `allocated`.
+    /// `waiting` for a credential, `allocating`, `allocated`; `ending` where the relay drains.
     pub(crate) state: &'static str,
     pub(crate) peers: usize,
     pub(crate) bytes_sent: u64,

@@ -7,6 +7,7 @@ use std::io;
 use std::net::UdpSocket;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::Instant;
 use tokio::sync::oneshot;
 use turn_relay_proto::{LookedUp, RealmUser, Replaced, ServerConfig, ShardMessage};
 
@@ -21,8 +22,8 @@ pub(crate) enum Control {
     },
     /// Tell what users did since the last time.
     TellUsage { done: oneshot::Sender<()> },
-    /// No new allocations from now on.
-    Drain,
+    /// No new allocations from now on, and the others for no longer than this.
+    Drain { until: Instant },
     /// Stop, leave everything to a successor, and wait to be told what then.
     Freeze {
         frozen: Sender<Frozen>,

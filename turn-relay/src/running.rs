@@ -1,7 +1,8 @@
 //! From the start to the end: signals, the drain, and the successor.
 //!
-//! SIGINT ends at once. SIGTERM begins a drain, if one is configured: new allocations are refused, `/readyz` says so, and the
-//! end comes with the last allocation, after `drain-seconds`, or with a second SIGTERM. SIGUSR2 starts a successor
+//! SIGINT ends at once. SIGTERM begins a drain, if one is configured: new allocations are refused, those that exist are
+//! refreshed for what is left of it, `/readyz` says so, and the end comes with the last allocation, after `drain-seconds`, or
+//! with a second SIGTERM. SIGUSR2 starts a successor
 //! ([`crate::handover`]).
 
 use crate::control::{Control, ControlSender, ask_all};
@@ -137,8 +138,10 @@ impl Running {
     }
 
     fn start_drain(&self) -> Drain {
+        let now = Clock.now();
+        let until = now + self.drain;
         for event_loop in &self.loops {
-            event_loop.send(Control::Drain);
+            event_loop.send(Control::Drain { until });
         }
         notify::stopping();
         let (allocations, limit) = (self.allocations(), self.drain.as_secs());
@@ -147,9 +150,8 @@ impl Running {
             limit_seconds = limit,
             "draining: new allocations are refused; a second SIGTERM, or SIGINT, ends at once"
         );
-        let now = Clock.now();
         Drain {
-            until: now + self.drain,
+            until,
             say_at: now + SAY,
             _unready: self.readiness.task("draining"),
         }

@@ -40,11 +40,13 @@ fn what_exists_lives_on_nobody_new_comes_and_the_end_comes_with_the_last() {
     let old = Client::connect(service.listen[0]);
     let new = Client::connect(service.listen[0]);
     old.allocate(FAMILY).unwrap();
+    assert_eq!(old.refresh(), Ok(600));
     until("the count", || {
         (service.metric("allocations") == 1).then_some(())
     });
     tell(&service, Signal::SIGTERM);
     drains(&service);
+    assert!(old.refresh().unwrap() < 600, "no longer than the drain");
     let unready = service.get("/readyz");
     assert!(
         unready.starts_with("HTTP/1.1 503") && unready.contains("draining"),

@@ -106,7 +106,7 @@ pub fn resolve(
     let relays: Vec<RelayName> = reservations
         .footholds_in(&node.network)
         .take(MAX_FOOTHOLDS)
-        .cloned()
+        .map(|(relay, _)| relay.clone())
         .collect();
     // Without a relay there may still be a direct way, if the offerer says where it is.
     if relays.is_empty() && description.candidates.is_empty() {

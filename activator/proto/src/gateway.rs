@@ -105,11 +105,16 @@ impl Gateway {
             }
             Input::NotStarted { relay } => self.reservations.handle_not_started(&relay, now),
             Input::Allocated { relay, relayed } => {
-                if self.reservations.handle_allocated(&relay, relayed.clone()) {
+                if self.reservations.handle_allocated(&relay, relayed) {
                     self.on_footholds_changed();
-                    self.on_foothold_gained(&relay, &relayed);
+                    self.extend_links(&relay);
                 }
             }
+            Input::AllocationEnding { relay } => {
+                self.reservations.handle_ending(&relay, now);
+                self.extend_links(&relay);
+            }
+            Input::Left { relay } => self.reservations.give_back(&relay, &mut self.outputs),
             Input::AllocationLost { relay, trouble } => {
                 let relayed = self.reservations.handle_lost(&relay, trouble);
                 self.on_footholds_changed();
@@ -175,6 +180,9 @@ impl Gateway {
     pub fn handle_timeout(&mut self, now: Instant) {
         if !self.closing {
             self.reservations.handle_timeout(now, &mut self.outputs);
+            for (relay, relayed) in self.reservations.poll_leave(now) {
+                self.outputs.push_back(Output::Leave { relay, relayed });
+            }
             self.on_footholds_changed();
         }
     }
@@ -337,25 +345,33 @@ impl Gateway {
         }
     }
 
-    /// Links of nodes beside this relay get a further way, if they have not as many as they may have.
-    fn on_foothold_gained(&mut self, relay: &RelayName, relayed: &[RelayedAddr]) {
+    /// Links of nodes beside this relay get further ways, up to as many as they may have; those over relays that drain do
+    /// not count.
+    fn extend_links(&mut self, relay: &RelayName) {
         let Some(network) = self.reservations.network_of(relay).cloned() else {
             return;
         };
-        let lacks = |link: &LinkRecord| {
-            link.node.network == network
-                && link.relays.len() < MAX_FOOTHOLDS
-                && !link.relays.contains(relay)
-        };
-        for link in self.links.select(lacks) {
-            self.links.add_relay(link, relay);
-            if let Some(record) = self.links.get(link) {
+        let footholds: Vec<(RelayName, Vec<RelayedAddr>)> = self
+            .reservations
+            .footholds_in(&network)
+            .map(|(relay, relayed)| (relay.clone(), relayed.to_vec()))
+            .collect();
+        for link in self.links.select(|link| link.node.network == network) {
+            let Some(record) = self.links.get(link) else {
+                continue;
+            };
+            let (to, offered_as) = (record.node.clone(), record.offered_as);
+            let (has, lacks): (Vec<_>, Vec<_>) = footholds
+                .iter()
+                .partition(|(relay, _)| record.relays.contains(relay));
+            for (relay, relayed) in lacks.into_iter().take(MAX_FOOTHOLDS.saturating_sub(has.len())) {
+                self.links.add_relay(link, relay);
                 self.outputs.push_back(Output::Extend {
                     link,
-                    to: record.node.clone(),
-                    offered_as: record.offered_as,
+                    to: to.clone(),
+                    offered_as,
                     relay: relay.clone(),
-                    relayed: relayed.to_vec(),
+                    relayed: relayed.clone(),
                 });
             }
         }

@@ -37,6 +37,16 @@ pub enum Input<'a> {
         /// One per address family at most.
         relayed: Vec<RelayedAddr>,
     },
+    /// The allocation on a relay will soon be gone: the relay drains.
+    AllocationEnding {
+        /// The relay.
+        relay: RelayName,
+    },
+    /// No link uses this relay's allocation any more: the answer to [`Output::Leave`](crate::Output::Leave).
+    Left {
+        /// The relay.
+        relay: RelayName,
+    },
     /// The allocation on a relay is gone; it will be tried again without further ado.
     AllocationLost {
         /// The relay.

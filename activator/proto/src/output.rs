@@ -58,6 +58,14 @@ pub enum Output {
         /// What it had.
         relayed: Vec<RelayedAddr>,
     },
+    /// This relay drains, and there are others: take every link off it, and answer with
+    /// [`Input::Left`](crate::Input::Left) when none uses it. Said again until then.
+    Leave {
+        /// Where the allocation is.
+        relay: RelayName,
+        /// What it has.
+        relayed: Vec<RelayedAddr>,
+    },
     /// An allocation is there that the link can use: let its peer through, and tell it of the candidate.
     Extend {
         /// The link.

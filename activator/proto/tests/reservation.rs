@@ -142,6 +142,90 @@ fn a_second_relay_extends_links_and_a_third_does_not() {
     }
 }
 
+fn ending(name: &str) -> Input<'static> {
+    Input::AllocationEnding { relay: relay(name) }
+}
+
+fn is_told_to_leave(outputs: &[Output]) -> bool {
+    outputs.iter().any(|output| {
+        matches!(output, Output::Leave { relay: name, relayed }
+            if *name == relay("west-relay") && relayed[0].to_string() == "10.0.0.2:50000")
+    })
+}
+
+#[test]
+fn a_relay_that_drains_is_left_when_there_is_another_one_and_given_back_when_it_is_left() {
+    let mut world = World::new().with_footholds();
+    world.add_relay("west-second", "west");
+    world.view();
+    world.allocate("west-second", "10.0.0.4:50000");
+    world.offer("west/workload/app", orders(1));
+    world.add_relay("west-third", "west");
+    world.view();
+    world.allocate("west-third", "10.0.0.6:50000");
+
+    let outputs = world.input(ending("west-relay"));
+    let third = |output: &Output| matches!(output, Output::Extend { relay: name, .. } if *name == relay("west-third"));
+    assert!(outputs.iter().any(third), "two that last: {outputs:?}");
+    assert!(published(&outputs).is_empty(), "it still carries");
+    assert!(is_told_to_leave(&world.advance(Duration::ZERO)));
+    assert!(!is_told_to_leave(&world.advance(Duration::from_millis(400))));
+    assert!(is_told_to_leave(&world.advance(Duration::from_millis(100))));
+
+    let outputs = world.offer("west/workload/other", orders(2));
+    let Some(Output::Answer { relays, .. }) = outputs.first() else {
+        panic!("{outputs:?}")
+    };
+    assert!(!relays.contains(&relay("west-relay")), "{relays:?}");
+
+    let left = Input::Left {
+        relay: relay("west-relay"),
+    };
+    let give_back = Output::Reserve(Reserve::GiveBack {
+        relay: relay("west-relay"),
+    });
+    assert_eq!(world.input(left), [give_back]);
+    let outputs = world.input(Input::AllocationLost {
+        relay: relay("west-relay"),
+        trouble: Kind::Refused,
+    });
+    assert_eq!(published(&outputs)[0].footholds.len(), 3);
+    let retired = outputs
+        .iter()
+        .filter(|output| matches!(output, Output::Retire { .. }));
+    assert_eq!(retired.count(), 1, "by the one link that had it");
+    assert!(!is_told_to_leave(&world.advance(Duration::from_secs(1))));
+    assert!(world.gateway.poll_timeout().is_none_or(|at| at > world.now));
+
+    // Later it is there again, and as good as any.
+    world.allocated("west-relay", "10.0.0.2:50001");
+    let outputs = world.offer("west/workload/third", orders(3));
+    let Some(Output::Answer { relays, .. }) = outputs.first() else {
+        panic!("{outputs:?}")
+    };
+    assert!(relays.contains(&relay("west-relay")), "{relays:?}");
+}
+
+#[test]
+fn a_relay_that_drains_alone_is_used_until_there_is_another_one() {
+    let mut world = World::new().with_footholds();
+    world.offer("west/workload/app", orders(1));
+    world.input(ending("west-relay"));
+    for _ in 0..10 {
+        assert!(!is_told_to_leave(&world.advance(Duration::from_millis(500))));
+    }
+    let outputs = world.offer("west/workload/other", orders(2));
+    assert!(matches!(outputs[..], [Output::Answer { .. }]));
+    world.add_relay("west-second", "west");
+    world.view();
+    let outputs = world.allocate("west-second", "10.0.0.4:50000");
+    let extended = outputs
+        .iter()
+        .filter(|output| matches!(output, Output::Extend { .. }));
+    assert_eq!(extended.count(), 2);
+    assert!(is_told_to_leave(&world.advance(Duration::from_millis(500))));
+}
+
 #[test]
 fn a_relay_that_leaves_the_mesh_is_released() {
     let mut world = World::new().with_footholds();

@@ -99,6 +99,7 @@ impl EventLoop {
                 relay,
                 relayed,
             } => self.retire(link, &relay, &relayed, now),
+            Output::Leave { relay, relayed } => self.leave(relay, &relayed, now),
             Output::Extend {
                 link,
                 to,
@@ -152,6 +153,10 @@ impl EventLoop {
                         set_leg(&mut active.link, &self.allocations, now);
                     }
                 }
+            }
+            AllocationEvent::Ending { relay, .. } => {
+                self.gateway
+                    .handle_input(Input::AllocationEnding { relay }, now);
             }
             AllocationEvent::Lost { relay, reason, .. } => {
                 let trouble = reason.trouble();

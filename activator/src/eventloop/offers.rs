@@ -110,6 +110,22 @@ impl EventLoop {
         }
     }
 
+    /// A relay drains: links go over to others, which takes a round trip; it is given back when none is on it.
+    pub(super) fn leave(&mut self, relay: RelayName, relayed: &[RelayedAddr], now: Instant) {
+        let mut left = true;
+        for key in self.links.keys() {
+            let Some(active) = self.links.touch(key) else {
+                continue;
+            };
+            for address in relayed {
+                left &= active.link.leave_address(address.0, now);
+            }
+        }
+        if left {
+            self.gateway.handle_input(Input::Left { relay }, now);
+        }
+    }
+
     /// An allocation is there that a link can use. The other end hears of it through discovery, or, when that is away,
     /// by the checks that come from there.
     pub(super) fn extend(

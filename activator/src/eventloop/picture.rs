@@ -33,6 +33,7 @@ impl EventLoop {
                     state: match (held.ways, held.relayed) {
                         ([], _) => "waiting",
                         (_, []) => "allocating",
+                        _ if held.ending => "ending",
                         _ => "allocated",
                     },
                     peers,

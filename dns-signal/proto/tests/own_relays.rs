@@ -21,20 +21,25 @@ fn own() -> SocketAddr {
     "10.0.0.2:60000".parse().expect("an address")
 }
 
+/// In the networks that their names begin with.
+fn relays(names: &[&str]) -> Vec<(RelayName, Relay)> {
+    let relay = |name: &&str| {
+        let (network, _) = name.split_once('-').expect("a network");
+        let relay = Relay {
+            network: network.to_owned(),
+            url: "turn:203.0.113.12".to_owned(),
+            ..Relay::default()
+        };
+        (name.parse().expect("a name"), relay)
+    };
+    names.iter().map(relay).collect()
+}
+
 /// A mesh with a relay in this network and one in the other; nothing gets out of the host but to relays.
 fn blocked_world() -> World {
     let mut world = World::new();
     world.blocked = true;
-    let relay = |network: &str| Relay {
-        network: network.to_owned(),
-        url: "turn:203.0.113.12".to_owned(),
-        ..Relay::default()
-    };
-    let relays = [
-        ("west-1".parse().expect("a name"), relay("west")),
-        ("east-1".parse().expect("a name"), relay("east")),
-    ];
-    world.agent.handle_relays(relays, world.now);
+    world.agent.handle_relays(relays(&["west-1", "east-1"]), world.now);
     world.register(1, support::relayed());
     world.want("orders", ORDERS);
     world
@@ -49,6 +54,10 @@ fn asked_for(world: &World) -> Vec<&RelayName> {
 }
 
 fn allocate(world: &mut World) {
+    allocate_on(world, &relay(), own());
+}
+
+fn allocate_on(world: &mut World, relay: &RelayName, own: SocketAddr) {
     let access = RelayAccess {
         ways: vec![RelayWay {
             transport: RelayTransport::Tcp,
@@ -59,11 +68,11 @@ fn allocate(world: &mut World) {
         password: "secret".to_owned(),
         lifetime: 3600 * SECOND,
     };
-    world.agent.handle_access(&relay(), Ok(access), world.now);
-    let relayed = vec![RelayedAddr(own())];
+    world.agent.handle_access(relay, Ok(access), world.now);
+    let relayed = vec![RelayedAddr(own)];
     world
         .agent
-        .handle_allocated(relay(), relayed, RelayTransport::Tcp, world.now);
+        .handle_allocated(relay.clone(), relayed, RelayTransport::Tcp, world.now);
     world.advance(SECOND / 10);
 }
 
@@ -152,4 +161,41 @@ fn the_next_link_after_one_that_needed_it_asks_at_once() {
     world.want("orders", ORDERS);
     world.settle();
     assert_eq!(asked_for(&world), [&relay()]);
+}
+
+#[test]
+fn a_relay_that_drains_is_left_for_another_and_nothing_is_lost() {
+    let mut world = relayed_world();
+    let more = relays(&["west-1", "west-2", "west-3", "east-1"]);
+    world.agent.handle_relays(more, world.now);
+    let (second, third): (RelayName, RelayName) =
+        ("west-2".parse().expect("a name"), "west-3".parse().expect("a name"));
+    let held = "10.0.0.4:60000".parse().expect("an address");
+    allocate_on(&mut world, &second, held);
+    world.of_relays.clear();
+    world.agent.handle_ending(&relay(), world.now);
+    world.settle();
+    assert_eq!(asked_for(&world), [&third], "two that last");
+    let given_back = |world: &World| {
+        let give_back =
+            |output: &AgentOutput| matches!(output, AgentOutput::Reserve(Reserve::GiveBack { relay: of }) if *of == relay());
+        world.of_relays.iter().any(give_back)
+    };
+    let mut sent = 0;
+    while !given_back(&world) {
+        assert!(sent < 100, "it is left");
+        world.send(ORDERS, b"hello").expect("sent");
+        sent += 1;
+        world.advance(Duration::from_millis(50));
+    }
+    assert!(sent > 40, "not while something may be under way");
+    assert_eq!(world.received.len(), sent, "nothing was lost on the way");
+    let pair = world.activator.as_ref().and_then(link::Link::pair);
+    assert_eq!(pair.map(|(_, peer)| peer), Some(held));
+    world
+        .agent
+        .handle_lost(&relay(), &LostReason::GivenBack, world.now);
+    world.send(ORDERS, b"hello").expect("sent");
+    world.advance(SECOND);
+    assert_eq!(world.received.len(), sent + 1);
 }

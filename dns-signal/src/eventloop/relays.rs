@@ -54,6 +54,7 @@ impl EventLoop {
                 AllocationEvent::Moved { relay, transport } => {
                     self.agent.handle_moved(relay, transport, now);
                 }
+                AllocationEvent::Ending { relay, .. } => self.agent.handle_ending(&relay, now),
                 AllocationEvent::Lost { relay, reason, .. } => {
                     self.agent.handle_lost(&relay, &reason, now);
                 }

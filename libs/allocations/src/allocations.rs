@@ -1,6 +1,11 @@
 //! The allocations on all relays.
 
-use std::{io, net::SocketAddr, sync::Arc, time::Instant};
+use std::{
+    io,
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use bytes::BytesMut;
 use model::{PeerAddr, RelayAccess, RelayName, RelayTransport, RelayWay, RelayedAddr};
@@ -32,6 +37,13 @@ pub enum AllocationEvent {
         /// How the relay is spoken to now.
         transport: RelayTransport,
     },
+    /// It will soon be gone, because the relay drains.
+    Ending {
+        /// On this relay.
+        relay: RelayName,
+        /// What is left of it.
+        left: Duration,
+    },
     /// There is none.
     Lost {
         /// On this relay.
@@ -62,6 +74,10 @@ impl AllocationEvent {
             }
             Self::Moved { relay, transport } => {
                 tracing::info!(%relay, %transport, "allocation moved");
+            }
+            Self::Ending { relay, left } => {
+                let seconds = left.as_secs();
+                tracing::info!(%relay, seconds, "the relay drains: its links move to others");
             }
             Self::Lost {
                 relay,
@@ -135,6 +151,11 @@ impl Allocations {
             Reserve::Release { relay } => {
                 tracing::info!(%relay, "allocation released");
                 self.close(&relay, now);
+            }
+            Reserve::GiveBack { relay } => {
+                if let Some(relay) = self.find(&relay) {
+                    relay.mind.give_back(now);
+                }
             }
         }
         Ok(())

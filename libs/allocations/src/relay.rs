@@ -386,6 +386,7 @@ impl Relay {
                         held,
                     });
                 }
+                Event::Ending { left } => return Some(AllocationEvent::Ending { relay, left }),
                 Event::NeedCredential => return Some(AllocationEvent::NeedCredential { relay }),
                 Event::Moved => {
                     let before = self.transport();

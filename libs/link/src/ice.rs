@@ -3,7 +3,8 @@
 //! Checks go out on all pairs at once (a burst of [`BURST`], then one each [`PACE`]) and, from the controlling end,
 //! nominate: the first answered check selects its pair, one round trip after the descriptions are known. A pair that
 //! needs no relay takes over from one that does, one without a relay of the offerer's own from one with, and of two
-//! relays the clearly quicker one. What was selected is watched
+//! relays the clearly quicker one; any takes over from one whose address will soon be gone ([`leaving`]). What was selected is
+//! watched
 //! ([`liveness`]): what is sent and not answered leads to a check within moments, and soon after to another pair
 //! ([`choice`]); a link that is not used costs one check in [`LinkConfig::keepalive`].
 //!
@@ -22,6 +23,7 @@ use protocol::document::SessionDescription;
 use stun_types::message::TransactionId;
 
 mod choice;
+mod leaving;
 mod liveness;
 mod message;
 mod pair;
@@ -84,6 +86,7 @@ pub(crate) struct Ice {
     /// By priority, the highest first.
     pairs: Vec<Pair>,
     selected: Option<(SocketAddr, SocketAddr)>,
+    leaving: Vec<leaving::Leaving>,
     liveness: Liveness,
     /// Used: when the pairs that are not are looked after.
     upkeep_at: Option<Instant>,
@@ -122,6 +125,7 @@ impl Ice {
             described: Vec::new(),
             pairs: Vec::new(),
             selected: None,
+            leaving: Vec::new(),
             liveness: Liveness::new(config, now),
             upkeep_at: None,
             give_up_at: None,
@@ -454,6 +458,8 @@ impl Ice {
                 let allowed = may_pair(base, remote) && self.choice.allows(relayed);
                 if allowed && !known && self.pairs.len() < MAX_PAIRS {
                     let mut pair = Pair::new(base, remote, self.controlling);
+                    pair.leaving =
+                        self.is_leaving(base.address) || self.is_leaving(remote.address);
                     let unasked = self.role == LinkRole::Answerer
                         && base.kind == CandidateKind::Host
                         && !punched.contains(&remote.address);

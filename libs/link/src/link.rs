@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
-use protocol::document::{Bye, Candidate, Control, Leg, SessionDescription, control::Body};
+use protocol::document::{Bye, Candidate, Control, SessionDescription, control::Body};
 
 use crate::candidate::LocalCandidate;
 use crate::certificate::DtlsCertificate;
@@ -22,6 +22,7 @@ use crate::output::{
 use crate::stats::LinkStats;
 
 mod carriers;
+mod way;
 
 /// One WebRTC session, without I/O. See the crate's documentation for the drain law.
 pub struct Link {
@@ -173,13 +174,6 @@ impl Link {
         Ok(())
     }
 
-    /// An address of either end is no more: a relayed one whose allocation is gone, for example. The link goes on over
-    /// another, or ends when none is found within [`LinkConfig::silence_timeout`].
-    pub fn retire_address(&mut self, address: SocketAddr, now: Instant) {
-        self.ice.retire(address, now);
-        self.drive(now);
-    }
-
     /// The remote candidates' addresses known so far (a standing allocation must permit each).
     #[must_use]
     pub fn remote_candidates(&self) -> Vec<SocketAddr> {
@@ -306,44 +300,6 @@ impl Link {
     #[must_use]
     pub fn is_silent(&self) -> bool {
         self.path.is_some() && self.ice.is_silent()
-    }
-
-    /// How packets travel, once a pair is nominated.
-    #[must_use]
-    pub fn path(&self) -> Option<Path> {
-        let [own, peers] = self.legs;
-        match self.path? {
-            Path::Direct => Some(Path::Direct),
-            _ => Some(own.max(peers)),
-        }
-    }
-
-    /// How this end reaches the relay of the nominated pair. The peer is told, so that both call the path the same.
-    pub fn set_leg(&mut self, leg: Path, now: Instant) {
-        let before = self.path();
-        if std::mem::replace(&mut self.legs[0], leg) != leg {
-            self.say_leg(now);
-            self.on_legs(before);
-        }
-    }
-
-    /// Over UDP is what the peer takes for granted.
-    pub(crate) fn say_leg(&mut self, now: Instant) {
-        if self.legs[0] == Path::RelayUdp && !self.said_leg {
-            return;
-        }
-        let leg = Leg {
-            path: self.legs[0].to_string(),
-        };
-        let body = Some(Body::Leg(leg));
-        // What is not open yet hears of it when it is.
-        self.said_leg |= self.send_control(&Control { body }, now).is_ok();
-    }
-
-    fn on_legs(&mut self, before: Option<Path>) {
-        if let Some(path) = self.path().filter(|path| Some(*path) != before) {
-            self.events.push_back(LinkEvent::Path(path));
-        }
     }
 
     /// The base and the peer's address of the nominated pair.
@@ -515,13 +471,8 @@ impl Link {
                 };
                 let _ = self.channels.send_control(&pong, now);
             }
-            Some(Body::Leg(leg)) => {
-                let before = self.path();
-                if let Some(leg) = Path::from_text(&leg.path).filter(|leg| leg.is_relayed()) {
-                    self.legs[1] = leg;
-                    self.on_legs(before);
-                }
-            }
+            Some(Body::Leg(leg)) => self.on_leg(&leg),
+            Some(Body::Leaving(leaving)) => self.on_leaving(&leaving, now),
             Some(Body::Bye(bye)) => {
                 let reason = bye.reason.chars().take(256).collect();
                 self.on_closed(CloseReason::PeerClosed(reason));

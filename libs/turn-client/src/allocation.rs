@@ -70,6 +70,10 @@ struct Grant {
     mapped: MappedAddr,
     expires: Instant,
     refresh: Instant,
+    /// The longest lifetime that was granted for it, in seconds.
+    most: u32,
+    /// Less was granted since.
+    ending: bool,
 }
 
 /// Since when the relay is quiet, and how often we asked since.
@@ -249,6 +253,15 @@ impl Allocation {
         self.peers.release(peer);
     }
 
+    /// Gives back what nobody needs any more, of a relay that will soon be gone ([`Event::Ending`]); after a while it is
+    /// asked for anew, as perhaps the relay is there again.
+    pub fn give_back(&mut self, now: Instant) {
+        if matches!(self.phase, Phase::Active) {
+            self.send(Request::Delete, 0, now);
+            self.lose(LostReason::GivenBack, now);
+        }
+    }
+
     /// Gives the allocation back: one last message is to be sent, and nothing happens after.
     pub fn close(&mut self, now: Instant) {
         if matches!(self.phase, Phase::Closed) {
@@ -303,7 +316,7 @@ impl Allocation {
             self.events.push_back(Event::NotMoved);
         }
         self.peers.on_lost();
-        let patient = reason.needs_new_port();
+        let patient = reason.needs_new_port() || reason == LostReason::GivenBack;
         self.say_lost(reason);
         if patient {
             self.wait(now, Duration::from_secs(5));

@@ -1,5 +1,7 @@
 //! What an allocation says.
 
+use std::time::Duration;
+
 use model::{MappedAddr, PeerAddr, RelayedAddr};
 use protocol::document::relay_trouble::Kind as TroubleKind;
 use thiserror::Error;
@@ -54,6 +56,13 @@ pub enum Event {
         /// Why.
         reason: LostReason,
     },
+    /// The relay will soon be gone, or at least this allocation, however often it is refreshed: the relay drains. Said once
+    /// of an allocation, within 5 s. What is on it should go elsewhere, and it be given back
+    /// ([`Allocation::give_back`](crate::Allocation::give_back)).
+    Ending {
+        /// What is left of it.
+        left: Duration,
+    },
     /// The relay does not accept the credential: [`Allocation::set_credential`](crate::Allocation::set_credential)
     /// with another. Said again every 5 s.
     NeedCredential,
@@ -96,6 +105,9 @@ pub enum LostReason {
         /// Its words, at most 127 characters.
         reason: String,
     },
+    /// It was given back, because the relay drains.
+    #[error("given back, as the relay drains")]
+    GivenBack,
     /// The relay's answer makes no sense.
     #[error("the relay's answer has no usable relayed address")]
     Nonsense,
@@ -118,6 +130,7 @@ impl LostReason {
             | Self::WrongCredential
             | Self::PortTaken
             | Self::Refused { .. }
+            | Self::GivenBack
             | Self::Nonsense => TroubleKind::Refused,
         }
     }

@@ -5,6 +5,8 @@
 //! that its relayed addresses are not announced meanwhile. Failing to get a credential is tried again with
 //! back-off; a credential is exchanged well before it expires.
 
+mod ending;
+
 use std::{
     collections::{BTreeMap, VecDeque},
     time::{Duration, Instant},
@@ -79,6 +81,11 @@ pub enum Reserve {
         /// The relay.
         relay: RelayName,
     },
+    /// Delete the allocation, which nothing uses any more, and try for another one later.
+    GiveBack {
+        /// The relay.
+        relay: RelayName,
+    },
 }
 
 /// One allocation that should be held.
@@ -98,6 +105,14 @@ struct Reservation {
     trouble: Option<TroubleKind>,
     /// When the relay last refused a fresh credential of an allocation that is held.
     doubted: Option<Instant>,
+    /// What is held will soon be gone: the relay drains.
+    ending: bool,
+}
+
+impl Reservation {
+    fn is_held(&self) -> bool {
+        !self.relayed.is_empty()
+    }
 }
 
 impl Reservation {
@@ -130,6 +145,8 @@ pub struct ReservationStatus<'a> {
     pub ways: &'a [RelayWay],
     /// The relayed addresses held now.
     pub relayed: &'a [RelayedAddr],
+    /// They will soon be gone: the relay drains.
+    pub ending: bool,
 }
 
 /// A relay, and the relayed addresses that are held there.
@@ -139,6 +156,8 @@ pub type Foothold = (RelayName, Vec<RelayedAddr>);
 #[derive(Debug)]
 pub struct Reservations {
     by_relay: BTreeMap<RelayName, Reservation>,
+    /// When it is to be looked whether what is on relays that drain can go elsewhere.
+    leave_at: Option<Instant>,
     /// State of the jitter's generator; never 0.
     seed: u64,
 }
@@ -149,6 +168,7 @@ impl Reservations {
     pub const fn new(seed: u64) -> Self {
         Self {
             by_relay: BTreeMap::new(),
+            leave_at: None,
             seed: seed | 1,
         }
     }
@@ -230,6 +250,7 @@ impl Reservations {
                     refusals: 0,
                     trouble: None,
                     doubted: None,
+                    ending: false,
                 }
             });
         }
@@ -344,6 +365,7 @@ impl Reservations {
             held.refusals = 0;
             held.trouble = None;
             held.doubted = None;
+            held.ending = false;
             news
         })
     }
@@ -353,6 +375,7 @@ impl Reservations {
         let held = self.by_relay.get_mut(relay);
         held.map(|held| {
             held.trouble = Some(why);
+            held.ending = false;
             std::mem::take(&mut held.relayed)
         })
         .unwrap_or_default()
@@ -380,7 +403,7 @@ impl Reservations {
         }
     }
 
-    /// When [`Self::handle_timeout`] has something to do.
+    /// When [`Self::handle_timeout`] or [`Self::poll_leave`] has something to do.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
         let due = |held: &Reservation| match held.credential {
@@ -389,7 +412,8 @@ impl Reservations {
         };
         let doubts = self.by_relay.values().filter_map(|held| held.doubted);
         let doubts = doubts.map(|at| at + DOUBT);
-        self.by_relay.values().filter_map(due).chain(doubts).min()
+        let dues = self.by_relay.values().filter_map(due);
+        dues.chain(doubts).chain(self.leave_at).min()
     }
 
     /// The relayed addresses held now, as they are announced.
@@ -398,7 +422,7 @@ impl Reservations {
         let held = self
             .by_relay
             .iter()
-            .filter(|(_, held)| !held.relayed.is_empty());
+            .filter(|(_, held)| held.is_held());
         let foothold = |(relay, held): (&RelayName, &Reservation)| document::Foothold {
             relay: relay.to_string(),
             network: held.network.to_string(),
@@ -424,17 +448,6 @@ impl Reservations {
         all.take(MAX_TROUBLES).collect()
     }
 
-    /// The relays in `network` on which an allocation is up.
-    pub fn footholds_in<'a>(
-        &'a self,
-        network: &'a NetworkName,
-    ) -> impl Iterator<Item = &'a RelayName> {
-        self.by_relay
-            .iter()
-            .filter(move |(_, held)| held.network == *network && !held.relayed.is_empty())
-            .map(|(relay, _)| relay)
-    }
-
     /// Every reservation, for people.
     pub fn status(&self) -> impl Iterator<Item = ReservationStatus<'_>> {
         self.by_relay.iter().map(|(relay, held)| ReservationStatus {
@@ -442,6 +455,7 @@ impl Reservations {
             network: &held.network,
             ways: &held.ways,
             relayed: &held.relayed,
+            ending: held.ending,
         })
     }
 

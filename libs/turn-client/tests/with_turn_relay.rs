@@ -128,3 +128,29 @@ fn a_closed_allocation_is_gone_from_the_relay() {
     world.settle();
     assert_eq!(world.sockets.len(), 0);
 }
+
+#[test]
+fn a_relay_that_drains_says_so_and_is_empty_when_its_client_has_gone_elsewhere() {
+    let mut world = World::new();
+    world.events.clear();
+    world.pass(Duration::from_secs(10));
+    world
+        .server
+        .set_draining(Some(world.now + Duration::from_secs(30)));
+    world.pass(Duration::from_secs(5));
+    assert!(
+        matches!(&world.events[..], [Event::Ending { left }] if left.as_secs() >= 25),
+        "{:?}",
+        world.events
+    );
+    world.client.give_back(world.now);
+    world.settle();
+    assert_eq!(world.server.stats().allocations, 0);
+    world.pass(Duration::from_secs(6));
+    world.server.set_draining(None);
+    world.pass(Duration::from_secs(6));
+    let refused =
+        |event: &Event| matches!(event, Event::Lost { reason: LostReason::Refused { code: 508, .. } });
+    assert!(world.events.iter().any(refused), "{:?}", world.events);
+    assert_eq!(world.client.state(), State::Allocated);
+}

@@ -13,16 +13,24 @@ use serde::{Deserialize, Serialize};
 use crate::cable::Cable;
 use crate::lab::{Lab, LabOptions};
 use crate::plan::{self, Network, TCP_ECHO_PORT};
+use crate::process::is_gone;
 use crate::scoped::ScopedLab;
 use crate::wait;
 
 const APP: &str = "west/app";
 const SIDECAR: &str = "west/dns-signal";
+const RELAYS: [&str; 2] = ["west/relay", "west/relay2"];
 /// Time for anything to come up again between two rounds.
 const HEAL: Duration = Duration::from_secs(20);
 /// A transfer runs so long before the event, and so long in all.
 const BEFORE: Duration = Duration::from_millis(1_500);
 const SECONDS: &str = "7";
+/// A relay that drains is noticed within 5 s, and gone a few seconds later.
+const SECONDS_OF_DRAIN: &str = "16";
+/// How long a relay may drain; it takes less.
+const DRAIN: Duration = Duration::from_secs(30);
+/// Bytes that the relay at hand must have carried before the one that drains is gone: some hundred records.
+const MOVED: f64 = 50_000.0;
 
 /// What happens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -30,6 +38,8 @@ const SECONDS: &str = "7";
 pub enum Event {
     /// The relay that carries the link is killed; another one is at hand.
     RelayKilled,
+    /// The relay that carries the link is told to stop, and drains; another one is at hand.
+    RelayDrained,
     /// The only relay is killed and started again at once.
     RelayRestarted,
     /// The direct path is cut; a relay is at hand.
@@ -46,8 +56,9 @@ pub enum Event {
 
 impl Event {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::RelayKilled,
+        Self::RelayDrained,
         Self::RelayRestarted,
         Self::DirectCut,
         Self::ActivatorRestarted,
@@ -61,6 +72,7 @@ impl Event {
     pub const fn name(self) -> &'static str {
         match self {
             Self::RelayKilled => "relay killed, a second at hand",
+            Self::RelayDrained => "relay drained, a second at hand",
             Self::RelayRestarted => "the only relay killed and started",
             Self::DirectCut => "direct path cut",
             Self::ActivatorRestarted => "the only activator killed and started",
@@ -74,7 +86,10 @@ impl Event {
     #[must_use]
     pub const fn bound(self) -> Duration {
         match self {
-            Self::RelayKilled | Self::DirectCut | Self::ActivatorKilled => Duration::from_secs(1),
+            Self::RelayKilled
+            | Self::RelayDrained
+            | Self::DirectCut
+            | Self::ActivatorKilled => Duration::from_secs(1),
             Self::RelayRestarted | Self::ActivatorRestarted => Duration::from_secs(3),
             Self::AddressChanged => Duration::from_secs(2),
             Self::DiscoveryRestarted => Duration::from_millis(250),
@@ -82,7 +97,10 @@ impl Event {
     }
 
     const fn needs_spares(self) -> bool {
-        matches!(self, Self::RelayKilled | Self::ActivatorKilled)
+        matches!(
+            self,
+            Self::RelayKilled | Self::RelayDrained | Self::ActivatorKilled
+        )
     }
 }
 
@@ -122,6 +140,14 @@ impl Stage {
                 lab.start(process)?;
             }
         }
+        if event == Event::RelayDrained {
+            for relay in RELAYS {
+                let drain = format!("drain-seconds = {}\n", DRAIN.as_secs());
+                lab.edit_config(relay, |config| drain + config)?;
+                lab.stop(relay)?;
+                lab.start(relay)?;
+            }
+        }
         let stage = Self {
             event,
             cable,
@@ -135,13 +161,20 @@ impl Stage {
     /// One round: a transfer, the event in the middle of it, and everything well again afterwards.
     pub fn round(&self) -> Result<Outcome> {
         let lab = &*self.lab;
-        let mut transfer = Transfer::start(lab)?;
+        let mut transfer = Transfer::start(lab, self.event)?;
         std::thread::sleep(BEFORE);
         transfer.check_runs()?;
         let outcome = match self.event {
             Event::RelayKilled => {
                 let used = self.used_relay()?;
                 lab.kill9(used)?;
+                let outcome = transfer.finish()?;
+                lab.start(used)?;
+                outcome
+            }
+            Event::RelayDrained => {
+                let used = self.used_relay()?;
+                self.drain(used)?;
                 let outcome = transfer.finish()?;
                 lab.start(used)?;
                 outcome
@@ -192,7 +225,7 @@ impl Stage {
                 wait::until_true("footholds", HEAL, || footholds(lab, activator, 2))?;
             }
         }
-        if self.event == Event::RelayKilled {
+        if matches!(self.event, Event::RelayKilled | Event::RelayDrained) {
             wait::until_true("footholds", HEAL, || footholds(lab, "east/activator", 2))?;
         }
         let direct = self.event == Event::DirectCut;
@@ -220,17 +253,36 @@ impl Stage {
         Ok(())
     }
 
+    /// Tells a relay to stop, and waits until it has, by itself and because nothing is on it any more; by then the other one
+    /// carries the transfer.
+    fn drain(&self, relay: &str) -> Result<()> {
+        let lab = &*self.lab;
+        let other = RELAYS.into_iter().find(|other| *other != relay);
+        let other = other.context("another relay")?;
+        let before = relayed(lab, other)?;
+        let begin = Instant::now();
+        let pid = lab.process(relay)?.tell_to_stop()?;
+        let moved = || Ok(relayed(lab, other)? - before > MOVED);
+        wait::until_true("the transfer to go over to the other relay", DRAIN, moved)?;
+        ensure!(
+            !is_gone(pid),
+            "{relay} was gone before the transfer had left it"
+        );
+        let left = DRAIN.saturating_sub(begin.elapsed());
+        wait::until_true("the drained relay to end before its time", left, || {
+            Ok(is_gone(pid))
+        })
+    }
+
     /// The relay that carried more in the last moments.
     fn used_relay(&self) -> Result<&'static str> {
-        let count = || -> Result<[f64; 2]> {
-            let bytes = |process| self.lab.metric(process, "turn_relay_relayed_bytes_total");
-            Ok([bytes("west/relay")?, bytes("west/relay2")?])
-        };
+        let [one, two] = RELAYS;
+        let count = || Ok::<_, anyhow::Error>([relayed(&self.lab, one)?, relayed(&self.lab, two)?]);
         let before = count()?;
         std::thread::sleep(Duration::from_millis(300));
         let after = count()?;
         let first = after[0] - before[0] > after[1] - before[1];
-        Ok(if first { "west/relay" } else { "west/relay2" })
+        Ok(if first { one } else { two })
     }
 
     fn used_activator(&self) -> Result<String> {
@@ -289,10 +341,14 @@ impl Stage {
 struct Transfer(Child);
 
 impl Transfer {
-    fn start(lab: &Lab) -> Result<Self> {
+    fn start(lab: &Lab, event: Event) -> Result<Self> {
+        let seconds = match event {
+            Event::RelayDrained => SECONDS_OF_DRAIN,
+            _ => SECONDS,
+        };
         let program = lab.binaries().join("lab-service").display().to_string();
         let (name, port) = (Network::East.service_name(), TCP_ECHO_PORT.to_string());
-        let command = [&*program, "sequence", &*name, &*port, "--seconds", SECONDS];
+        let command = [&*program, "sequence", &*name, &*port, "--seconds", seconds];
         lab.spawn(APP, &command).map(Self)
     }
 
@@ -318,6 +374,11 @@ impl Transfer {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
+}
+
+/// Bytes that a relay has relayed, both ways.
+fn relayed(lab: &Lab, relay: &str) -> Result<f64> {
+    lab.metric(relay, "turn_relay_relayed_bytes_total")
 }
 
 fn fetch(lab: &Lab) -> Result<Child> {

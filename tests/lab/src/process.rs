@@ -345,6 +345,15 @@ impl Handle<'_> {
         )
     }
 
+    /// SIGTERM, and nothing else: it takes its time. Its process id.
+    pub fn tell_to_stop(&self) -> Result<u32> {
+        let name = &self.process.name;
+        let pid = self.running();
+        let pid = pid.with_context(|| format!("{name} does not run"))?;
+        send(pid, Signal::SIGTERM).with_context(|| format!("telling {name} to stop"))?;
+        Ok(pid)
+    }
+
     /// SIGTERM, and waits until it is gone; an error when it does not go.
     pub fn stop(&self) -> Result<()> {
         self.end(Signal::SIGTERM, STOP_DEADLINE)
@@ -369,7 +378,7 @@ impl Handle<'_> {
 
 /// Whether nothing of a process is left but, at most, its exit code. Its first thread may be gone long before the last
 /// one closes what they share: ports, and the TUN device.
-fn is_gone(pid: u32) -> bool {
+pub(crate) fn is_gone(pid: u32) -> bool {
     let Ok(status) = fs::read_to_string(format!("/proc/{pid}/stat")) else {
         return true;
     };

@@ -15,6 +15,11 @@ fn a_transfer_outlives_its_relay_when_a_second_is_at_hand() {
 }
 
 #[test]
+fn a_transfer_has_left_a_relay_that_drains_before_it_goes() {
+    outlives(Event::RelayDrained, "over8");
+}
+
+#[test]
 fn a_transfer_outlives_the_restart_of_the_only_relay() {
     outlives(Event::RelayRestarted, "over2");
 }

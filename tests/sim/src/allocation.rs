@@ -74,6 +74,7 @@ pub(crate) enum ToRelay {
 #[derive(Debug)]
 pub(crate) enum Said {
     Allocated(Vec<RelayedAddr>),
+    Ending,
     Lost,
     NeedCredential,
 }
@@ -286,6 +287,7 @@ impl Standing {
                     self.wants_new_port = reason.needs_new_port();
                     return Some(Said::Lost);
                 }
+                Event::Ending { .. } => return Some(Said::Ending),
                 Event::NeedCredential => return Some(Said::NeedCredential),
                 Event::Moved => {
                     self.ladder.handle_moved(now);

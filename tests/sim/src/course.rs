@@ -79,12 +79,12 @@ impl Event {
         match self {
             Self::RelayStarts(_)
             | Self::ActivatorStarts(_)
+            | Self::RelayDrains(_)
             | Self::CableMended
             | Self::UdpOpen
             | Self::DiscoveryLeaves
             | Self::DiscoveryReturns => Harm::None,
             Self::RelayKilled(_)
-            | Self::RelayDrains(_)
             | Self::ActivatorKilled(_)
             | Self::ActivatorStops(_)
             | Self::SidecarMoves
@@ -105,6 +105,8 @@ pub struct Course {
     model: Model,
     weather: Weather,
     draining: [bool; 2],
+    /// Nothing else has happened since a relay began to drain, and the other one was there.
+    in_peace: bool,
     sidecar_port: u16,
     names: crate::names::Names,
     /// What happened, and when.
@@ -190,6 +192,7 @@ impl Course {
             model,
             weather: Weather::Calm,
             draining: [false; 2],
+            in_peace: false,
             sidecar_port: 4_000,
             names: crate::names::Names::new(),
             timeline: Vec::new(),
@@ -232,7 +235,7 @@ impl Course {
         }
     }
 
-    /// A relay that drained is gone: to who is still on it, a loss.
+    /// A relay that drained is gone: to who is still on it, a loss. Nobody is who had the time and another one.
     fn notice_ends_of_drains(&mut self) {
         for at in 0..2 {
             if self.draining[at] && !self.world.relays[at].up {
@@ -240,7 +243,11 @@ impl Course {
                 self.timeline
                     .push((self.world.elapsed(), format!("relay {at} has drained")));
                 let truth = self.truth();
-                self.model.on_event(truth, Harm::All, self.world.now());
+                let harm = match self.in_peace {
+                    true => Harm::None,
+                    false => Harm::All,
+                };
+                self.model.on_event(truth, harm, self.world.now());
             }
         }
     }
@@ -314,10 +321,14 @@ impl Course {
         let at = self.world.elapsed();
         self.timeline.push((at, format!("{event:?}")));
         let mut harm = event.harm();
+        let well = self.model.is_well(self.world.now()) && !self.draining.contains(&true);
+        let steady = matches!(self.weather, Weather::Calm | Weather::Slow);
+        self.in_peace = false;
         let world = &mut self.world;
         match event {
             Event::RelayKilled(at) => world.stop_relay_at(at),
             Event::RelayDrains(at) => {
+                self.in_peace = well && steady && world.relays[1 - at].up;
                 self.draining[at] = true;
                 world.drain_relay_at(at);
             }

@@ -288,6 +288,7 @@ impl Gate {
                     let relay = self.allocations[at].name.clone();
                     let input = match said {
                         Said::Allocated(relayed) => Input::Allocated { relay, relayed },
+                        Said::Ending => Input::AllocationEnding { relay },
                         Said::Lost => Input::AllocationLost {
                             relay,
                             trouble: relay_trouble::Kind::Silent,
@@ -346,6 +347,11 @@ impl Gate {
                     }
                 }
             }
+            Output::Reserve(Reserve::GiveBack { relay }) => {
+                if let Some(standing) = self.standing(&relay) {
+                    standing.mind.give_back(now);
+                }
+            }
             Output::Publish(registration) => self.wishes.push(Wish::Publish(registration)),
             Output::Answer {
                 link,
@@ -377,6 +383,7 @@ impl Gate {
                 relay,
                 relayed,
             } => self.retire(link, &relay, &relayed, now),
+            Output::Leave { relay, relayed } => self.leave(relay, &relayed, now),
             Output::Extend {
                 link,
                 to,

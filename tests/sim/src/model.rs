@@ -5,7 +5,8 @@
 //! - A packet is *due* when a way has stood for [`HEAL`], and nothing was taken from it since; after a single loss, when all
 //!   was well before and is calm, already after what that may take ([`Harm`]). What is due is answered within [`ANSWER`]; through a rough network, which breaks paths by itself, at least one in each [`ROUGH_STALL`].
 //! - Where discovery is away, what works goes on; what broke meanwhile is due only once discovery is back.
-//! - What is added (a relay, an activator, a cable) disturbs nothing.
+//! - What is added (a relay, an activator, a cable) disturbs nothing, nor does a relay that drains beside another one, neither at the
+//!   beginning nor at the end.
 //! - Where there is no way, nothing arrives.
 
 use std::collections::VecDeque;
@@ -100,6 +101,11 @@ impl Model {
             true => None,
             false => self.no_way_since.or(Some(now)),
         };
+    }
+
+    /// Whether all works that can.
+    pub(crate) fn is_well(&self, now: Instant) -> bool {
+        self.is_due(self.truth, now)
     }
 
     fn is_due(&self, truth: Truth, now: Instant) -> bool {

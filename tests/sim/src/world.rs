@@ -182,6 +182,16 @@ impl World {
         Self::new(seed).settled()
     }
 
+    /// As [`World::ready`], with two relays and no way but over them.
+    #[must_use]
+    pub fn with_two_relays(seed: u64) -> Self {
+        let extent = Extent {
+            relays: 2,
+            ..Extent::SMALL
+        };
+        Self::with(seed, Duration::from_secs(60), extent).settled()
+    }
+
     /// Lets the activator register.
     ///
     /// # Panics

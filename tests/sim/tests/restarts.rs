@@ -145,3 +145,43 @@ fn relay_and_activator_restart_together() {
         recovers(&mut world, stale, &format!("seed {seed}"));
     }
 }
+
+#[test]
+fn a_relay_drains_beside_another_one_and_nothing_is_lost() {
+    for seed in 1..=6 {
+        let mut world = World::with_two_relays(seed);
+        assert!(world.until_served(&ORDERS, 2 * SECOND).is_some());
+        let link = world.open_at_sidecar();
+        let used = usize::from(world.relayed_by(1) > world.relayed_by(0));
+        world.drain_relay_at(used);
+        for tenth in 0..250 {
+            let ping = world.ping(&ORDERS);
+            world.run(SECOND / 10);
+            let replied = world.reference.is_replied(ping);
+            assert!(replied, "seed {seed}, {tenth}/10 s: {:?}", world.notices);
+            if tenth == 100 {
+                assert_eq!(world.allocations_at(used), 0, "given back, seed {seed}");
+            }
+        }
+        assert_eq!(world.open_at_sidecar(), link, "seed {seed}");
+        assert!(world.closed_at_gate().is_empty(), "seed {seed}");
+        world.start_relay_at(used);
+        world.run(6 * SECOND);
+        assert_eq!(world.allocations_at(used), 1, "and is used again");
+    }
+}
+
+#[test]
+fn the_only_relay_drains_and_carries_until_its_end() {
+    let (mut world, _) = with_a_link(1);
+    world.drain_relay_at(0);
+    for tenth in 0..195 {
+        let ping = world.ping(&ORDERS);
+        world.run(SECOND / 10);
+        let replied = world.reference.is_replied(ping);
+        assert!(replied, "{tenth}/10 s: {:?}", world.notices);
+    }
+    world.run(2 * SECOND);
+    world.start_relay();
+    assert!(world.until_served(&ORDERS, BACK).is_some());
+}

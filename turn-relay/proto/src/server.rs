@@ -20,6 +20,9 @@ use std::time::{Duration, Instant};
 use stun_types::message::MessageClass;
 use wire::stun::Message;
 
+/// The shortest lifetime that can be said.
+const LEAST: Duration = Duration::from_secs(1);
+
 /// How often an allocation's expired permissions and channels are freed.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(60);
 
@@ -37,7 +40,8 @@ pub struct Server {
     pub(crate) copies: Copies,
     pub(crate) stats: Stats,
     pub(crate) outputs: VecDeque<Output>,
-    pub(crate) draining: bool,
+    /// When it is over, if that is known.
+    pub(crate) ends: Option<Instant>,
     /// Five-tuples whose allocations were asked for from other shards.
     pub(crate) resuming: Vec<FiveTuple>,
     pub(crate) shard: u16,
@@ -62,7 +66,7 @@ impl Server {
             copies: Copies::default(),
             stats: Stats::default(),
             outputs: VecDeque::new(),
-            draining: false,
+            ends: None,
             resuming: Vec::new(),
             shard: 0,
             tickets: Tickets::new(&config.nonce_key),
@@ -207,10 +211,20 @@ impl Server {
         self.outputs.pop_front()
     }
 
-    /// While it drains, new allocations are refused: 300 with an alternate server, or 508 where there is none for the
-    /// client. What exists goes on.
-    pub fn set_draining(&mut self, draining: bool) {
-        self.draining = draining;
+    /// It drains, and is gone at `ends`; or it does not. Meanwhile new allocations are refused: 300 with an alternate
+    /// server, or 508 where there is none for the client. What exists goes on, and is granted no more than what is left:
+    /// who refreshes sees that its allocation will not last.
+    pub fn set_draining(&mut self, ends: Option<Instant>) {
+        self.ends = ends;
+    }
+
+    /// What may be granted of a lifetime: not more than is left of a drain, and never none at all, which would mean that
+    /// the allocation was deleted.
+    pub(crate) fn within_drain(&self, lifetime: Duration, now: Instant) -> Duration {
+        match self.ends {
+            Some(ends) => lifetime.min(ends.saturating_duration_since(now).max(LEAST)),
+            None => lifetime,
+        }
     }
 
     pub fn stats(&self) -> &Stats {

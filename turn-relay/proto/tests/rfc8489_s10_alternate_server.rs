@@ -5,6 +5,7 @@
 mod common;
 
 use common::{Client, Relay, Setup, addr};
+use std::time::Duration;
 use stun_types::attribute::AlternateServer;
 use stun_types::message::TransactionId;
 use turn_relay_proto::{Alternate, AlternateTransport, Extensions, Limits};
@@ -95,7 +96,8 @@ fn a_drain_sends_new_ones_away_and_leaves_the_others_in_peace() {
     let mut client = Client::new("192.0.2.1:4000");
     client.transaction = Some(TransactionId::generate());
     let relayed = client.allocate(&mut relay);
-    relay.server.set_draining(true);
+    let ends = relay.now.instant + Duration::from_secs(30);
+    relay.server.set_draining(Some(ends));
     // A retransmission is not a new one.
     assert_eq!(client.allocate(&mut relay), relayed);
     client.transaction = None;
@@ -108,6 +110,6 @@ fn a_drain_sends_new_ones_away_and_leaves_the_others_in_peace() {
     config.extensions.alternates.clear();
     relay.server.replace_config(relay.now.instant, config);
     assert_eq!(other.try_allocate(&mut relay, &[]).code(), 508);
-    relay.server.set_draining(false);
+    relay.server.set_draining(None);
     assert_eq!(other.try_allocate(&mut relay, &[]).code(), 0);
 }

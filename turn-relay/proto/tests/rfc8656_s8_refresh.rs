@@ -5,6 +5,7 @@
 mod common;
 
 use common::{Client, Outcome, Relay};
+use std::time::Duration;
 use turn_relay_proto::DropReason;
 use turn_types::AddressFamily;
 use turn_types::attribute::{AdditionalAddressFamily, Lifetime, RequestedAddressFamily};
@@ -57,6 +58,39 @@ fn a_lifetime_can_be_cut_short() {
     // The first timer still runs out one day, and finds nothing.
     relay.pass(3_600);
     assert_eq!(relay.stats().allocations_expired, 1);
+}
+
+#[test]
+fn a_drain_leaves_an_allocation_what_is_left_of_it() {
+    let mut relay = Relay::new();
+    let mut client = Client::new("192.0.2.1:4000");
+    client.allocate(&mut relay);
+    let ends = relay.now.instant + Duration::from_secs(30);
+    relay.server.set_draining(Some(ends));
+    assert_eq!(refresh(&mut client, &mut relay, 600), (0, 30));
+    relay.pass(20);
+    assert_eq!(refresh(&mut client, &mut relay, 3_600), (0, 10));
+    // Never 0, which would say that it was deleted.
+    relay.pass(9);
+    assert_eq!(refresh(&mut client, &mut relay, 600), (0, 1));
+    relay.server.set_draining(None);
+    assert_eq!(refresh(&mut client, &mut relay, 600), (0, 600));
+    relay.server.set_draining(Some(relay.now.instant));
+    assert_eq!(refresh(&mut client, &mut relay, 600), (0, 1));
+    assert_eq!(refresh(&mut client, &mut relay, 0), (0, 0));
+    assert_eq!(relay.stats().allocations, 0);
+}
+
+#[test]
+fn a_drain_longer_than_a_lifetime_shortens_none_at_first() {
+    let mut relay = Relay::new();
+    let mut client = Client::new("192.0.2.1:4000");
+    client.allocate(&mut relay);
+    let ends = relay.now.instant + Duration::from_secs(1_000);
+    relay.server.set_draining(Some(ends));
+    assert_eq!(refresh(&mut client, &mut relay, 600), (0, 600));
+    relay.pass(401);
+    assert_eq!(refresh(&mut client, &mut relay, 600), (0, 599));
 }
 
 #[test]

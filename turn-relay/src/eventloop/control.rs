@@ -31,7 +31,7 @@ impl EventLoop {
                     // Who asked may have gone meanwhile.
                     let _ = done.send(());
                 }
-                Control::Drain => self.server.set_draining(true),
+                Control::Drain { until } => self.server.set_draining(Some(until)),
                 Control::Freeze { frozen, then } => {
                     if self.freeze(&frozen, &then) == Then::End {
                         return Then::End;

@@ -316,8 +316,11 @@ impl Client {
         answer.map(drop)
     }
 
-    pub fn refresh(&self) -> Result<(), u16> {
-        self.request(REFRESH, |_| {}).map(drop)
+    /// The lifetime granted, in seconds.
+    pub fn refresh(&self) -> Result<u32, u16> {
+        let answer = self.request(REFRESH, |_| {})?;
+        let answer = Message::from_bytes(&answer).unwrap();
+        Ok(answer.attribute::<Lifetime>().unwrap().seconds())
     }
 
     pub fn delete(&self) -> Result<(), u16> {

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use link::{CandidateKind, LocalCandidate, Path};
 use model::{NetworkName, RelayAccess, RelayName, RelayTransport, RelayedAddr};
 use protocol::directory::Relay;
-use turn_client::{LostReason, Reservations};
+use turn_client::{LostReason, ReservationStatus, Reservations};
 
 use super::session::Session;
 use super::{Agent, AgentOutput};
@@ -57,9 +57,13 @@ impl OwnRelays {
         }
     }
 
-    /// The addresses that are held now.
+    /// The addresses that are held now; those on relays that drain only where there are no others.
     pub(super) fn candidates(&self) -> impl Iterator<Item = LocalCandidate> {
-        let held = self.reservations.status().flat_map(|status| status.relayed);
+        let lasts = |status: &ReservationStatus<'_>| !status.ending && !status.relayed.is_empty();
+        let none_lasts = !self.reservations.status().any(|status| lasts(&status));
+        let held = self.reservations.status();
+        let held = held.filter(move |status| lasts(status) || none_lasts);
+        let held = held.flat_map(|status| status.relayed);
         held.map(|relayed| LocalCandidate {
             kind: CandidateKind::Relayed,
             address: relayed.0,
@@ -73,6 +77,13 @@ impl OwnRelays {
         let mut all = self.reservations.status();
         let found = all.find(|status| holds(status.relayed))?;
         self.legs.get(found.relay).copied()
+    }
+
+    /// Whether what is held on a relay will soon be gone; none: nothing is held there.
+    fn held(&self, relay: &RelayName) -> Option<bool> {
+        let mut all = self.reservations.status();
+        let found = all.find(|status| status.relay == relay)?;
+        (!found.relayed.is_empty()).then_some(found.ending)
     }
 
     /// Those of this network: activators have allocations there. If it has none, those of the networks that links lead to:
@@ -89,7 +100,17 @@ impl OwnRelays {
         let without = !self.known.values().any(in_own);
         let wanted = |relay: &Relay| in_own(relay) || without && needed(relay);
         let all = self.known.iter().filter(|(_, relay)| wanted(relay));
-        all.take(MAX_RELAYS).collect()
+        // Those that drain until they are given back, and as many others as ever; what is held rather than what is not.
+        let rank = |name: &RelayName| match self.held(name) {
+            Some(true) => 0,
+            Some(false) => 1,
+            None => 2,
+        };
+        let mut all: Vec<_> = all.collect();
+        all.sort_by_key(|(name, _)| rank(name));
+        let ending = all.iter().filter(|(name, _)| rank(name) == 0).count();
+        all.truncate(MAX_RELAYS + ending);
+        all
     }
 }
 
@@ -159,6 +180,32 @@ impl Agent {
         }
     }
 
+    /// An allocation will soon be gone, because the relay drains: another is asked for, and links go over to it.
+    pub fn handle_ending(&mut self, relay: &RelayName, now: Instant) {
+        self.relays.reservations.handle_ending(relay, now);
+        self.reserve(now);
+    }
+
+    /// Takes links off relays that drain, and gives back what none uses any more.
+    fn leave_relays(&mut self, now: Instant) {
+        for (relay, relayed) in self.relays.reservations.poll_leave(now) {
+            let mut left = true;
+            for key in self.keys() {
+                let Some(session) = self.links.get_mut(key) else {
+                    continue;
+                };
+                for address in &relayed {
+                    left &= session.link.leave_address(address.0, now);
+                }
+                self.drain(key, now);
+            }
+            if left {
+                let reservations = &self.relays.reservations;
+                reservations.give_back(&relay, &mut self.outputs);
+            }
+        }
+    }
+
     /// An allocation is gone; links look for another way.
     pub fn handle_lost(&mut self, relay: &RelayName, reason: &LostReason, now: Instant) {
         let reservations = &mut self.relays.reservations;
@@ -187,6 +234,7 @@ impl Agent {
         }
         let reservations = &mut self.relays.reservations;
         reservations.handle_timeout(now, &mut self.outputs);
+        self.leave_relays(now);
     }
 
     /// A link to this network needs one.

@@ -30,7 +30,7 @@ impl Ice {
             Some(selected) => {
                 selected.state == PairState::Failed
                     || self.liveness.is_doubted()
-                    || selected.relayed && !pair.relayed
+                    || (pair.leaving, pair.relayed) < (selected.leaving, selected.relayed)
                     // The controlled end follows.
                     || self.controlling && pair.is_better_than(selected)
             }
@@ -128,7 +128,7 @@ impl Ice {
         }
     }
 
-    fn ask_others(&mut self, now: Instant) {
+    pub(super) fn ask_others(&mut self, now: Instant) {
         for at in 0..self.pairs.len() {
             let pair = &mut self.pairs[at];
             if self.selected == Some(pair.path()) {
@@ -154,12 +154,12 @@ impl Ice {
         let mut kept = 0;
         for at in 0..self.pairs.len() {
             let pair = &mut self.pairs[at];
-            if pair.may_retry(now) && (!pair.relayed || relayed) {
+            if pair.may_retry(now) && (!pair.relayed || relayed) && !pair.leaving {
                 pair.revive();
             } else if pair.is_valid() && pair.attempts() == 0 && self.controlling {
                 // The selected one, too: its round trip is compared with theirs.
                 let selected = self.selected == Some(pair.path());
-                if selected || kept < STANDBYS {
+                if selected || kept < STANDBYS && !self.pairs[at].leaving {
                     kept += usize::from(!selected);
                     self.check(at, now);
                 }
@@ -176,6 +176,7 @@ impl Ice {
         self.remotes.retain(|remote| remote.address != address);
         self.described.retain(|remote| remote.address != address);
         self.pairs.retain(|pair| !gone(pair.path()));
+        self.is_no_longer_leaving(address);
         if self.selected.is_none_or(|selected| !gone(selected)) || self.over {
             return;
         }

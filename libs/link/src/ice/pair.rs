@@ -86,6 +86,8 @@ pub(super) struct Pair {
     pub(super) relayed: bool,
     /// Over an allocation of this end.
     pub(super) own_relay: bool,
+    /// An address of it will soon be gone.
+    pub(super) leaving: bool,
     pub(super) state: PairState,
     /// The controlling end wants it used.
     pub(super) nominated: bool,
@@ -143,6 +145,7 @@ impl Pair {
             ),
             relayed: remote.relayed || base.kind == CandidateKind::Relayed,
             own_relay: base.kind == CandidateKind::Relayed,
+            leaving: false,
             state: PairState::Checking,
             nominated: false,
             heard: None,
@@ -201,15 +204,16 @@ impl Pair {
         exhausted
     }
 
-    /// Whether it is better for the end that chooses: without a relay, without one on its own side, or clearly quicker.
+    /// Whether it is better for the end that chooses: there for longer, without a relay, without one on its own side, or
+    /// clearly quicker.
     pub(super) fn is_better_than(&self, other: &Self) -> bool {
         let (ours, theirs) = (self.burden(), other.burden());
         ours < theirs || ours == theirs && self.relayed && self.is_quicker_than(other)
     }
 
-    /// What a path costs beside its round trip: a relay, and one more.
-    pub(super) const fn burden(&self) -> (bool, bool) {
-        (self.relayed, self.own_relay)
+    /// What a path costs beside its round trip: that it soon ends, a relay, and one more.
+    pub(super) const fn burden(&self) -> (bool, bool, bool) {
+        (self.leaving, self.relayed, self.own_relay)
     }
 
     /// Whether its round trip is clearly shorter.

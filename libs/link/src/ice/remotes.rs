@@ -19,6 +19,7 @@ impl Ice {
     /// NATs go first, and of them the one that it gave first, or that was silent for longest; what carries packets stays.
     pub(crate) fn add_remote(&mut self, wire: &WireCandidate) -> Result<(), LinkError> {
         let (kind, address) = from_wire(wire)?;
+        self.is_no_longer_leaving(address);
         let priority = match wire.priority {
             0 => candidate_priority(kind, address.ip()),
             given => given,

@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 
 mod choice;
 mod failing;
+mod leaving;
 mod punching;
 
 const ONE_WAY: Duration = Duration::from_millis(10);

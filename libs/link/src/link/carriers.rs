@@ -303,7 +303,7 @@ impl Link {
         for message in early.controls {
             let _ = self.channels.send_control(&message, now);
         }
-        self.say_leg(now);
+        self.say_ways(now);
         for frame in early.frames {
             let _ = self.carry(&frame, now);
         }

@@ -25,6 +25,10 @@ const REFUSED_AGAIN: Duration = Duration::from_secs(60);
 /// Between two attempts at a relay that answers with errors.
 const REFUSED_PAUSE: Duration = Duration::from_secs(5);
 
+/// One that is used hears at least this often how long it will last; one that is not asks more often whether its relay is
+/// there at all.
+const NEWS: Duration = Duration::from_secs(5);
+
 /// Longest lifetime believed, in seconds.
 const MAX_LIFETIME: u32 = 3_600;
 
@@ -84,19 +88,16 @@ impl Allocation {
                 }
             },
             Request::Resume => {
-                let lifetime = read_lifetime(message);
                 self.ticket = moving::read_ticket(message).or(self.ticket.take());
                 if let Some(mut grant) = self.grant.take() {
-                    set_lifetime(&mut grant, lifetime, now);
+                    grant.ending = false;
                     self.activate(grant, now);
+                    self.on_lifetime(read_lifetime(message), now);
                 }
             }
             Request::Delete => self.send(Request::Allocate, 0, now),
             Request::Refresh | Request::Probe => {
-                let lifetime = read_lifetime(message);
-                if let Some(grant) = &mut self.grant {
-                    set_lifetime(grant, lifetime, now);
-                }
+                self.on_lifetime(read_lifetime(message), now);
                 self.wants_credential = None;
             }
             Request::Fence => self.ask_to_move(now),
@@ -119,6 +120,19 @@ impl Allocation {
                     self.events.extend(news.then_some(Event::PeerReady(peer)));
                 }
             }
+        }
+    }
+
+    /// How long the allocation will last. A relay grants less than it once did when it will be gone by then: ours while it
+    /// drains ([RFC 8656 section 7.2](https://www.rfc-editor.org/rfc/rfc8656#section-7.2) leaves the longest lifetime to it).
+    pub(super) fn on_lifetime(&mut self, seconds: u32, now: Instant) {
+        let Some(grant) = &mut self.grant else { return };
+        set_lifetime(grant, seconds, now);
+        let ends = seconds < grant.most;
+        grant.most = grant.most.max(seconds);
+        if ends && !std::mem::replace(&mut grant.ending, true) {
+            let left = Duration::from_secs(u64::from(seconds));
+            self.events.push_back(Event::Ending { left });
         }
     }
 
@@ -296,11 +310,11 @@ pub(super) fn read_lifetime(message: &Message<'_>) -> u32 {
         .min(MAX_LIFETIME)
 }
 
-/// Refreshed at half time, so that half of it is left for the repetitions.
-pub(super) fn set_lifetime(grant: &mut Grant, seconds: u32, now: Instant) {
+/// Refreshed at half time, so that half of it is left for the repetitions, and sooner for the news in the answer.
+fn set_lifetime(grant: &mut Grant, seconds: u32, now: Instant) {
     let lifetime = Duration::from_secs(u64::from(seconds));
     grant.expires = now + lifetime;
-    grant.refresh = now + lifetime / 2;
+    grant.refresh = now + (lifetime / 2).min(NEWS);
 }
 
 fn read_grant(message: &Message<'_>, now: Instant) -> Option<Grant> {
@@ -321,12 +335,15 @@ fn read_grant(message: &Message<'_>, now: Instant) -> Option<Grant> {
     if relayed.is_empty() {
         return None;
     }
+    let seconds = read_lifetime(message);
     let mut grant = Grant {
         relayed,
         mapped: MappedAddr(mapped),
         expires: now,
         refresh: now,
+        most: seconds,
+        ending: false,
     };
-    set_lifetime(&mut grant, read_lifetime(message), now);
+    set_lifetime(&mut grant, seconds, now);
     (grant.expires > now).then_some(grant)
 }

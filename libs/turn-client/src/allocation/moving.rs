@@ -123,9 +123,6 @@ impl Allocation {
             return;
         };
         self.ticket = read_ticket(message).or(self.ticket.take());
-        if let Some(grant) = &mut self.grant {
-            super::answers::set_lifetime(grant, super::answers::read_lifetime(message), now);
-        }
         self.settle(to);
         // What was not answered the old way.
         self.transmits.clear();
@@ -133,6 +130,7 @@ impl Allocation {
             .extend(self.transactions.all().map(<[u8]>::to_vec));
         self.stats.moved += 1;
         self.events.push_back(Event::Moved);
+        self.on_lifetime(super::answers::read_lifetime(message), now);
     }
 
     pub(super) fn on_not_moved(&mut self, now: Instant) {

@@ -31,12 +31,12 @@ impl Allocation {
             Phase::Waiting { until } => Some(until),
             Phase::NeedCredential { say_again } => Some(say_again),
             Phase::Active => {
-                let grant = self
-                    .grant
-                    .as_ref()
-                    .map(|grant| grant.refresh.min(grant.expires));
-                let probe = self.moving.is_none().then(|| self.probe_due());
-                [grant, probe, self.wants_credential]
+                let grant = self.grant.as_ref();
+                let expires = grant.map(|grant| grant.expires);
+                let stays = self.moving.is_none();
+                let refresh = grant.map(|grant| grant.refresh).filter(|_| stays);
+                let probe = stays.then(|| self.probe_due());
+                [expires, refresh, probe, self.wants_credential]
                     .into_iter()
                     .flatten()
                     .min()
@@ -92,7 +92,8 @@ impl Allocation {
         if grant.expires <= now {
             return self.lose(LostReason::Expired, now);
         }
-        let refresh = grant.refresh <= now;
+        // While it moves, an answer might come to where it no longer is.
+        let refresh = grant.refresh <= now && self.moving.is_none();
         if refresh {
             // If this one fails, the next is soon enough; half of the lifetime is left.
             grant.refresh = now + Duration::from_secs(10);

@@ -121,6 +121,18 @@ impl Gate {
         }
     }
 
+    pub(super) fn leave(&mut self, relay: RelayName, relayed: &[RelayedAddr], now: Instant) {
+        let mut left = true;
+        for (_, active) in self.links.iter_mut() {
+            for address in relayed {
+                left &= active.link.leave_address(address.0, now);
+            }
+        }
+        if left {
+            self.gateway.handle_input(Input::Left { relay }, now);
+        }
+    }
+
     pub(super) fn extend(
         &mut self,
         key: LinkKey,

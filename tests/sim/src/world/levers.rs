@@ -34,10 +34,10 @@ impl World {
         self.relays[relay].restart(self.incarnation, self.now);
     }
 
-    /// The relay is told to stop: it takes nothing new, and is gone when it is empty, or after 20 s.
+    /// The relay is told to stop: it takes nothing new, and is gone after 20 s.
     pub fn drain_relay_at(&mut self, relay: usize) {
         let host = &mut self.relays[relay];
-        host.server.set_draining(true);
+        host.server.set_draining(Some(self.now + DRAIN));
         let drained = Happening::Drained(relay, host.incarnation);
         self.timeline.push(self.now + DRAIN, drained);
     }
@@ -255,6 +255,19 @@ impl World {
             counts.bytes += standing.from_peers.bytes;
         }
         counts
+    }
+
+    /// Datagrams that a relay relayed, as its core counts.
+    #[must_use]
+    pub fn relayed_by(&self, relay: usize) -> u64 {
+        let stats = self.relays[relay].stats();
+        stats.to_peer.packets + stats.to_client.packets
+    }
+
+    /// Allocations on a relay, as its core counts.
+    #[must_use]
+    pub fn allocations_at(&self, relay: usize) -> u64 {
+        self.relays[relay].stats().allocations
     }
 
     /// Whether no datagram is on its way.

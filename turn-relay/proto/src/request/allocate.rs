@@ -64,7 +64,7 @@ pub(crate) fn handle(server: &mut Server, request: &Request<'_, '_>) -> Outcome 
         return Err(Refusal::Unauthorized);
     }
     let wanted = wanted(request, server.config.extensions.mobility)?;
-    if server.draining {
+    if server.ends.is_some() {
         return Err(no_room(server, request.path));
     }
     // Sockets that allocations share carry datagrams only.

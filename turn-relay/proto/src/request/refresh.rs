@@ -83,11 +83,10 @@ pub(crate) fn apply(
     };
     let lifetime = match asked.lifetime {
         Some(0) => Duration::ZERO,
-        other => server
-            .config
-            .limits
-            .grant(other, &allocation.realm)
-            .min(asked.most),
+        other => {
+            let granted = server.config.limits.grant(other, &allocation.realm);
+            server.within_drain(granted.min(asked.most), now)
+        }
     };
     if lifetime.is_zero() {
         for family in families {

@@ -2,16 +2,16 @@
 
 use super::*;
 
-const SECOND: &str = "10.0.0.4:50001";
+pub(super) const SECOND: &str = "10.0.0.4:50001";
 
 /// A world with two relays in which addresses can be cut off, both ends sending all the time.
-struct Failing {
-    world: World,
+pub(super) struct Failing {
+    pub(super) world: World,
     dead: std::rc::Rc<std::cell::RefCell<BTreeSet<SocketAddr>>>,
 }
 
 impl Failing {
-    fn new(answerer: &[LocalCandidate]) -> Self {
+    pub(super) fn new(answerer: &[LocalCandidate]) -> Self {
         let dead = std::rc::Rc::new(std::cell::RefCell::new(BTreeSet::new()));
         let cut = dead.clone();
         let routes = move |from: SocketAddr, to: SocketAddr| {
@@ -23,7 +23,7 @@ impl Failing {
     }
 
     /// Both ends send every 20 ms for this long, and hear what gets through.
-    fn talk(&mut self, length: Duration) {
+    pub(super) fn talk(&mut self, length: Duration) {
         let end = self.world.now + length;
         while self.world.now < end {
             let now = self.world.now;
@@ -41,12 +41,12 @@ impl Failing {
         }
     }
 
-    fn kill(&self, what: &str) {
+    pub(super) fn kill(&self, what: &str) {
         self.dead.borrow_mut().insert(address(what));
     }
 }
 
-fn two_relays() -> [LocalCandidate; 2] {
+pub(super) fn two_relays() -> [LocalCandidate; 2] {
     [RELAYED, SECOND].map(|relayed| candidate(CandidateKind::Relayed, relayed))
 }
 
