@@ -364,7 +364,10 @@ impl Gateway {
             let (has, lacks): (Vec<_>, Vec<_>) = footholds
                 .iter()
                 .partition(|(relay, _)| record.relays.contains(relay));
-            for (relay, relayed) in lacks.into_iter().take(MAX_FOOTHOLDS.saturating_sub(has.len())) {
+            for (relay, relayed) in lacks
+                .into_iter()
+                .take(MAX_FOOTHOLDS.saturating_sub(has.len()))
+            {
                 self.links.add_relay(link, relay);
                 self.outputs.push_back(Output::Extend {
                     link,

@@ -169,7 +169,9 @@ fn a_relay_that_drains_is_left_when_there_is_another_one_and_given_back_when_it_
     assert!(outputs.iter().any(third), "two that last: {outputs:?}");
     assert!(published(&outputs).is_empty(), "it still carries");
     assert!(is_told_to_leave(&world.advance(Duration::ZERO)));
-    assert!(!is_told_to_leave(&world.advance(Duration::from_millis(400))));
+    assert!(!is_told_to_leave(
+        &world.advance(Duration::from_millis(400))
+    ));
     assert!(is_told_to_leave(&world.advance(Duration::from_millis(100))));
 
     let outputs = world.offer("west/workload/other", orders(2));
@@ -212,7 +214,9 @@ fn a_relay_that_drains_alone_is_used_until_there_is_another_one() {
     world.offer("west/workload/app", orders(1));
     world.input(ending("west-relay"));
     for _ in 0..10 {
-        assert!(!is_told_to_leave(&world.advance(Duration::from_millis(500))));
+        assert!(!is_told_to_leave(
+            &world.advance(Duration::from_millis(500))
+        ));
     }
     let outputs = world.offer("west/workload/other", orders(2));
     assert!(matches!(outputs[..], [Output::Answer { .. }]));

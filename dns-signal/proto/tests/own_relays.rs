@@ -39,7 +39,9 @@ fn relays(names: &[&str]) -> Vec<(RelayName, Relay)> {
 fn blocked_world() -> World {
     let mut world = World::new();
     world.blocked = true;
-    world.agent.handle_relays(relays(&["west-1", "east-1"]), world.now);
+    world
+        .agent
+        .handle_relays(relays(&["west-1", "east-1"]), world.now);
     world.register(1, support::relayed());
     world.want("orders", ORDERS);
     world
@@ -168,8 +170,10 @@ fn a_relay_that_drains_is_left_for_another_and_nothing_is_lost() {
     let mut world = relayed_world();
     let more = relays(&["west-1", "west-2", "west-3", "east-1"]);
     world.agent.handle_relays(more, world.now);
-    let (second, third): (RelayName, RelayName) =
-        ("west-2".parse().expect("a name"), "west-3".parse().expect("a name"));
+    let (second, third): (RelayName, RelayName) = (
+        "west-2".parse().expect("a name"),
+        "west-3".parse().expect("a name"),
+    );
     let held = "10.0.0.4:60000".parse().expect("an address");
     allocate_on(&mut world, &second, held);
     world.of_relays.clear();
@@ -177,8 +181,7 @@ fn a_relay_that_drains_is_left_for_another_and_nothing_is_lost() {
     world.settle();
     assert_eq!(asked_for(&world), [&third], "two that last");
     let given_back = |world: &World| {
-        let give_back =
-            |output: &AgentOutput| matches!(output, AgentOutput::Reserve(Reserve::GiveBack { relay: of }) if *of == relay());
+        let give_back = |output: &AgentOutput| matches!(output, AgentOutput::Reserve(Reserve::GiveBack { relay: of }) if *of == relay());
         world.of_relays.iter().any(give_back)
     };
     let mut sent = 0;

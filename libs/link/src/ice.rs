@@ -458,8 +458,7 @@ impl Ice {
                 let allowed = may_pair(base, remote) && self.choice.allows(relayed);
                 if allowed && !known && self.pairs.len() < MAX_PAIRS {
                     let mut pair = Pair::new(base, remote, self.controlling);
-                    pair.leaving =
-                        self.is_leaving(base.address) || self.is_leaving(remote.address);
+                    pair.leaving = self.is_leaving(base.address) || self.is_leaving(remote.address);
                     let unasked = self.role == LinkRole::Answerer
                         && base.kind == CandidateKind::Host
                         && !punched.contains(&remote.address);

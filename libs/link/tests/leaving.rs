@@ -69,7 +69,10 @@ fn frames_go_on_without_a_gap_and_the_peer_is_told_by_the_link_itself() {
         assert!(ours == theirs && ours != before, "{ours} {theirs}");
         // Not before the two seconds in which something may come late.
         let left_after = left_after.expect("left");
-        assert!((2 * SECOND..3 * SECOND).contains(&left_after), "{left_after:?}");
+        assert!(
+            (2 * SECOND..3 * SECOND).contains(&left_after),
+            "{left_after:?}"
+        );
         for side in [OFFERER, ANSWERER] {
             let frames = world.frames(side);
             let different: BTreeSet<&[u8]> = frames.iter().copied().collect();

@@ -419,10 +419,7 @@ impl Reservations {
     /// The relayed addresses held now, as they are announced.
     #[must_use]
     pub fn footholds(&self) -> Vec<document::Foothold> {
-        let held = self
-            .by_relay
-            .iter()
-            .filter(|(_, held)| held.is_held());
+        let held = self.by_relay.iter().filter(|(_, held)| held.is_held());
         let foothold = |(relay, held): (&RelayName, &Reservation)| document::Foothold {
             relay: relay.to_string(),
             network: held.network.to_string(),

@@ -116,5 +116,8 @@ fn nothing_is_given_back_that_is_not_there() {
     let asked = world.relay.count(REFRESH);
     world.client.give_back(world.now);
     world.settle();
-    assert_eq!((world.take_events(), world.relay.count(REFRESH)), (vec![], asked));
+    assert_eq!(
+        (world.take_events(), world.relay.count(REFRESH)),
+        (vec![], asked)
+    );
 }

@@ -149,8 +149,14 @@ fn a_relay_that_drains_says_so_and_is_empty_when_its_client_has_gone_elsewhere()
     world.pass(Duration::from_secs(6));
     world.server.set_draining(None);
     world.pass(Duration::from_secs(6));
-    let refused =
-        |event: &Event| matches!(event, Event::Lost { reason: LostReason::Refused { code: 508, .. } });
+    let refused = |event: &Event| {
+        matches!(
+            event,
+            Event::Lost {
+                reason: LostReason::Refused { code: 508, .. }
+            }
+        )
+    };
     assert!(world.events.iter().any(refused), "{:?}", world.events);
     assert_eq!(world.client.state(), State::Allocated);
 }

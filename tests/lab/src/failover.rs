@@ -86,10 +86,9 @@ impl Event {
     #[must_use]
     pub const fn bound(self) -> Duration {
         match self {
-            Self::RelayKilled
-            | Self::RelayDrained
-            | Self::DirectCut
-            | Self::ActivatorKilled => Duration::from_secs(1),
+            Self::RelayKilled | Self::RelayDrained | Self::DirectCut | Self::ActivatorKilled => {
+                Duration::from_secs(1)
+            }
             Self::RelayRestarted | Self::ActivatorRestarted => Duration::from_secs(3),
             Self::AddressChanged => Duration::from_secs(2),
             Self::DiscoveryRestarted => Duration::from_millis(250),

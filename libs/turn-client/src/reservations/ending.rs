@@ -43,9 +43,8 @@ impl Reservations {
         let mut all = self.by_relay.values();
         let again = all.any(Reservation::ends);
         self.leave_at = again.then_some(now + LOOK);
-        let left = |held: &Reservation| {
-            held.ends() && self.lasting_in(&held.network).next().is_some()
-        };
+        let left =
+            |held: &Reservation| held.ends() && self.lasting_in(&held.network).next().is_some();
         let all = self.by_relay.iter().filter(|(_, held)| left(held));
         all.map(|(relay, held)| (relay.clone(), held.relayed.clone()))
             .collect()
