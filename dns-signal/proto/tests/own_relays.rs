@@ -178,7 +178,7 @@ fn a_relay_that_drains_is_left_for_another_and_nothing_is_lost() {
     allocate_on(&mut world, &second, held);
     world.of_relays.clear();
     world.agent.handle_ending(&relay(), world.now);
-    world.settle();
+    world.advance(Duration::ZERO);
     assert_eq!(asked_for(&world), [&third], "two that last");
     let given_back = |world: &World| {
         let give_back = |output: &AgentOutput| matches!(output, AgentOutput::Reserve(Reserve::GiveBack { relay: of }) if *of == relay());
@@ -191,7 +191,7 @@ fn a_relay_that_drains_is_left_for_another_and_nothing_is_lost() {
         sent += 1;
         world.advance(Duration::from_millis(50));
     }
-    assert!(sent > 40, "not while something may be under way");
+    assert!(sent >= 40, "not while something may be under way");
     assert_eq!(world.received.len(), sent, "nothing was lost on the way");
     let pair = world.activator.as_ref().and_then(link::Link::pair);
     assert_eq!(pair.map(|(_, peer)| peer), Some(held));
