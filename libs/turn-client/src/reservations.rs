@@ -113,9 +113,7 @@ impl Reservation {
     fn is_held(&self) -> bool {
         !self.relayed.is_empty()
     }
-}
 
-impl Reservation {
     /// A credential is asked for `now`.
     fn fetch_access(&mut self, relay: &RelayName, now: Instant) -> Reserve {
         self.credential = Credential::Expected { since: now };
