@@ -2,7 +2,9 @@
 
 use std::{path::Path, sync::Arc, time::Duration};
 
-use activator_proto::{Forwarder, Gateway, GatewayConfig, forward::nat::NatTable};
+use activator_proto::{
+    Forwarder, Gateway, GatewayConfig, forward::nat::NatTable, policy::Exported,
+};
 use allocations::{AccessFetcher, Allocations};
 use anyhow::Context as _;
 use discovery_client::{IdentityHandle, JoinError, Settings, StunServers};
@@ -28,6 +30,7 @@ use crate::{
     forwarding::Forwarding,
     links::ActiveLinks,
     metrics::{Board, Metrics, ShellStats},
+    names::NameServers,
     registration::Publisher,
     report,
     signaling::Signaling,
@@ -52,6 +55,12 @@ pub(crate) async fn run(cli: &Cli) -> anyhow::Result<()> {
     }
     let checked = config.check(file)?;
     let settings = settings(&config).map_err(|error| error.in_file(file))?;
+    let has_wildcards = checked
+        .exports
+        .iter()
+        .any(|exported| matches!(exported, Exported::Wildcard(_)));
+    let (name_servers, answered) = NameServers::new(has_wildcards, &checked.dns_servers)
+        .map_err(|error| error.in_file(file))?;
 
     let readiness = Readiness::new();
     let (discovered, allocated) = (readiness.task("discovery"), readiness.task("allocation"));
@@ -138,6 +147,8 @@ pub(crate) async fn run(cli: &Cli) -> anyhow::Result<()> {
         directory,
         events,
         fetcher,
+        name_servers,
+        answered,
         runtime: tokio::runtime::Handle::current(),
         access,
         questions,

@@ -4,20 +4,25 @@ use std::{
     collections::BTreeMap,
     net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use activator_proto::{
     LinkLimits,
     forward::pool::ClientPool,
-    policy::{Export, ExportError, ExportTable},
+    policy::{Export, ExportError, ExportTable, Exported},
     who::Who,
+    wildcard::{Domain, Wildcard},
 };
-use ipnet::{Ipv4Net, Ipv6Net};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use link::{Carrier, PathChoice};
-use model::{NetworkName, NodeName, ServiceName};
+use model::{ExportName, NetworkName, NodeName};
 use serde::{Deserialize, Deserializer, de::Error as _};
 use service_kit::ConfigError;
 use traces::TracesConfig;
+
+/// Of [`DnsConfig::servers`].
+const MAX_DNS_SERVERS: usize = 8;
 
 /// `activator.toml`.
 #[derive(Debug, Clone, Deserialize)]
@@ -57,9 +62,21 @@ pub(crate) struct Config {
     /// Who may use exports that have no `allow` of their own; `[]`: nobody. Default: all workloads of the mesh.
     #[serde(default, deserialize_with = "who")]
     pub(crate) default_allow: Option<Vec<Who>>,
+    /// This network's own DNS, for exports with `resolve`.
+    #[serde(default)]
+    pub(crate) dns: DnsConfig,
     /// What other networks can reach here. Default: nothing.
     #[serde(default)]
     pub(crate) export: Vec<ExportConfig>,
+}
+
+/// `[dns]`.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub(crate) struct DnsConfig {
+    /// Resolvers of this network, `IP` or `IP:PORT`, in order of preference; at most 8. Default: those of `/etc/resolv.conf`
+    /// at the start.
+    pub(crate) servers: Vec<String>,
 }
 
 /// `[tunnel]`.
@@ -129,10 +146,19 @@ impl Default for LimitsConfig {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub(crate) struct ExportConfig {
-    /// The service's name: others reach it as `<name>.<network>.<suffix>`.
-    pub(crate) name: ServiceName,
-    /// Where it is: IPv4 and IPv6 addresses. Several of one family: each link uses one of them.
+    /// The service's name: others reach it as `<name>.<network>.<suffix>`. Or a wildcard, `*.prod` or `*`: it stands for all
+    /// names below the rest, of any depth, that no other export is at, or nearer to.
+    pub(crate) name: ExportName,
+    /// Where it is: IPv4 and IPv6 addresses. Several of one family: each link uses one of them. Not with a wildcard.
+    #[serde(default)]
     pub(crate) addresses: Vec<IpAddr>,
+    /// With a wildcard: what this network's DNS is asked for when somebody uses a name, `*.prod.svc.cluster.local`. What stands
+    /// for the `*` of `name` is put in place of this one.
+    pub(crate) resolve: Option<String>,
+    /// With a wildcard: where its names may lead, as prefixes. Loopback, link-local, multicast and this host's own addresses
+    /// are never among them.
+    #[serde(default)]
+    pub(crate) within: Vec<IpNet>,
     /// TCP ports that can be reached. Default: none.
     #[serde(default)]
     pub(crate) tcp: Vec<u16>,
@@ -148,6 +174,8 @@ pub(crate) struct ExportConfig {
 #[derive(Debug)]
 pub(crate) struct Checked {
     pub(crate) exports: ExportTable,
+    /// [`DnsConfig::servers`], read.
+    pub(crate) dns_servers: Vec<SocketAddr>,
     pub(crate) pool: ClientPool,
     pub(crate) limits: LinkLimits,
     pub(crate) carrier: Carrier,
@@ -197,6 +225,7 @@ impl Config {
         })?;
         Ok(Checked {
             exports,
+            dns_servers: self.check_dns(file)?,
             pool,
             limits,
             carrier,
@@ -347,14 +376,38 @@ impl Config {
                 ));
             }
         }
-        let exports = self.export.iter();
         let default_allow = self.default_allow.as_ref();
-        ExportTable::new(
-            exports
-                .map(|export| export.to_export(default_allow))
-                .collect(),
-        )
-        .map_err(|error| self.explain(file, &error))
+        let mut exports = Vec::new();
+        for (index, export) in self.export.iter().enumerate() {
+            let exported = export.to_exported(default_allow);
+            exports.push(exported.map_err(|(field, value, problem, remedy)| {
+                let field = format!("export[{index}].{field}");
+                ConfigError::new(file, &field, value, problem, remedy)
+            })?);
+        }
+        ExportTable::of(exports).map_err(|error| self.explain(file, &error))
+    }
+
+    fn check_dns(&self, file: &Path) -> Result<Vec<SocketAddr>, ConfigError> {
+        let servers = &self.dns.servers;
+        if servers.len() > MAX_DNS_SERVERS {
+            return Err(ConfigError::new(
+                file,
+                "dns.servers",
+                servers.len(),
+                "too many",
+                format!("name at most {MAX_DNS_SERVERS}"),
+            ));
+        }
+        let read = |(index, text): (usize, &String)| {
+            let address = text.parse::<IpAddr>().map(|ip| SocketAddr::new(ip, 53));
+            address.or_else(|_| text.parse()).map_err(|_| {
+                let field = format!("dns.servers[{index}]");
+                let remedy = "use IP or IP:PORT, such as 10.96.0.10";
+                ConfigError::new(file, &field, text, "not the address of a server", remedy)
+            })
+        };
+        servers.iter().enumerate().map(read).collect()
     }
 
     /// Says which export an error is about: the last of that name, for a name given twice.
@@ -363,6 +416,9 @@ impl Config {
             ExportError::Duplicate(name) => (Some(name), "name"),
             ExportError::NoAddress(name) => (Some(name), "addresses"),
             ExportError::NotUnicast { name, .. } => (Some(name), "addresses"),
+            ExportError::NoRange(name) | ExportError::NeverWithin { name, .. } => {
+                (Some(name), "within")
+            }
             ExportError::NoPort(name) | ExportError::Ports { name, .. } => (Some(name), "tcp"),
             ExportError::TooMany(_) | ExportError::TooLong(_) => (None, ""),
         };
@@ -386,23 +442,71 @@ impl Config {
     }
 }
 
+/// A field, its value, what is wrong with it, and what to do.
+type Wrong = (&'static str, String, String, &'static str);
+
 impl ExportConfig {
-    fn to_export(&self, default_allow: Option<&Vec<Who>>) -> Export {
-        let mut export = Export {
-            name: self.name.clone(),
-            ipv4: Vec::new(),
-            ipv6: Vec::new(),
-            tcp: self.tcp.iter().copied().collect(),
-            udp: self.udp.iter().copied().collect(),
-            allow: self.allow.as_ref().or(default_allow).cloned(),
+    fn to_exported(&self, default_allow: Option<&Vec<Who>>) -> Result<Exported, Wrong> {
+        let tcp = self.tcp.iter().copied().collect();
+        let udp = self.udp.iter().copied().collect();
+        let allow = self.allow.as_ref().or(default_allow).cloned();
+        let wrong = |field, problem: &str, remedy| {
+            Err((field, self.name.to_string(), problem.to_owned(), remedy))
         };
-        for address in &self.addresses {
-            match address {
-                IpAddr::V4(ipv4) => export.ipv4.push(*ipv4),
-                IpAddr::V6(ipv6) => export.ipv6.push(*ipv6),
+        match (&self.name, &self.resolve) {
+            (ExportName::Service(name), None) => {
+                if !self.within.is_empty() {
+                    let remedy = "remove it: `addresses` says where the service is";
+                    return wrong("within", "of use only with a wildcard", remedy);
+                }
+                let mut export = Export {
+                    name: name.clone(),
+                    ipv4: Vec::new(),
+                    ipv6: Vec::new(),
+                    tcp,
+                    udp,
+                    allow,
+                };
+                for address in &self.addresses {
+                    match address {
+                        IpAddr::V4(ipv4) => export.ipv4.push(*ipv4),
+                        IpAddr::V6(ipv6) => export.ipv6.push(*ipv6),
+                    }
+                }
+                Ok(Exported::Service(Arc::new(export)))
+            }
+            (ExportName::Service(_), Some(_)) => {
+                let remedy = "give its `addresses`, or name a wildcard such as *.prod";
+                wrong("resolve", "of use only with a wildcard", remedy)
+            }
+            (ExportName::Below(_), None) => {
+                let remedy = "give what this network's DNS is asked for, such as \"*.prod.svc.cluster.local\"";
+                wrong("resolve", "a wildcard without it leads nowhere", remedy)
+            }
+            (ExportName::Below(_), Some(_)) if !self.addresses.is_empty() => {
+                let remedy = "remove them, or name a service without `*`";
+                wrong(
+                    "addresses",
+                    "this network's DNS says where the names of a wildcard are",
+                    remedy,
+                )
+            }
+            (ExportName::Below(below), Some(resolve)) => {
+                let domain = Domain::below_star(resolve).map_err(|_| {
+                    let problem = "not `*.` and a domain".to_owned();
+                    let remedy = "use a name such as *.prod.svc.cluster.local";
+                    ("resolve", resolve.clone(), problem, remedy)
+                })?;
+                Ok(Exported::Wildcard(Arc::new(Wildcard {
+                    below: below.clone(),
+                    domain,
+                    within: self.within.iter().map(IpNet::trunc).collect(),
+                    tcp,
+                    udp,
+                    allow,
+                })))
             }
         }
-        export
     }
 }
 

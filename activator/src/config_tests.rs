@@ -124,3 +124,85 @@ fn the_carrier_can_be_chosen() {
         assert!(error.contains(part), "{error}");
     }
 }
+
+const WILDCARD: &str = r#"
+network = "isle"
+discovery = "https://203.0.113.10:7400"
+state-directory = "/var/lib/turnpike"
+
+[dns]
+servers = ["10.96.0.10", "[fd00::53]:5353"]
+
+[[export]]
+name = "*.prod"
+resolve = "*.prod.svc.cluster.local"
+within = ["10.96.0.0/12"]
+tcp = [80]
+"#;
+
+#[test]
+fn a_wildcard_has_what_dns_is_asked_for_and_where_it_may_lead() {
+    let checked = load(WILDCARD).unwrap();
+    let servers: Vec<String> = checked
+        .dns_servers
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    assert_eq!(servers, ["10.96.0.10:53", "[fd00::53]:5353"]);
+    let exported: Vec<_> = checked.exports.iter().collect();
+    let [Exported::Wildcard(wildcard)] = exported[..] else {
+        panic!("{exported:?}")
+    };
+    let domain = wildcard.domain_of(&"api.prod".parse().unwrap());
+    assert_eq!(domain.as_deref(), Some("api.prod.svc.cluster.local"));
+    let all = WILDCARD.replace("\"*.prod\"", "\"*\"");
+    assert_eq!(load(&all).unwrap().exports.announced()[0].name, "*");
+}
+
+#[test]
+fn errors_of_wildcards_name_field_value_and_remedy() {
+    let with = |from: &str, to: &str| refused(&WILDCARD.replace(from, to));
+    let no_resolve = with("resolve = \"*.prod.svc.cluster.local\"\n", "");
+    for (error, parts) in [
+        (
+            &no_resolve,
+            [
+                "export[0].resolve",
+                "leads nowhere",
+                "*.prod.svc.cluster.local",
+            ],
+        ),
+        (
+            &with("\"*.prod.svc.cluster.local\"", "\"prod.svc\""),
+            ["export[0].resolve", "prod.svc", "not `*.` and a domain"],
+        ),
+        (
+            &with("within = [\"10.96.0.0/12\"]\n", ""),
+            ["export[0].within", "*.prod", "give `within`"],
+        ),
+        (
+            &with("10.96.0.0/12", "169.254.0.0/16"),
+            ["export[0].within", "169.254.0.0/16", "unicast"],
+        ),
+        (
+            &with("tcp = [80]", "tcp = [80]\naddresses = [\"10.0.0.1\"]"),
+            ["export[0].addresses", "DNS says", "without `*`"],
+        ),
+        (
+            &with("\"*.prod\"", "\"prod\""),
+            ["export[0].resolve", "only with a wildcard", "addresses"],
+        ),
+        (
+            &with("\"*.prod\"", "\"a.*\""),
+            ["a.*", "not a service name", "dots"],
+        ),
+        (
+            &with("\"10.96.0.10\"", "\"ten\""),
+            ["dns.servers[0]", "ten", "10.96.0.10"],
+        ),
+    ] {
+        for part in parts {
+            assert!(error.contains(part), "{part}: {error}");
+        }
+    }
+}

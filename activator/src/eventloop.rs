@@ -45,6 +45,7 @@ use crate::{
     flow_log::FlowLog,
     links::ActiveLinks,
     metrics::{Board, ShellStats},
+    names::{Answered, NameServers},
     registration::Publisher,
     signaling::Signaling,
     status::Status,
@@ -73,6 +74,9 @@ pub(crate) struct EventLoop {
     pub(crate) directory: Directory,
     pub(crate) events: mpsc::Receiver<Event>,
     pub(crate) fetcher: AccessFetcher,
+    /// This network's own DNS, and what it answered.
+    pub(crate) name_servers: NameServers,
+    pub(crate) answered: mpsc::Receiver<Answered>,
     /// Of the rest of the service.
     pub(crate) runtime: Handle,
     pub(crate) access: mpsc::Receiver<AccessResult>,
@@ -111,6 +115,7 @@ enum Heard {
     Stop,
     Event(Option<Event>),
     Access(AccessResult),
+    Answered(Answered),
     StunServers(Vec<SocketAddr>),
     Question(Question<Status>),
 }
@@ -140,6 +145,7 @@ impl EventLoop {
                     self.gateway
                         .handle_input(Input::Access { relay, access }, Clock.now());
                 }
+                Some(Heard::Answered(answered)) => self.on_answered(answered, Clock.now()),
                 Some(Heard::StunServers(servers)) => self.on_stun_servers(&servers, Clock.now()),
                 Some(Heard::Question(question)) => drop(question.send(self.status())),
                 None => {}
@@ -164,6 +170,7 @@ impl EventLoop {
             poller,
             events,
             access,
+            answered,
             servers,
             questions,
             ..
@@ -174,6 +181,7 @@ impl EventLoop {
                 () = stop => Heard::Stop,
                 event = events.recv() => Heard::Event(event),
                 Some(result) = access.recv() => Heard::Access(result),
+                Some(answered) = answered.recv() => Heard::Answered(answered),
                 Some(servers) = servers.recv() => Heard::StunServers(servers),
                 Some(question) = questions.recv() => Heard::Question(question),
             }

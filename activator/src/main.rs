@@ -11,6 +11,7 @@ mod eventloop;
 mod links;
 mod signaling;
 mod registration;
+mod names;
 mod forwarding;
 mod status;
 mod report;

@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, atomic::Ordering},
 };
 
-use activator_proto::stats::{DropReason, ForwardStats, GatewayStats};
+use activator_proto::stats::{DropReason, ForwardStats, GatewayStats, NameStats};
 use arc_swap::ArcSwap;
 use prometheus_client::{
     collector::Collector,
@@ -21,6 +21,8 @@ use traces::TraceStats;
 pub(crate) struct Picture {
     pub(crate) forward: ForwardStats,
     pub(crate) gateway: GatewayStats,
+    pub(crate) name_stats: NameStats,
+    pub(crate) names: usize,
     pub(crate) shell: ShellStats,
     pub(crate) links: usize,
     pub(crate) links_open: usize,
@@ -92,6 +94,11 @@ impl Collector for Metrics {
                 count(picture.allocations_wanted),
             ),
             ("clients", "Client addresses in use", count(picture.clients)),
+            (
+                "names",
+                "Names below wildcards that are known",
+                count(picture.names),
+            ),
             (
                 "discovery_connected",
                 "1 while discovery is reachable",
@@ -206,6 +213,22 @@ impl Collector for Metrics {
         let refused = [("tcp", forward.tcp_refused), ("udp", forward.udp_refused)];
         let help = "Packets to ports not exported that were answered, by protocol";
         family(&mut encoder, "refused_packets", help, "protocol", &refused)?;
+        let NameStats {
+            found,
+            absent,
+            outside,
+            failed,
+            limited,
+        } = picture.name_stats;
+        let lookups = [
+            ("found", found),
+            ("absent", absent),
+            ("outside", outside),
+            ("failed", failed),
+            ("limited", limited),
+        ];
+        let help = "What this network's DNS was asked for below wildcards, by what became of it";
+        family(&mut encoder, "name_lookups", help, "result", &lookups)?;
         let RecordStats { written, lost } = &*self.flow_records;
         let records = [("written", written), ("lost", lost)];
         let records = records.map(|(result, count)| (result, count.load(Ordering::Relaxed)));

@@ -1,9 +1,9 @@
 //! What discovery's console shows of this activator: its links, and whom its exports are for. Only sent while there is a console.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use activator_proto::{
-    policy::{Export, ExportTable},
+    policy::{ExportTable, Exported},
     who::Who,
 };
 use discovery_client::Directory;
@@ -70,11 +70,11 @@ fn link(status: &LinkStatus) -> ReportedLink {
 
 /// Whom each export is for.
 pub(crate) fn exports(table: &ExportTable) -> Vec<ReportedExport> {
-    let reported = |export: &Arc<Export>| {
-        let allow = export.allow.as_deref();
+    let reported = |exported: &Exported| {
+        let allow = exported.allow();
         let everyone = |who: &Who| who.to_string() == "*";
         ReportedExport {
-            service: export.name.to_string(),
+            service: exported.name().to_string(),
             everyone: allow.is_none_or(|allow| allow.iter().any(everyone)),
             allow: allow
                 .unwrap_or_default()

@@ -15,6 +15,20 @@ pub(crate) struct Status {
     pub(crate) allocations: Vec<AllocationStatus>,
     pub(crate) links: Vec<LinkStatus>,
     pub(crate) services: Vec<String>,
+    /// Names below wildcards that somebody asked for lately, by name; at most 256.
+    pub(crate) names: Vec<NameStatus>,
+}
+
+/// What this network's DNS said of a name.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct NameStatus {
+    pub(crate) name: String,
+    /// Those that are used.
+    pub(crate) addresses: Vec<String>,
+    /// Why there are none.
+    pub(crate) problem: Option<String>,
+    /// Links that are bound to it.
+    pub(crate) links: usize,
 }
 
 /// One allocation that should be.

@@ -15,7 +15,7 @@ use dns_signal_proto::services::Services;
 use explain::facts::Collision;
 use link::DtlsCertificate;
 use model::Role;
-use net::{AddressChanges, HostSockets, Poller};
+use net::{AddressChanges, Clock, HostSockets, Poller};
 use service_kit::status::{Asked, Asker, Questions};
 use service_kit::{
     Admin, ConfigError, Readiness, Task, on_own_thread, read_secret_of_field, shared_registry,
@@ -272,7 +272,7 @@ async fn tunnel(
     };
     let certificate = DtlsCertificate::generate().context("cannot make a DTLS certificate")?;
     let seed = getrandom::u64().context("no random numbers")?;
-    let lookup = Arc::clone(&resolver);
+    let (lookup, told) = (Arc::clone(&resolver), Arc::clone(&resolver));
     let event_loop = EventLoop {
         poller,
         agent: Agent::new(agent_config, certificate, hosts, seed),
@@ -299,6 +299,9 @@ async fn tunnel(
         asked: ways_to_ask.asked,
         rejections: Rejections::default(),
         lookup: Box::new(move |address| lookup.destination_of(address)),
+        on_verdict: Box::new(move |id, verdict| {
+            told.handle_verdict(id, verdict, Clock.now());
+        }),
         on_view: Box::new(move |view| {
             publish_services(&resolver, view);
             if view.revision.0 > 0 {

@@ -55,6 +55,7 @@ impl Collector for DnsMetrics {
             ("no_such_name", stats.no_such_name.get()),
             ("directory_unknown", stats.directory_unknown.get()),
             ("pool_exhausted", stats.pool_exhausted.get()),
+            ("wildcard_full", stats.wildcard_full.get()),
             ("refused", stats.refused.get()),
             ("malformed", stats.malformed.get()),
             ("unanswerable", stats.unanswerable.get()),
@@ -106,6 +107,11 @@ impl Collector for DnsMetrics {
             "virtual_ips",
             "Services that have a virtual IP",
             self.resolver.assigned_count(),
+        )?;
+        gauge(
+            "virtual_ips_lent",
+            "Names below wildcards among them",
+            self.resolver.lent_count(),
         )
     }
 }

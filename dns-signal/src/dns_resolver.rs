@@ -7,17 +7,19 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use arc_swap::{ArcSwapOption, Guard};
-use dns_signal_proto::agent::Destination;
+use dns_signal_proto::absent::Absent;
+use dns_signal_proto::agent::{Destination, NameVerdict};
 use dns_signal_proto::alias::{Aliases, Meaning};
 use dns_signal_proto::answer::{Authority, Reply};
 use dns_signal_proto::intercept::{self, Decision, Suffix};
 use dns_signal_proto::service::ServiceId;
 use dns_signal_proto::services::{Families, Services};
 use dns_signal_proto::stats::DnsStats;
-use dns_signal_proto::virtual_ip::{Pools, VirtualIpPair, VirtualIps};
+use dns_signal_proto::virtual_ip::{NotLent, Pools, VirtualIpPair, VirtualIps, Wildcard};
 use explain::facts::Known;
 use hickory_proto::op::Query as Question;
 use hickory_proto::rr::{DNSClass, Name, RecordType};
+use model::Match;
 use tokio::sync::{Notify, mpsc};
 
 /// Triggers kept for an event loop that is busy; beyond, they are lost, which the next query or packet repairs.
@@ -51,6 +53,7 @@ pub struct Resolver {
     pools: Pools,
     services: ArcSwapOption<Services>,
     assigned: Mutex<VirtualIps>,
+    absent: Mutex<Absent>,
     unsaved: Notify,
     wanted: mpsc::Sender<Wanted>,
     stats: DnsStats,
@@ -76,6 +79,7 @@ impl Resolver {
             pools: *assigned.pools(),
             services: ArcSwapOption::empty(),
             assigned: Mutex::new(assigned),
+            absent: Mutex::default(),
             unsaved: Notify::new(),
             wanted,
             stats: DnsStats::default(),
@@ -100,6 +104,11 @@ impl Resolver {
         self.assigned().len()
     }
 
+    /// How many of these are names below wildcards.
+    pub fn lent_count(&self) -> usize {
+        self.assigned().lent()
+    }
+
     /// Decides about a question, assigns a virtual IP if needed, and triggers the link. Does not block.
     pub fn resolve(&self, question: &Question, now: Instant) -> Resolution {
         if let Some(aliases) = &self.aliases
@@ -108,6 +117,9 @@ impl Resolver {
             return Resolution::Reply(reply);
         }
         let services = self.services.load();
+        let is_absent = services
+            .as_deref()
+            .is_some_and(|services| self.is_absent(question.name(), services, now));
         let decision = intercept::decide(
             question.name(),
             question.query_type(),
@@ -125,6 +137,15 @@ impl Resolver {
                 .map_or(0, |services| services.revision() as u32),
         };
         let reply = match decision {
+            Decision::Remote { .. }
+            | Decision::Ports { .. }
+            | Decision::Text { .. }
+            | Decision::NoData { .. }
+                if is_absent =>
+            {
+                stats.no_such_name.count();
+                Reply::NoSuchName(authority(self.suffix.name().clone()))
+            }
             Decision::Forward => return Resolution::Forward,
             Decision::Remote { id, ipv4, ipv6 } => {
                 let families = services
@@ -197,6 +218,11 @@ impl Resolver {
             services: mut meant,
             zone,
         } = aliases.meaning(name, services)?;
+        // As if nobody exported them.
+        meant.retain(|(id, _)| self.why_absent(id, now).is_none());
+        if meant.is_empty() {
+            return None;
+        }
         let any = record_type == RecordType::ANY;
         let ipv4 = any || record_type == RecordType::A;
         let ipv6 = any || record_type == RecordType::AAAA;
@@ -231,24 +257,92 @@ impl Resolver {
         families: Families,
         now: Instant,
     ) -> Reply {
-        let assigned = self.assigned().assign(id);
-        let Ok((pair, is_new)) = assigned else {
-            if self.stats.pool_exhausted.add(1) == 0 {
-                tracing::error!(
-                    ipv4 = %self.pools.ipv4(), ipv6 = %self.pools.ipv6(), places = self.pools.places(),
-                    "no virtual IP is free: new names are answered SERVFAIL until tunnel.pool-ipv4 or pool-ipv6, whichever is smaller, is larger"
-                );
-            }
+        let Some(pair) = self.give(id, now) else {
             return Reply::Failed;
         };
-        if is_new {
-            self.unsaved.notify_one();
-        }
         self.stats.remote.count();
         self.trigger(destination(id, pair, families), now);
         let ipv4 = ipv4.then_some(IpAddr::V4(pair.ipv4));
         let ipv6 = ipv6.then_some(IpAddr::V6(pair.ipv6));
         Reply::Addresses(ipv4.into_iter().chain(ipv6).collect())
+    }
+
+    /// The addresses of a service for good, or those lent to a name below a wildcard; `None`: there are none left, which is
+    /// counted.
+    fn give(&self, id: &ServiceId, now: Instant) -> Option<VirtualIpPair> {
+        let services = self.services.load();
+        let found = services.as_deref().map(|services| services.find(id));
+        let not_lent = if let Some(Match::Wildcard(name, _)) = found {
+            let network = id.network.clone();
+            let wildcard = Wildcard { name, network };
+            match self.assigned().lend(id, &wildcard, now) {
+                Ok(pair) => return Some(pair),
+                Err(NotLent::PoolExhausted) => None,
+                Err(full) => Some((wildcard, full)),
+            }
+        } else {
+            let assigned = self.assigned().assign(id);
+            if let Ok((pair, is_new)) = assigned {
+                if is_new {
+                    self.unsaved.notify_one();
+                }
+                return Some(pair);
+            }
+            None
+        };
+        match not_lent {
+            Some((wildcard, full)) => {
+                if self.stats.wildcard_full.add(1) == 0 {
+                    tracing::error!(
+                        %wildcard, %full,
+                        "further names of the wildcard are answered SERVFAIL until others were not asked for in a while"
+                    );
+                }
+            }
+            None => {
+                if self.stats.pool_exhausted.add(1) == 0 {
+                    tracing::error!(
+                        ipv4 = %self.pools.ipv4(), ipv6 = %self.pools.ipv6(), places = self.pools.places(),
+                        "no virtual IP is free: new names are answered SERVFAIL until tunnel.pool-ipv4 or pool-ipv6, whichever is smaller, is larger"
+                    );
+                }
+            }
+        }
+        None
+    }
+
+    /// What an activator said of a service or of a name below a wildcard.
+    pub fn handle_verdict(&self, id: ServiceId, verdict: &NameVerdict, now: Instant) {
+        match verdict {
+            NameVerdict::Found => {
+                self.absent().forget(&id);
+                if self.assigned().found(&id) {
+                    self.unsaved.notify_one();
+                }
+            }
+            NameVerdict::Absent { lasts, reason } => {
+                self.assigned().take_back(&id);
+                self.absent().note(id, *lasts, reason, now);
+            }
+        }
+    }
+
+    /// Why there is nothing behind a name below a wildcard.
+    pub(crate) fn why_absent(&self, id: &ServiceId, now: Instant) -> Option<String> {
+        let services = self.services.load();
+        let is_below = matches!(services.as_deref()?.find(id), Match::Wildcard(..));
+        is_below
+            .then(|| self.absent().reason(id, now).map(str::to_owned))
+            .flatten()
+    }
+
+    /// Whether a question is about a name below a wildcard behind which there is nothing.
+    fn is_absent(&self, name: &Name, services: &Services, now: Instant) -> bool {
+        if !services.have_wildcards() {
+            return false;
+        }
+        let id = self.suffix.service_in(name);
+        id.is_some_and(|id| self.why_absent(&id, now).is_some())
     }
 
     /// The link to a service will be needed.
@@ -273,6 +367,11 @@ impl Resolver {
             service: destination.service.clone(),
             network: destination.network.clone(),
         };
+        // A name below a wildcard may turn out not to be there.
+        let services = self.services.load();
+        if !services.as_deref()?.has_service(&id) {
+            return None;
+        }
         // Not one of several that take turns.
         let is_one = addresses
             .iter()
@@ -292,10 +391,14 @@ impl Resolver {
         let (id, pair) = {
             let mut assigned = self.assigned();
             let id = assigned.expected_at(address)?.clone();
-            let (pair, is_new) = assigned.assign(&id).ok()?;
-            if is_new {
-                self.unsaved.notify_one();
-            }
+            let pair = match assigned.get(&id) {
+                Some(pair) => pair,
+                None => {
+                    let (pair, _) = assigned.assign(&id).ok()?;
+                    self.unsaved.notify_one();
+                    pair
+                }
+            };
             (id, pair)
         };
         // Unknown to the directory now: both, as it may come back with either.
@@ -325,10 +428,11 @@ impl Resolver {
         meaning.services.into_iter().next().map(|(id, _)| id)
     }
 
-    /// What the directory says of a service.
-    pub(crate) fn known(&self, id: &ServiceId) -> Known {
+    /// What the directory says of a service, and of a name below a wildcard its activator.
+    pub(crate) fn known(&self, id: &ServiceId, now: Instant) -> Known {
         match &*self.services.load() {
             None => Known::NothingYet,
+            Some(_) if self.why_absent(id, now).is_some() => Known::Absent,
             Some(services) if services.families(id).is_some() => Known::Exported,
             Some(services) if services.has_network(&id.network) => Known::NoSuchService,
             Some(_) => Known::NoSuchNetwork,
@@ -363,6 +467,10 @@ impl Resolver {
         // Cloned, so that queries do not wait while a long text is written.
         let assigned = self.assigned().clone();
         assigned.encode()
+    }
+
+    fn absent(&self) -> MutexGuard<'_, Absent> {
+        self.absent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn assigned(&self) -> MutexGuard<'_, VirtualIps> {

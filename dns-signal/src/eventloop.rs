@@ -19,7 +19,9 @@ use std::time::Duration;
 
 use allocations::{AccessFetcher, AccessResult, Allocations};
 use discovery_client::{Directory, Event, StunServers, View};
-use dns_signal_proto::agent::{Agent, AgentOutput, Destination, FrameDrop, LinkNotice, Peers};
+use dns_signal_proto::agent::{
+    Agent, AgentOutput, Destination, FrameDrop, LinkNotice, NameVerdict, Peers,
+};
 use dns_signal_proto::service::ServiceId;
 use link::Transmit;
 use net::{AddressChanges, Burst, Clock, HostSockets, Poller};
@@ -51,6 +53,9 @@ pub(crate) type Lookup = Box<dyn Fn(IpAddr) -> Option<Destination> + Send>;
 /// Told of each new view, so that the DNS side answers from it.
 pub(crate) type OnView = Box<dyn FnMut(&Arc<View>) + Send>;
 
+/// Told what activators say of names, so that the DNS side answers by it.
+pub(crate) type OnVerdict = Box<dyn Fn(ServiceId, &NameVerdict) + Send>;
+
 /// Everything the loop holds.
 pub(crate) struct EventLoop {
     pub(crate) poller: Poller,
@@ -80,6 +85,7 @@ pub(crate) struct EventLoop {
     pub(crate) rejections: Rejections,
     pub(crate) lookup: Lookup,
     pub(crate) on_view: OnView,
+    pub(crate) on_verdict: OnVerdict,
     pub(crate) board: Board,
     pub(crate) openings: Openings,
     pub(crate) stats: ShellStats,
@@ -338,6 +344,11 @@ impl EventLoop {
                     let traceparent = self.openings.on_document(link, &mut body);
                     self.signaling.post(&to, link, body, traceparent);
                 }
+                AgentOutput::Verdict {
+                    network,
+                    service,
+                    verdict,
+                } => (self.on_verdict)(ServiceId { service, network }, &verdict),
                 AgentOutput::Notice(notice) => {
                     log(&notice);
                     self.openings.on_notice(notice, Clock.now());

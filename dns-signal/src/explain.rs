@@ -13,7 +13,9 @@ use explain::facts::{
     Sidecar, Trouble, TroubleKind,
 };
 use link::PairStatus;
+use model::{Exports, ServiceName};
 use net::Clock;
+use protocol::document::Service;
 use protocol::document::relay_trouble::Kind;
 use service_kit::status::{Asker, milliseconds};
 
@@ -101,16 +103,28 @@ impl Explainer {
         sidecar.collisions = routes::collisions(&tunnel.pools, &tunnel.interface);
         let lower = name.trim_end_matches('.').to_ascii_lowercase();
         let short = lower.strip_suffix(&format!(".{suffix}"));
+        let now = Clock.now();
         let parsed = short.unwrap_or(&lower).parse::<ServiceId>();
+        // Without the suffix, a name of several labels and a network that is none is somebody else's.
+        let is_ours = |id: &ServiceId| {
+            short.is_some()
+                || id.service.labels().nth(1).is_none()
+                || self.resolver.known(id, now) != Known::NoSuchNetwork
+        };
         sidecar.suffix = suffix;
-        let Some(id) = self.resolver.alias_of(&lower).or(parsed.ok()) else {
+        let Some(id) = self
+            .resolver
+            .alias_of(&lower)
+            .or(parsed.ok().filter(is_ours))
+        else {
             return sidecar;
         };
         sidecar.service = id.service.to_string();
         sidecar.target = id.network.to_string();
-        sidecar.known = self.resolver.known(&id);
+        sidecar.known = self.resolver.known(&id, now);
+        sidecar.absent = self.resolver.why_absent(&id, now);
         if open && sidecar.known == Known::Exported {
-            self.resolver.want(&id, Clock.now());
+            self.resolver.want(&id, now);
         }
         sidecar.virtual_ips = self.resolver.addresses(&id);
         let Some(directory) = self.directory.get() else {
@@ -156,7 +170,7 @@ fn fill_view(sidecar: &mut Sidecar, view: &View) {
     sidecar.services = shown(services.into_iter());
     sidecar.activators = of_target
         .iter()
-        .map(|known| activator(known, &sidecar.service))
+        .map(|known| activator(known, sidecar.service.parse().ok().as_ref()))
         .collect();
 }
 
@@ -164,9 +178,15 @@ fn shown<'a>(names: impl Iterator<Item = &'a str>) -> Vec<String> {
     names.take(MAX_SHOWN).map(str::to_owned).collect()
 }
 
-fn activator(known: &VerifiedRegistration, service: &str) -> Activator {
+fn activator(known: &VerifiedRegistration, service: Option<&ServiceName>) -> Activator {
     let said = &known.registration;
-    let exported = said.services.iter().find(|it| it.name == service);
+    let mut exports: Exports<&Service> = Exports::default();
+    for service in &said.services {
+        if let Ok(name) = service.name.parse() {
+            exports.entry(name, || service);
+        }
+    }
+    let exported = service.and_then(|service| exports.find(service).value().copied());
     let ports = |ports: &[u32]| -> Vec<u16> {
         let fitting = ports.iter().filter_map(|port| u16::try_from(*port).ok());
         fitting.take(MAX_SHOWN).collect()

@@ -163,7 +163,8 @@ fn activators(report: &mut Report, network: &str, sidecar: &Sidecar) {
             report.fault(network, &says, &["look at that activator's log".to_owned()]);
         }
     }
-    if let Some(service) = sidecar.services.first() {
+    let mut services = sidecar.services.iter();
+    if let Some(service) = services.find(|service| !service.starts_with('*')) {
         resolver(report, &format!("{service}.{network}.{}", sidecar.suffix));
     }
 }

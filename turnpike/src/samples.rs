@@ -167,6 +167,13 @@ name = "orders"
 addresses = ["10.0.0.20"]
 tcp = [8080]
 udp = []
+
+# All names below prod.{network}.mesh.internal at once, as this network's own DNS knows them.
+# [[export]]
+# name = "*.prod"
+# resolve = "*.prod.svc.cluster.local"
+# within = ["10.96.0.0/12"]
+# tcp = [80, 443]
 "#,
             discovery = self.discovery,
         )

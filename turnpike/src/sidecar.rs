@@ -145,7 +145,7 @@ fn is_settled(sidecar: &Sidecar, before: u64, young: bool) -> bool {
     match sidecar.known {
         Known::NotOurs => return true,
         Known::NothingYet => return !young,
-        Known::NoSuchNetwork | Known::NoSuchService => return true,
+        Known::NoSuchNetwork | Known::NoSuchService | Known::Absent => return true,
         Known::Exported => {}
     }
     if let Some(link) = &sidecar.link {

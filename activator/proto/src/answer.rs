@@ -1,16 +1,22 @@
 //! Offer → accept, or refuse with a reason the other side can log.
 
+use std::net::IpAddr;
+
 use model::{NetworkName, NodeId, RelayName, Role};
 use protocol::document;
 use turn_client::Reservations;
 
 use crate::{
     links::{LinkLimits, Links},
-    policy::ExportTable,
+    policy::Export,
 };
 
-/// Bindings one offer or one `Bind` may carry, and one link may have.
+/// Bindings one offer or one `Bind` may carry.
 pub const MAX_BINDINGS: usize = 256;
+
+/// Bindings one link may have: all services that two activators can export, and as many names below wildcards as one node
+/// may use.
+pub const MAX_LINK_BINDINGS: usize = 768;
 
 /// Candidates one offer may carry: each costs a permission and a channel on the relay.
 pub const MAX_CANDIDATES: usize = 16;
@@ -165,27 +171,26 @@ pub struct VirtualIps {
     pub ipv6: Option<std::net::Ipv6Addr>,
 }
 
-/// Looks a binding up in the export table.
+impl VirtualIps {
+    /// Both, as far as there are any.
+    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> + Clone + use<> {
+        let ipv6 = self.ipv6.map(IpAddr::V6);
+        self.ipv4.map(IpAddr::V4).into_iter().chain(ipv6)
+    }
+}
+
+/// Whether a service can be reached by one of these virtual IPs.
 ///
 /// # Errors
-/// The reason, for the other side.
-pub fn resolve_binding<'a>(
-    node: &NodeId,
-    binding: &document::Binding,
-    exports: &'a ExportTable,
-) -> Result<(&'a std::sync::Arc<crate::policy::Export>, VirtualIps), String> {
-    let virtual_ips =
-        decode_binding(binding).map_err(|problem| format!("malformed binding: {problem}"))?;
-    let export = exports
-        .resolve(&binding.service, node)
-        .map_err(|error| error.to_string())?;
+/// The reason why not, for the other side.
+pub fn check_families(export: &Export, virtual_ips: VirtualIps) -> Result<(), String> {
     let reachable = (virtual_ips.ipv4.is_some() && !export.ipv4.is_empty())
         || (virtual_ips.ipv6.is_some() && !export.ipv6.is_empty());
-    if !reachable {
-        return Err(format!(
-            "`{}` has no address of the virtual IP's family",
-            export.name
-        ));
+    if reachable {
+        return Ok(());
     }
-    Ok((export, virtual_ips))
+    Err(format!(
+        "`{}` has no address of the virtual IP's family",
+        export.name
+    ))
 }

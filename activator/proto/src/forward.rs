@@ -23,7 +23,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use model::NodeId;
+use model::{NodeId, ServiceName};
 use wire::{
     frame::{Frame, HEADER_LEN, Header},
     ip::{
@@ -42,6 +42,7 @@ use flow::{FlowRecord, Flows, Verdict};
 use nat::{BindError, NatTable};
 
 const SYN: u8 = 2;
+const RST: u8 = 4;
 const ACK: u8 = 16;
 
 /// What becomes of a frame from a link.
@@ -128,9 +129,11 @@ impl Forwarder {
         };
         let to = Rewrite {
             src: Some(way.client),
-            dst: Some(way.real),
+            dst: way.real,
         };
-        if let Err(refusal) = judge(&seen, way.export) {
+        // Without an address of this family nothing listens.
+        let judged = judge(&seen, way.export).and(way.real.map(drop).ok_or(Refusal::Answer));
+        if let Err(refusal) = judged {
             return match refusal {
                 Refusal::Drop(reason) => self.dropped(reason),
                 Refusal::Answer => {
@@ -192,6 +195,14 @@ impl Forwarder {
         rewrite_at(packet, &seen.layout, to, header.checksum())
             .map_err(|_| DropReason::Malformed)?;
         way.traffic.bytes_from_service += packet.len() as u64;
+        // Not a reset, nor an error about it.
+        let is_there = match seen.icmp {
+            Some((kind, _)) => is_echo_reply(seen.layout.version, kind),
+            None => seen.tcp_flags & RST == 0,
+        };
+        if is_there {
+            *way.heard = Some(now);
+        }
         let link = way.link;
         self.clamp(packet, &seen, header.checksum());
         Ok(link)
@@ -215,6 +226,18 @@ impl Forwarder {
         now: Instant,
     ) -> Result<(), BindError> {
         self.nat.bind(link, node, export, virtual_ips, now)
+    }
+
+    /// See [`NatTable::readdress`].
+    pub fn readdress(
+        &mut self,
+        link: LinkKey,
+        name: &ServiceName,
+        virtual_ips: VirtualIps,
+        export: Option<&Arc<Export>>,
+        now: Instant,
+    ) -> bool {
+        self.nat.readdress(link, name, virtual_ips, export, now)
     }
 
     /// Forgets a link.

@@ -6,7 +6,7 @@
 use std::{collections::VecDeque, time::Instant};
 
 use identity::Serial;
-use model::{NetworkName, NodeId, RelayName, RelayedAddr};
+use model::{MAX_SERVICE_NAME, NetworkName, NodeId, RelayName, RelayedAddr};
 use protocol::document;
 use turn_client::{Reservations, Reserve};
 
@@ -15,11 +15,15 @@ use crate::{
     forward::Forwarder,
     input::Input,
     links::{LinkKey, LinkLimits, LinkRecord, Links},
+    names::{Names, User},
     output::Output,
-    policy::ExportTable,
+    policy::{ExportTable, Exported},
     registration::RegistrationState,
     stats::GatewayStats,
 };
+
+/// Results in one message of a link: it has at most 16 KiB.
+const RESULTS_IN_ONE: usize = 32;
 
 /// What a gateway is made from.
 #[derive(Debug)]
@@ -36,6 +40,14 @@ pub struct GatewayConfig {
     pub limits: LinkLimits,
 }
 
+/// What became of a binding.
+enum Bound {
+    /// By the exports alone.
+    Now(document::BindingResult),
+    /// By what DNS says of the name; `None`: that will be known later.
+    ByDns(Option<document::BindingResult>),
+}
+
 /// Decides everything but the way of packets, which its [`Forwarder`] does.
 #[derive(Debug)]
 pub struct Gateway {
@@ -45,6 +57,7 @@ pub struct Gateway {
     registration: RegistrationState,
     links: Links,
     exports: ExportTable,
+    names: Names,
     limits: LinkLimits,
     outputs: VecDeque<Output>,
     stats: GatewayStats,
@@ -68,6 +81,7 @@ impl Gateway {
             registration: RegistrationState::new(&node, instance, exports.announced()),
             links: Links::default(),
             exports,
+            names: Names::default(),
             limits,
             outputs: VecDeque::new(),
             stats: GatewayStats::default(),
@@ -140,20 +154,61 @@ impl Gateway {
                 }
             }
             Input::Bind { link, bindings } => self.on_bind(link, &bindings, now),
-            Input::LinkOpened { link } => self.on_opened(link),
-            Input::LinkClosed { link } => {
-                self.links.remove(link);
-                self.forwarder.remove_link(link, now);
+            Input::Resolved {
+                name,
+                resolved,
+                own,
+            } => {
+                let results = self.names.handle_resolved(
+                    &name,
+                    resolved,
+                    own,
+                    &mut self.forwarder,
+                    now,
+                    &mut self.outputs,
+                );
+                for (link, result) in results {
+                    self.say(link, vec![result]);
+                }
             }
+            Input::LinkOpened { link } => self.on_opened(link),
+            Input::LinkClosed { link } => self.forget(link, now),
             Input::Shutdown => self.on_shutdown(),
+        }
+    }
+
+    fn forget(&mut self, link: LinkKey, now: Instant) {
+        self.links.remove(link);
+        self.names.remove_link(link);
+        self.forwarder.remove_link(link, now);
+    }
+
+    /// Tells a link what became of bindings, as soon as it can be told.
+    fn say(&mut self, link: LinkKey, results: Vec<document::BindingResult>) {
+        let Some(record) = self.links.get_mut(link).filter(|_| !results.is_empty()) else {
+            return;
+        };
+        match &mut record.unsaid {
+            Some(unsaid) => unsaid.extend(results),
+            None => self.push_bound(link, &results),
+        }
+    }
+
+    fn push_bound(&mut self, link: LinkKey, results: &[document::BindingResult]) {
+        for results in results.chunks(RESULTS_IN_ONE) {
+            let results = results.to_vec();
+            self.outputs.push_back(Output::Bound { link, results });
         }
     }
 
     /// A node has one link to an activator: earlier ones belonged to a process of it that is no more, or were given up.
     fn on_opened(&mut self, opened: LinkKey) {
-        let Some(node) = self.links.get(opened).map(|record| record.node.clone()) else {
+        let Some(record) = self.links.get_mut(opened) else {
             return;
         };
+        let node = record.node.clone();
+        let unsaid = record.unsaid.take().unwrap_or_default();
+        self.push_bound(opened, &unsaid);
         let earlier = self.links.select(|record| record.node == node);
         for link in earlier.into_iter().filter(|link| *link < opened) {
             let reason = "the node opened another one".to_owned();
@@ -170,10 +225,14 @@ impl Gateway {
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
         if self.closing {
-            None
-        } else {
-            self.reservations.poll_timeout()
+            return None;
         }
+        let names = self.names.poll_timeout();
+        self.reservations
+            .poll_timeout()
+            .into_iter()
+            .chain(names)
+            .min()
     }
 
     /// A deadline passed.
@@ -184,6 +243,7 @@ impl Gateway {
                 self.outputs.push_back(Output::Leave { relay, relayed });
             }
             self.on_footholds_changed();
+            self.names.handle_timeout(now, &mut self.outputs);
         }
     }
 
@@ -197,6 +257,12 @@ impl Gateway {
     #[must_use]
     pub const fn links(&self) -> &Links {
         &self.links
+    }
+
+    /// The names below wildcards that are known.
+    #[must_use]
+    pub const fn names(&self) -> &Names {
+        &self.names
     }
 
     /// What was published last.
@@ -242,10 +308,16 @@ impl Gateway {
                     offered_as,
                     serial,
                     relays: acceptance.relays.clone(),
+                    unsaid: Some(Vec::new()),
                 };
                 let link = self.links.insert(record);
-                let bindings = self.bind(link, &from, &offer.bindings, now);
-                match answer::check_results(&bindings) {
+                let (bindings, of_names) = self.bind(link, &from, &offer.bindings, now);
+                // What DNS says of a name is told by the link, and may be something else in a moment.
+                let checked = match of_names {
+                    true => Ok(()),
+                    false => answer::check_results(&bindings),
+                };
+                match checked {
                     Ok(()) => {
                         self.stats.offers_accepted += 1;
                         let relays = acceptance.relays;
@@ -259,8 +331,7 @@ impl Gateway {
                         return;
                     }
                     Err(reason) => {
-                        self.links.remove(link);
-                        self.forwarder.remove_link(link, now);
+                        self.forget(link, now);
                         reason
                     }
                 }
@@ -284,36 +355,86 @@ impl Gateway {
             self.outputs.push_back(Output::Close { link, reason });
             return;
         }
-        let results = self.bind(link, &node, bindings, now);
-        self.outputs.push_back(Output::Bound { link, results });
+        let (results, _) = self.bind(link, &node, bindings, now);
+        self.push_bound(link, &results);
     }
 
+    /// What becomes of each binding, but for those of names that this network's DNS is asked for first; and whether it is, or
+    /// was, asked for any.
     fn bind(
         &mut self,
         link: LinkKey,
         node: &NodeId,
         bindings: &[document::Binding],
         now: Instant,
-    ) -> Vec<document::BindingResult> {
-        let one = |binding: &document::Binding| {
-            let outcome = answer::resolve_binding(node, binding, &self.exports).and_then(
-                |(export, virtual_ips)| {
-                    self.forwarder
-                        .bind(link, node, export, virtual_ips, now)
-                        .map_err(|error| error.to_string())
+    ) -> (Vec<document::BindingResult>, bool) {
+        let (mut results, mut of_names) = (Vec::new(), false);
+        for binding in bindings {
+            let result = match self.try_bind(link, node, binding, now) {
+                Ok(Bound::Now(result)) => result,
+                Ok(Bound::ByDns(result)) => {
+                    of_names = true;
+                    match result {
+                        Some(result) => result,
+                        None => continue,
+                    }
+                }
+                Err(reason) => document::BindingResult {
+                    service: binding.service.chars().take(MAX_SERVICE_NAME).collect(),
+                    reason,
+                    ..document::BindingResult::default()
                 },
-            );
-            let service: String = binding.service.chars().take(63).collect();
-            if let Err(reason) = &outcome {
-                self.forwarder.refused(link, node, &service, reason);
+            };
+            if !result.accepted && result.absent_seconds == 0 {
+                self.forwarder
+                    .refused(link, node, &result.service, &result.reason);
             }
-            document::BindingResult {
-                service,
-                accepted: outcome.is_ok(),
-                reason: outcome.err().unwrap_or_default(),
+            results.push(result);
+        }
+        (results, of_names)
+    }
+
+    fn try_bind(
+        &mut self,
+        link: LinkKey,
+        node: &NodeId,
+        binding: &document::Binding,
+        now: Instant,
+    ) -> Result<Bound, String> {
+        let virtual_ips = answer::decode_binding(binding)
+            .map_err(|problem| format!("malformed binding: {problem}"))?;
+        let (name, exported) = self
+            .exports
+            .resolve(&binding.service, node)
+            .map_err(|error| error.to_string())?;
+        match exported {
+            Exported::Service(export) => {
+                answer::check_families(export, virtual_ips)?;
+                self.forwarder
+                    .bind(link, node, export, virtual_ips, now)
+                    .map_err(|error| error.to_string())?;
+                Ok(Bound::Now(document::BindingResult {
+                    service: name.to_string(),
+                    accepted: true,
+                    ..document::BindingResult::default()
+                }))
             }
-        };
-        bindings.iter().map(one).collect()
+            Exported::Wildcard(wildcard) => {
+                let user = User {
+                    link,
+                    node: node.clone(),
+                    virtual_ips,
+                };
+                Ok(Bound::ByDns(self.names.bind(
+                    &name,
+                    wildcard,
+                    user,
+                    &mut self.forwarder,
+                    now,
+                    &mut self.outputs,
+                )))
+            }
+        }
     }
 
     fn on_footholds_changed(&mut self) {

@@ -1,12 +1,15 @@
 //! Everything that can enter, packets excepted (they go straight to [`Forwarder`](crate::forward::Forwarder)).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use identity::Serial;
-use model::{NodeId, RelayAccess, RelayName, RelayedAddr};
+use model::{NodeId, RelayAccess, RelayName, RelayedAddr, ServiceName};
 use protocol::{directory, document};
 
-use crate::links::LinkKey;
+use crate::{links::LinkKey, names::Resolved};
 
 /// What happened outside.
 #[derive(Debug)]
@@ -81,6 +84,15 @@ pub enum Input<'a> {
         link: LinkKey,
         /// What it asks for.
         bindings: Vec<document::Binding>,
+    },
+    /// The answer to [`Output::Resolve`](crate::Output::Resolve).
+    Resolved {
+        /// The name.
+        name: ServiceName,
+        /// What became of it.
+        resolved: Resolved,
+        /// All addresses of this host as they are now: nothing may lead to them.
+        own: &'a [IpAddr],
     },
     /// A link is open.
     LinkOpened {

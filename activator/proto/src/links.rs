@@ -2,6 +2,7 @@
 
 use identity::Serial;
 use model::{NodeId, RelayName};
+use protocol::document::BindingResult;
 use rustc_hash::FxHashMap;
 
 /// Names a link within this process; never used twice.
@@ -25,6 +26,8 @@ pub struct LinkRecord {
     pub serial: Serial,
     /// The relays whose allocations it may use.
     pub relays: Vec<RelayName>,
+    /// What became of bindings since the answer, to be said as soon as the link is open; `None`: it is.
+    pub unsaid: Option<Vec<BindingResult>>,
 }
 
 /// How many links there may be.
@@ -84,6 +87,11 @@ impl Links {
     #[must_use]
     pub fn get(&self, key: LinkKey) -> Option<&LinkRecord> {
         self.by_key.get(&key)
+    }
+
+    /// The same, to be changed in what it is not found by.
+    pub fn get_mut(&mut self, key: LinkKey) -> Option<&mut LinkRecord> {
+        self.by_key.get_mut(&key)
     }
 
     /// The link made from this offer.

@@ -1,6 +1,8 @@
 //! Everything that can leave, packets excepted.
 
-use model::{NodeId, RelayName, RelayedAddr};
+use std::net::IpAddr;
+
+use model::{NodeId, RelayName, RelayedAddr, ServiceName};
 use protocol::document;
 use turn_client::Reserve;
 
@@ -41,6 +43,24 @@ pub enum Output {
         link: LinkKey,
         /// One per binding asked for.
         results: Vec<document::BindingResult>,
+    },
+    /// Ask this network's DNS; answer with [`Input::Resolved`](crate::Input::Resolved), whatever becomes of it.
+    Resolve {
+        /// Below a wildcard.
+        name: ServiceName,
+        /// What to ask for, without its last dot.
+        domain: String,
+        /// A records are wanted.
+        ipv4: bool,
+        /// AAAA records are wanted.
+        ipv6: bool,
+    },
+    /// For the log: DNS gave addresses to a name, and none of them is within what its export allows.
+    Outside {
+        /// Below a wildcard.
+        name: ServiceName,
+        /// What DNS gave.
+        addresses: Vec<IpAddr>,
     },
     /// Close the link; answer with [`Input::LinkClosed`](crate::Input::LinkClosed).
     Close {

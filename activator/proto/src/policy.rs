@@ -6,11 +6,11 @@ use std::{
     sync::Arc,
 };
 
-use model::{NetworkName, NodeId, NodeName, ServiceName};
+use ipnet::IpNet;
+use model::{ExportName, Exports, MAX_SERVICE_NAME, NetworkName, NodeId, NodeName, ServiceName};
 use protocol::document;
-use rustc_hash::FxHashMap;
 
-use crate::who::Who;
+use crate::{who::Who, wildcard::Wildcard};
 
 /// Services one activator can export: all of them stand in one registration, which must stay under 16 KiB.
 pub const MAX_EXPORTS: usize = 128;
@@ -79,18 +79,18 @@ impl FromIterator<u16> for Ports {
 pub enum ExportError {
     /// Two exports with one name.
     #[error("the name `{0}` is exported twice; merge the two or rename one")]
-    Duplicate(ServiceName),
+    Duplicate(ExportName),
     /// Nowhere to forward to.
     #[error("`{0}` has no address; give at least one IPv4 or IPv6 address")]
-    NoAddress(ServiceName),
+    NoAddress(ExportName),
     /// Nothing could be reached.
     #[error("`{0}` has no port; give at least one TCP or UDP port")]
-    NoPort(ServiceName),
+    NoPort(ExportName),
     /// Port 0, or too many.
     #[error("`{name}` has {problem}")]
     Ports {
         /// The export.
-        name: ServiceName,
+        name: ExportName,
         /// What is wrong with its ports.
         problem: String,
     },
@@ -98,9 +98,25 @@ pub enum ExportError {
     #[error("`{name}`: {address} is not a host's address; give the unicast address of the service")]
     NotUnicast {
         /// The export.
-        name: ServiceName,
+        name: ExportName,
         /// The address.
         address: IpAddr,
+    },
+    /// A wildcard that could lead anywhere.
+    #[error(
+        "`{0}` does not say where its names may lead; give `within`, the ranges of addresses of what is meant, such as \
+         10.96.0.0/12"
+    )]
+    NoRange(ExportName),
+    /// A range of which nothing can be reached.
+    #[error(
+        "`{name}`: {range} has no addresses of services; give ranges of unicast addresses that are not link-local"
+    )]
+    NeverWithin {
+        /// The export.
+        name: ExportName,
+        /// The range.
+        range: IpNet,
     },
     /// Too many exports.
     #[error("{0} exports are more than the {MAX_EXPORTS} that one activator can announce")]
@@ -113,12 +129,57 @@ pub enum ExportError {
     TooLong(usize),
 }
 
+/// What stands under a name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Exported {
+    /// A service.
+    Service(Arc<Export>),
+    /// Whatever this network's DNS says of a name.
+    Wildcard(Arc<Wildcard>),
+}
+
+impl Exported {
+    /// What it is called.
+    #[must_use]
+    pub fn name(&self) -> ExportName {
+        match self {
+            Self::Service(export) => ExportName::Service(export.name.clone()),
+            Self::Wildcard(wildcard) => ExportName::Below(wildcard.below.clone()),
+        }
+    }
+
+    /// Who may use it; absent: every enrolled workload of the mesh.
+    #[must_use]
+    pub fn allow(&self) -> Option<&[Who]> {
+        match self {
+            Self::Service(export) => export.allow.as_deref(),
+            Self::Wildcard(wildcard) => wildcard.allow.as_deref(),
+        }
+    }
+
+    /// TCP and UDP ports that can be reached.
+    #[must_use]
+    pub fn ports(&self) -> (&Ports, &Ports) {
+        match self {
+            Self::Service(export) => (&export.tcp, &export.udp),
+            Self::Wildcard(wildcard) => (&wildcard.tcp, &wildcard.udp),
+        }
+    }
+
+    fn families(&self) -> (bool, bool) {
+        match self {
+            Self::Service(export) => (!export.ipv4.is_empty(), !export.ipv6.is_empty()),
+            Self::Wildcard(wildcard) => wildcard.families(),
+        }
+    }
+}
+
 /// All exports of this activator.
 #[derive(Debug, Clone, Default)]
 pub struct ExportTable {
-    by_name: FxHashMap<ServiceName, Arc<Export>>,
+    by_name: Exports<Exported>,
     /// In the order they were configured: the registration must not change from start to start.
-    ordered: Vec<Arc<Export>>,
+    ordered: Vec<Exported>,
 }
 
 /// Why a node may not be bound to a service.
@@ -140,11 +201,20 @@ pub enum PolicyError {
 }
 
 impl ExportTable {
-    /// A table of these exports.
+    /// A table of these services.
     ///
     /// # Errors
     /// When one of them could not work.
     pub fn new(exports: Vec<Export>) -> Result<Self, ExportError> {
+        Self::of(exports.into_iter().map(Arc::new).map(Exported::Service))
+    }
+
+    /// A table of these exports.
+    ///
+    /// # Errors
+    /// When one of them could not work.
+    pub fn of(exports: impl IntoIterator<Item = Exported>) -> Result<Self, ExportError> {
+        let exports: Vec<Exported> = exports.into_iter().collect();
         if exports.len() > MAX_EXPORTS {
             return Err(ExportError::TooMany(exports.len()));
         }
@@ -153,31 +223,39 @@ impl ExportTable {
             return Err(ExportError::TooLong(announced));
         }
         let mut table = Self::default();
-        for export in exports {
-            check(&export)?;
-            let export = Arc::new(export);
-            if table
-                .by_name
-                .insert(export.name.clone(), export.clone())
-                .is_some()
-            {
-                return Err(ExportError::Duplicate(export.name.clone()));
+        for exported in exports {
+            match &exported {
+                Exported::Service(export) => check(export)?,
+                Exported::Wildcard(wildcard) => check_wildcard(wildcard)?,
             }
-            table.ordered.push(export);
+            check_ports(&exported)?;
+            let mut is_new = false;
+            table.by_name.entry(exported.name(), || {
+                is_new = true;
+                exported.clone()
+            });
+            if !is_new {
+                return Err(ExportError::Duplicate(exported.name()));
+            }
+            table.ordered.push(exported);
         }
         Ok(table)
     }
 
-    /// The service that `name` stands for, if `node` may use it.
+    /// What `name` stands for, if `node` may use it: a service of that name before a wildcard that covers it.
     ///
     /// # Errors
     /// When there is no such service, or it is not open to the node.
-    pub fn resolve(&self, name: &str, node: &NodeId) -> Result<&Arc<Export>, PolicyError> {
+    pub fn resolve(
+        &self,
+        name: &str,
+        node: &NodeId,
+    ) -> Result<(ServiceName, &Exported), PolicyError> {
         // The name comes from another node: it is echoed into logs, so it must be a name first.
-        let unknown = || PolicyError::UnknownService(name.chars().take(63).collect());
+        let unknown = || PolicyError::UnknownService(name.chars().take(MAX_SERVICE_NAME).collect());
         let service: ServiceName = name.parse().map_err(|_| unknown())?;
-        let export = self.by_name.get(&service).ok_or_else(unknown)?;
-        match &export.allow {
+        let exported = self.by_name.find(&service).value().ok_or_else(unknown)?;
+        match exported.allow() {
             Some(allow) if !allow.iter().any(|who| who.contains(node)) => {
                 Err(PolicyError::NotAllowed {
                     service,
@@ -185,7 +263,7 @@ impl ExportTable {
                     network: node.network.clone(),
                 })
             }
-            _ => Ok(export),
+            _ => Ok((service, exported)),
         }
     }
 
@@ -193,36 +271,38 @@ impl ExportTable {
     #[must_use]
     pub fn announced(&self) -> Vec<document::Service> {
         let ports = |ports: &Ports| ports.iter().map(u32::from).collect();
-        let announce = |export: &Arc<Export>| document::Service {
-            name: export.name.to_string(),
-            ipv4: !export.ipv4.is_empty(),
-            ipv6: !export.ipv6.is_empty(),
-            tcp_ports: ports(&export.tcp),
-            udp_ports: ports(&export.udp),
+        let announce = |exported: &Exported| {
+            let (ipv4, ipv6) = exported.families();
+            let (tcp, udp) = exported.ports();
+            document::Service {
+                name: exported.name().to_string(),
+                ipv4,
+                ipv6,
+                tcp_ports: ports(tcp),
+                udp_ports: ports(udp),
+            }
         };
         self.ordered.iter().map(announce).collect()
     }
 
     /// In the order they were configured.
-    pub fn iter(&self) -> impl Iterator<Item = &Arc<Export>> {
+    pub fn iter(&self) -> impl Iterator<Item = &Exported> {
         self.ordered.iter()
     }
 }
 
 /// At most so many bytes of a registration: tags, lengths and flags; the name; three for each port.
-fn announced_len(export: &Export) -> usize {
-    15 + export.name.as_str().len() + 3 * (export.tcp.len() + export.udp.len())
+fn announced_len(exported: &Exported) -> usize {
+    let (tcp, udp) = exported.ports();
+    15 + exported.name().to_string().len() + 3 * (tcp.len() + udp.len())
 }
 
-fn check(export: &Export) -> Result<(), ExportError> {
-    let name = || export.name.clone();
-    if export.ipv4.is_empty() && export.ipv6.is_empty() {
-        return Err(ExportError::NoAddress(name()));
+fn check_ports(exported: &Exported) -> Result<(), ExportError> {
+    let (tcp, udp) = exported.ports();
+    if tcp.is_empty() && udp.is_empty() {
+        return Err(ExportError::NoPort(exported.name()));
     }
-    if export.tcp.is_empty() && export.udp.is_empty() {
-        return Err(ExportError::NoPort(name()));
-    }
-    for ports in [&export.tcp, &export.udp] {
+    for ports in [tcp, udp] {
         let problem = if ports.contains(0) {
             "port 0; ports are 1 to 65535".to_owned()
         } else if ports.len() > MAX_PORTS {
@@ -234,9 +314,35 @@ fn check(export: &Export) -> Result<(), ExportError> {
             continue;
         };
         return Err(ExportError::Ports {
-            name: name(),
+            name: exported.name(),
             problem,
         });
+    }
+    Ok(())
+}
+
+fn check_wildcard(wildcard: &Wildcard) -> Result<(), ExportError> {
+    let name = || ExportName::Below(wildcard.below.clone());
+    if wildcard.within.is_empty() {
+        return Err(ExportError::NoRange(name()));
+    }
+    // Wider ranges hold some of everything.
+    let hopeless = |range: &&IpNet| {
+        range.prefix_len() >= 4 && crate::wildcard::is_never_a_service(range.network())
+    };
+    match wildcard.within.iter().find(hopeless) {
+        Some(range) => Err(ExportError::NeverWithin {
+            name: name(),
+            range: *range,
+        }),
+        None => Ok(()),
+    }
+}
+
+fn check(export: &Export) -> Result<(), ExportError> {
+    let name = || ExportName::Service(export.name.clone());
+    if export.ipv4.is_empty() && export.ipv6.is_empty() {
+        return Err(ExportError::NoAddress(name()));
     }
     let ipv4 = export.ipv4.iter().filter(|address| {
         address.is_unspecified()

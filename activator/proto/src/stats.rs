@@ -101,3 +101,18 @@ pub struct GatewayStats {
     /// Registrations handed to discovery.
     pub registrations: u64,
 }
+
+/// What DNS said of names below wildcards so far.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct NameStats {
+    /// Answers with addresses that may be used.
+    pub found: u64,
+    /// Answers that there is nothing.
+    pub absent: u64,
+    /// Answers with addresses of which none may be used.
+    pub outside: u64,
+    /// No answer, or an error.
+    pub failed: u64,
+    /// Bindings refused because there are too many names.
+    pub limited: u64,
+}

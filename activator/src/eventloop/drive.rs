@@ -5,6 +5,7 @@ use std::time::Instant;
 use activator_proto::{
     Input, LinkKey, Output,
     forward::{FromLink, fit_mss},
+    names::Resolved,
     stats::DropReason,
 };
 use allocations::{AllocationEvent, Allocations};
@@ -13,6 +14,7 @@ use protocol::document::{BindingResult, Bound, Bye, Control, Refusal, control, d
 use turn_client::Reserve;
 
 use super::{EventLoop, openings};
+use crate::names::Answered;
 
 impl EventLoop {
     /// Until nothing is left to do; then sends.
@@ -82,9 +84,17 @@ impl EventLoop {
                 if let Some(active) = self.links.touch(link) {
                     for result in results.iter().filter(|result| !result.accepted) {
                         let BindingResult {
-                            service, reason, ..
+                            service,
+                            reason,
+                            absent_seconds,
+                            ..
                         } = result;
-                        tracing::warn!(%link, peer = %active.peer, service, reason, "binding refused");
+                        if *absent_seconds > 0 {
+                            // Nobody did anything wrong.
+                            tracing::debug!(%link, peer = %active.peer, service, reason, "no such name");
+                        } else {
+                            tracing::warn!(%link, peer = %active.peer, service, reason, "binding refused");
+                        }
                     }
                     let bound = control::Body::Bound(Bound { results });
                     // Not open any more: the other side will ask again on its next link.
@@ -92,6 +102,20 @@ impl EventLoop {
                         .link
                         .send_control(&Control { body: Some(bound) }, now);
                 }
+            }
+            Output::Resolve {
+                name,
+                domain,
+                ipv4,
+                ipv6,
+            } => self.name_servers.ask(name, &domain, (ipv4, ipv6)),
+            Output::Outside { name, addresses } => {
+                let addresses: Vec<String> =
+                    addresses.iter().take(4).map(ToString::to_string).collect();
+                tracing::warn!(
+                    %name, addresses = %addresses.join(" "),
+                    "DNS leads to addresses that are not `within` what the export allows, or are this host's own; refused"
+                );
             }
             Output::Close { link, reason } => self.close_link(link, &reason, now),
             Output::Retire {
@@ -108,6 +132,27 @@ impl EventLoop {
                 relayed,
             } => self.extend(link, (&to, offered_as), &relay, &relayed, now),
         }
+    }
+
+    /// This network's DNS said what a name is.
+    pub(super) fn on_answered(&mut self, answered: Answered, now: Instant) {
+        let Answered { name, resolved } = answered;
+        // Asked of the kernel each time: an address may be new.
+        let (own, resolved) = match net::own_addresses() {
+            Ok(own) => (own, resolved),
+            Err(error) => {
+                let why = format!("this host's own addresses cannot be listed: {error}");
+                (Vec::new(), Resolved::Failed(why))
+            }
+        };
+        tracing::debug!(%name, ?resolved, "name resolved");
+        let own = &own;
+        let input = Input::Resolved {
+            name,
+            resolved,
+            own,
+        };
+        self.gateway.handle_input(input, now);
     }
 
     fn reserve(&mut self, wish: Reserve, now: Instant) {

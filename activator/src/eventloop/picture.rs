@@ -7,8 +7,11 @@ use service_kit::status::{LinkStatus, StepStatus, milliseconds};
 use super::EventLoop;
 use crate::{
     metrics::Picture,
-    status::{AllocationStatus, Status},
+    status::{AllocationStatus, NameStatus, Status},
 };
+
+/// Of [`Status::names`].
+const MAX_NAMES_SHOWN: usize = 256;
 
 impl EventLoop {
     pub(super) fn status(&self) -> Status {
@@ -89,7 +92,21 @@ impl EventLoop {
                 .iter()
                 .map(|service| service.name.clone())
                 .collect(),
+            names: self.names(),
         }
+    }
+
+    fn names(&self) -> Vec<NameStatus> {
+        let all = self.gateway.names().status().map(|known| NameStatus {
+            name: known.name.to_string(),
+            addresses: known.addresses.iter().map(ToString::to_string).collect(),
+            problem: known.problem,
+            links: known.links,
+        });
+        let mut names: Vec<NameStatus> = all.collect();
+        names.sort_by(|one, other| one.name.cmp(&other.name));
+        names.truncate(MAX_NAMES_SHOWN);
+        names
     }
 
     pub(super) fn publish_picture(&self) {
@@ -102,6 +119,8 @@ impl EventLoop {
         self.board.store(Arc::new(Picture {
             forward: *self.gateway.forwarder.stats(),
             gateway: *self.gateway.stats(),
+            name_stats: *self.gateway.names().stats(),
+            names: self.gateway.names().len(),
             shell,
             links: self.links.len(),
             links_open: self

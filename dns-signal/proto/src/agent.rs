@@ -30,7 +30,7 @@ mod waiting;
 mod why;
 
 pub use output::{
-    AgentOutput, Failure, FailureKind, FrameDrop, LinkNotice, LinkStatus, Verdict, Way,
+    AgentOutput, Failure, FailureKind, FrameDrop, LinkNotice, LinkStatus, NameVerdict, Verdict, Way,
 };
 pub use peers::Peers;
 pub use route::Destination;
@@ -302,8 +302,8 @@ impl Agent {
                     return self.fail(named, FailureKind::NotBelieved, &why, now);
                 }
                 session.expect_path_by(now + OPENING_PATIENCE);
-                let refused = session.on_results(&answer.bindings, now);
-                self.notice_refusals(named, refused);
+                let said = session.on_results(&answer.bindings, now);
+                self.pass_on(named, said);
                 self.permit(named);
             }
             Body::Refusal(refusal) => {
@@ -487,7 +487,7 @@ impl Agent {
             && let Some(session) = self.links.get_mut(key)
             && session.link.is_open()
         {
-            match session.binding(&destination.service) {
+            match session.state_of(destination) {
                 Some(BindingState::Accepted) => {
                     let sent = session.link.send_frame(frame, now);
                     self.drain(key, now);
@@ -515,7 +515,7 @@ impl Agent {
 }
 
 fn bind_if_needed(session: &mut Session, destination: &Arc<Destination>, now: Instant) {
-    let needed = match session.binding(&destination.service) {
+    let needed = match session.state_of(destination) {
         None => true,
         Some(BindingState::Accepted) => false,
         Some(BindingState::ExpectResult { since: at } | BindingState::Refused { at, .. }) => {

@@ -156,7 +156,7 @@ impl Aliases {
             Some(service) => service.clone(),
             None => {
                 let label = std::str::from_utf8(label).ok()?.to_ascii_lowercase();
-                label.parse().ok()?
+                ServiceName::from_labels([label]).ok()?
             }
         };
         Some((alias, service, zone.into()))

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::str::FromStr;
 
 use hickory_proto::rr::{DNSClass, Name, RecordType};
-use model::{NetworkName, ServiceName};
+use model::{Match, NetworkName, ServiceName};
 use thiserror::Error;
 
 use crate::service::ServiceId;
@@ -77,13 +77,23 @@ impl Suffix {
 
     /// The full name of a service.
     pub fn name_of(&self, id: &ServiceId) -> Name {
-        // Infallible by MAX_SUFFIX_BYTES; the zone's own name is a harmless stand-in.
-        Name::from_labels([
-            id.service.as_str().as_bytes(),
-            id.network.as_str().as_bytes(),
-        ])
-        .and_then(|name| name.append_domain(&self.0))
-        .unwrap_or_else(|_| self.0.clone())
+        // Infallible by MAX_SUFFIX_BYTES for a service of one label, and for what was asked for; the zone's own name is a
+        // harmless stand-in.
+        let labels = id.service.labels().chain([id.network.as_str()]);
+        Name::from_labels(labels.map(str::as_bytes))
+            .and_then(|name| name.append_domain(&self.0))
+            .unwrap_or_else(|_| self.0.clone())
+    }
+
+    /// The service that a name, or the name of one of its ports, is about, whether it is exported or not.
+    pub fn service_in(&self, name: &Name) -> Option<ServiceId> {
+        let labels = self.labels_before(name)?;
+        let (network, labels) = labels.split_last()?;
+        let labels = labels.iter().skip_while(|label| label.starts_with('_'));
+        Some(ServiceId {
+            service: ServiceName::from_labels(labels).ok()?,
+            network: network.parse().ok()?,
+        })
     }
 
     /// The labels before the suffix, in lower case; `None`: not below the suffix.
@@ -205,44 +215,42 @@ fn decide_ours(
     let Some(services) = services else {
         return Decision::Unknown;
     };
+    let Some((network, labels)) = labels.split_last() else {
+        return Decision::NoData { zone };
+    };
     match labels {
         // An empty non-terminal exists (RFC 8020 section 2).
-        [network] => match network.parse::<NetworkName>() {
+        [] => match network.parse::<NetworkName>() {
             Ok(network) if services.has_network(&network) => Decision::NoData { zone },
             _ => Decision::NoSuchName { zone },
         },
-        [service, network] => decide_service(service, network, record_type, services, zone),
-        [transport, service, network] => decide_ports(
-            (None, transport),
-            (service, network),
-            record_type,
-            services,
-            zone,
-        ),
-        [port, transport, service, network] => decide_ports(
-            (Some(port), transport),
-            (service, network),
-            record_type,
-            services,
-            zone,
-        ),
-        _ => Decision::NoSuchName { zone },
+        [port, transport, service @ ..] if transport.starts_with('_') && !service.is_empty() => {
+            let port = (Some(port.as_str()), transport.as_str());
+            decide_ports(port, (service, network), record_type, services, zone)
+        }
+        [transport, service @ ..] if transport.starts_with('_') && !service.is_empty() => {
+            let port = (None, transport.as_str());
+            decide_ports(port, (service, network), record_type, services, zone)
+        }
+        service => decide_service(service, network, record_type, services, zone),
     }
 }
 
 fn decide_service(
-    service: &str,
+    service: &[String],
     network: &str,
     record_type: RecordType,
     services: &Services,
     zone: Name,
 ) -> Decision {
-    let (Ok(service), Ok(network)) = (service.parse(), network.parse()) else {
+    let (Ok(service), Ok(network)) = (ServiceName::from_labels(service), network.parse()) else {
         return Decision::NoSuchName { zone };
     };
     let id = ServiceId { service, network };
-    let Some(exported) = services.get(&id) else {
-        return Decision::NoSuchName { zone };
+    let exported = match services.find(&id) {
+        Match::Service(exported) | Match::Wildcard(_, exported) => exported,
+        Match::Beginning => return Decision::NoData { zone },
+        Match::Nothing => return Decision::NoSuchName { zone },
     };
     if record_type == RecordType::TXT {
         let texts = texts(&id, exported);
@@ -263,16 +271,17 @@ fn decide_service(
 /// understood where the service has only one of that transport.
 fn decide_ports(
     (port, transport): (Option<&str>, &str),
-    (service, network): (&str, &str),
+    (service, network): (&[String], &str),
     record_type: RecordType,
     services: &Services,
     zone: Name,
 ) -> Decision {
-    let id = match (service.parse(), network.parse()) {
+    let id = match (ServiceName::from_labels(service), network.parse()) {
         (Ok(service), Ok(network)) => ServiceId { service, network },
         _ => return Decision::NoSuchName { zone },
     };
-    let known = services.get(&id).and_then(|exported| match transport {
+    let known = services.find(&id).value();
+    let known = known.and_then(|exported| match transport {
         "_tcp" => Some(&exported.tcp),
         "_udp" => Some(&exported.udp),
         _ => None,

@@ -5,7 +5,8 @@ use std::str::FromStr;
 
 use model::{NameError, NetworkName, ServiceName};
 
-/// A service in a network, written `orders.east`: the part of a DNS name before the mesh suffix.
+/// A service in a network, written `orders.east`, or `api.prod.east` when its name has several labels: the part of a DNS name
+/// before the mesh suffix.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ServiceId {
     /// Its name within the network.
@@ -25,7 +26,7 @@ impl FromStr for ServiceId {
 
     /// Reads `orders.east`; a text without a dot lacks its network, whose name is then the empty text.
     fn from_str(text: &str) -> Result<Self, NameError> {
-        let (service, network) = text.split_once('.').unwrap_or((text, ""));
+        let (service, network) = text.rsplit_once('.').unwrap_or((text, ""));
         Ok(Self {
             service: service.parse()?,
             network: network.parse()?,

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use model::{NetworkName, ServiceName};
+use model::{ExportName, Exports, Match, NetworkName};
 use protocol::document::Registration;
 
 use crate::service::ServiceId;
@@ -35,7 +35,7 @@ pub struct Exported {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Services {
     revision: u64,
-    networks: BTreeMap<NetworkName, BTreeMap<ServiceName, Exported>>,
+    networks: BTreeMap<NetworkName, Exports<Exported>>,
 }
 
 impl Services {
@@ -65,8 +65,20 @@ impl Services {
         tcp: &[u32],
         udp: &[u32],
     ) {
-        let network = self.networks.entry(id.network).or_default();
-        let known = network.entry(id.service).or_default();
+        let name = ExportName::Service(id.service);
+        self.insert_export(id.network, name, families, (tcp, udp));
+    }
+
+    /// Adds what a network exports under a name, a service or a wildcard, with its TCP and UDP ports.
+    pub fn insert_export(
+        &mut self,
+        network: NetworkName,
+        name: ExportName,
+        families: Families,
+        (tcp, udp): (&[u32], &[u32]),
+    ) {
+        let network = self.networks.entry(network).or_default();
+        let known = network.entry(name, Exported::default);
         known.families.ipv4 |= families.ipv4;
         known.families.ipv6 |= families.ipv6;
         for (known, told) in [(&mut known.tcp, tcp), (&mut known.udp, udp)] {
@@ -83,17 +95,14 @@ impl Services {
         let mut refused = 0;
         for exported in &registration.services {
             match exported.name.parse() {
-                Ok(service) => self.insert_with_ports(
-                    ServiceId {
-                        service,
-                        network: network.clone(),
-                    },
+                Ok(name) => self.insert_export(
+                    network.clone(),
+                    name,
                     Families {
                         ipv4: exported.ipv4,
                         ipv6: exported.ipv6,
                     },
-                    &exported.tcp_ports,
-                    &exported.udp_ports,
+                    (&exported.tcp_ports, &exported.udp_ports),
                 ),
                 Err(_) => refused += 1,
             }
@@ -101,14 +110,28 @@ impl Services {
         refused
     }
 
-    /// In which families a service can be reached; `None`: no such service.
+    /// In which families a service, or a name below a wildcard, can be reached; `None`: nobody exports it.
     pub fn families(&self, id: &ServiceId) -> Option<Families> {
-        self.get(id).map(|known| known.families)
+        self.find(id).value().map(|known| known.families)
     }
 
-    /// What is known of a service; `None`: no such service.
-    pub fn get(&self, id: &ServiceId) -> Option<&Exported> {
-        self.networks.get(&id.network)?.get(&id.service)
+    /// What is known of a name: of a service, or of the wildcard that covers it.
+    pub fn find(&self, id: &ServiceId) -> Match<'_, Exported> {
+        let network = self.networks.get(&id.network);
+        network.map_or(Match::Nothing, |network| network.find(&id.service))
+    }
+
+    /// Whether a service of exactly this name is exported.
+    pub fn has_service(&self, id: &ServiceId) -> bool {
+        let network = self.networks.get(&id.network);
+        network.is_some_and(|network| network.service(&id.service).is_some())
+    }
+
+    /// Whether anybody exports a wildcard.
+    pub fn have_wildcards(&self) -> bool {
+        self.networks
+            .values()
+            .any(|network| network.wildcards() > 0)
     }
 
     /// The networks that export anything, by name.
@@ -121,10 +144,10 @@ impl Services {
         self.networks.contains_key(network)
     }
 
-    /// Every service.
+    /// Every service; names below wildcards are not known before they are asked for.
     pub fn ids(&self) -> impl Iterator<Item = ServiceId> {
-        self.networks.iter().flat_map(|(network, services)| {
-            services.keys().map(|service| ServiceId {
+        self.networks.iter().flat_map(|(network, exports)| {
+            exports.services().map(|(service, _)| ServiceId {
                 service: service.clone(),
                 network: network.clone(),
             })
@@ -133,7 +156,10 @@ impl Services {
 
     /// How many services there are.
     pub fn len(&self) -> usize {
-        self.networks.values().map(BTreeMap::len).sum()
+        self.networks
+            .values()
+            .map(|network| network.services().count())
+            .sum()
     }
 
     /// Whether there is none.

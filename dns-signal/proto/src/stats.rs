@@ -43,6 +43,8 @@ pub struct DnsStats {
     pub directory_unknown: Counter,
     /// SERVFAIL: no virtual IP is free.
     pub pool_exhausted: Counter,
+    /// SERVFAIL: as many names of a wildcard, or of all, have a virtual IP as may.
+    pub wildcard_full: Counter,
     /// REFUSED.
     pub refused: Counter,
     /// FORMERR, NOTIMP or BADVERS.

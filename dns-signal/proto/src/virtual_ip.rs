@@ -7,18 +7,26 @@
 //! limit of that likeness: a name that was asked for before the one that would have come before it was known stays where
 //! it is.
 //!
+//! Names below wildcards are another matter: [`VirtualIps::lend`].
+//!
 //! The n-th place is the n-th host address in both pools, so the two families are paired by arithmetic, not by a table.
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
+use std::time::Instant;
 
+use model::ExportName;
 use rustc_hash::FxHashMap;
 use thiserror::Error;
 
 use crate::service::ServiceId;
 
+use lent::{Kept, Lent};
+
+mod lent;
 mod pools;
 
+pub use lent::{MAX_BELOW, MAX_LENT, NotLent, REST, UNFOUND_REST, Wildcard};
 pub use pools::{PoolError, Pools, VirtualIpPair};
 
 /// Names that can have an address at once, however large the pools: about 10 MB.
@@ -34,9 +42,10 @@ pub struct PoolExhausted;
 pub struct VirtualIps {
     pools: Pools,
     limit: usize,
-    /// Addresses that were given: for good.
+    /// Addresses that were given: for good, unless they are lent.
     by_service: HashMap<ServiceId, u32>,
     by_place: FxHashMap<u32, ServiceId>,
+    lent: Lent,
     /// Names that were seen in the directory and never asked for.
     expected: BTreeSet<ServiceId>,
     /// Where these will be, as far as there is room.
@@ -55,6 +64,7 @@ impl VirtualIps {
             limit,
             by_service: HashMap::new(),
             by_place: FxHashMap::default(),
+            lent: Lent::default(),
             expected: BTreeSet::new(),
             planned: HashMap::new(),
             planned_places: FxHashMap::default(),
@@ -132,14 +142,63 @@ impl VirtualIps {
     /// When no place is free.
     pub fn assign(&mut self, id: &ServiceId) -> Result<(VirtualIpPair, bool), PoolExhausted> {
         if let Some(pair) = self.get(id) {
-            return Ok((pair, false));
+            // What was lent to it as a name below a wildcard is a service's own now.
+            return Ok((pair, self.lent.len() > 0 && self.lent.end(id)));
         }
-        if self.by_service.len() >= self.limit {
-            return Err(PoolExhausted);
-        }
-        let place = self.place_for(id).ok_or(PoolExhausted)?;
-        self.put(id.clone(), place);
+        let place = self.new_place(id).ok_or(PoolExhausted)?;
         Ok((self.pools.pair(place), true))
+    }
+
+    /// The addresses of a name below a wildcard: the same as long as it is asked for, and as long as there is room for others.
+    /// They are to be persisted once [`VirtualIps::found`] says so.
+    ///
+    /// # Errors
+    /// When there is no room for one more.
+    pub fn lend(
+        &mut self,
+        id: &ServiceId,
+        wildcard: &Wildcard,
+        now: Instant,
+    ) -> Result<VirtualIpPair, NotLent> {
+        if let Some(pair) = self.get(id) {
+            self.lent.touch(id, now);
+            return Ok(pair);
+        }
+        if let Some(other) = self.lent.in_the_way(wildcard, now)? {
+            self.take_back(&other);
+        }
+        let place = self.new_place(id).ok_or(NotLent::PoolExhausted)?;
+        self.lent
+            .lend(id.clone(), wildcard.clone(), Some(now), false);
+        Ok(self.pools.pair(place))
+    }
+
+    /// There is something behind a name below a wildcard: whether this is news, and so to be persisted.
+    pub fn found(&mut self, id: &ServiceId) -> bool {
+        self.lent.found(id)
+    }
+
+    /// A name below a wildcard is not there: what was lent to it is free.
+    pub fn take_back(&mut self, id: &ServiceId) {
+        if self.lent.end(id)
+            && let Some(place) = self.by_service.remove(id)
+        {
+            self.by_place.remove(&place);
+        }
+    }
+
+    /// How many names below wildcards have an address.
+    pub fn lent(&self) -> usize {
+        self.lent.len()
+    }
+
+    fn new_place(&mut self, id: &ServiceId) -> Option<u32> {
+        if self.by_service.len() >= self.limit {
+            return None;
+        }
+        let place = self.place_for(id)?;
+        self.put(id.clone(), place);
+        Some(place)
     }
 
     /// As planned; a name that is not, because it is new or there are more names than places, takes the next place that
@@ -170,13 +229,20 @@ impl VirtualIps {
     }
 
     /// The table as text, to be kept over a restart: a line that names the pools, then `ADDRESS SERVICE.NETWORK` per
-    /// service, sorted.
+    /// service, sorted; after a name below a wildcard the wildcard.
     pub fn encode(&self) -> String {
         let mut lines: Vec<_> = self.by_place.iter().collect();
         lines.sort_unstable_by_key(|(place, _)| **place);
         let mut text = self.heading();
         for (place, id) in lines {
-            text.push_str(&format!("{} {id}\n", self.pools.pair(*place).ipv4));
+            let address = self.pools.pair(*place).ipv4;
+            match self.lent.kept(id) {
+                Kept::ForGood => text.push_str(&format!("{address} {id}\n")),
+                Kept::Lent(wildcard) => {
+                    text.push_str(&format!("{address} {id} {}\n", wildcard.name));
+                }
+                Kept::Not => {}
+            }
         }
         text
     }
@@ -209,11 +275,24 @@ impl VirtualIps {
     }
 
     fn restore_line(&mut self, line: &str) -> Option<()> {
-        let (address, id) = line.split_once(' ')?;
-        let place = self.pools.place_of(IpAddr::V4(address.parse().ok()?))?;
-        let id: ServiceId = id.parse().ok()?;
+        let mut words = line.split(' ');
+        let address = words.next()?.parse().ok()?;
+        let place = self.pools.place_of(IpAddr::V4(address))?;
+        let id: ServiceId = words.next()?.parse().ok()?;
+        let wildcard = words.next().map(str::parse::<ExportName>);
+        let wildcard = wildcard.transpose().ok()?;
         let is_free = !self.by_place.contains_key(&place) && !self.by_service.contains_key(&id);
-        (is_free && self.by_service.len() < self.limit).then(|| self.put(id, place))
+        let has_room = self.by_service.len() < self.limit && self.lent.len() < MAX_LENT;
+        if !is_free || !has_room || words.next().is_some() {
+            return None;
+        }
+        if let Some(name) = wildcard {
+            let network = id.network.clone();
+            let wildcard = Wildcard { name, network };
+            self.lent.lend(id.clone(), wildcard, None, true);
+        }
+        self.put(id, place);
+        Some(())
     }
 }
 

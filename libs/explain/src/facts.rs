@@ -61,6 +61,9 @@ pub struct Sidecar {
     pub suffix: String,
     /// What the name stands for.
     pub known: Known,
+    /// Why there is nothing behind it, if it is [`Known::Absent`].
+    #[serde(default)]
+    pub absent: Option<String>,
     /// The service's name, when the name has the form of one.
     pub service: String,
     /// The network's name, when the name has the form of one.
@@ -102,6 +105,8 @@ pub enum Known {
     NoSuchNetwork,
     /// The network's activators do not export it.
     NoSuchService,
+    /// It is below a wildcard that is exported, and its activator says that there is nothing behind it.
+    Absent,
     /// Exported.
     Exported,
 }

@@ -32,6 +32,7 @@ pub enum Code {
     NoSuchNetwork,
     ActivatorAway,
     NotExported,
+    NameAbsent,
     PolicyRefused,
     ActivatorRefused,
     RelayDown,
@@ -199,9 +200,36 @@ fn name(facts: &Facts, sidecar: &Sidecar) -> Option<Finding> {
             );
             return Some(Finding::new(Code::NotExported, what, &[&known, &export]));
         }
+        Known::Absent => {
+            let reason = sidecar.absent.as_deref().unwrap_or_default();
+            return Some(name_absent(sidecar, reason));
+        }
         Known::Exported => {}
     }
     collision(sidecar).filter(|_| sidecar.collisions[0].takes_over)
+}
+
+/// A wildcard covers the name, and its network's DNS knows of nothing there, or of nothing that may be reached.
+fn name_absent(sidecar: &Sidecar, reason: &str) -> Finding {
+    let Sidecar {
+        target, service, ..
+    } = sidecar;
+    let reason = after(reason, "`: ");
+    let what = format!("`{target}` has nothing under the name `{service}`: {reason}");
+    let mend = if reason.contains("`within`") {
+        format!(
+            "if it shall be reached: add a prefix with its addresses to `within` of the wildcard's [[export]] in `{target}`, \
+             and start the activator again; its log names the addresses"
+        )
+    } else if reason.contains("does not say") {
+        format!(
+            "look whether the resolvers of `{target}` answer its activator: `dns.servers`, or its /etc/resolv.conf"
+        )
+    } else {
+        format!("or add it to the DNS of `{target}`, where the activator looks it up")
+    };
+    let again = "what was said is believed for a while; ask again in a minute at most";
+    Finding::new(Code::NameAbsent, what, &["correct the name", &mend, again])
 }
 
 /// No activator is registered for a network that was named.
@@ -341,6 +369,9 @@ fn consent(sidecar: &Sidecar) -> Option<Finding> {
             sidecar.network
         );
         return Some(Finding::new(Code::PolicyRefused, what, &[&allow]));
+    }
+    if reason.contains("name: `") {
+        return Some(name_absent(sidecar, reason));
     }
     if reason.contains("unknown service") {
         let what = format!("{node} does not export `{}` any more", sidecar.service);

@@ -218,6 +218,22 @@ fn each_fault_has_its_cause() {
             "does not export a service `orders`",
         ),
         (
+            with(known(Known::Absent), |sidecar| {
+                sidecar.absent = Some("name: `api.prod`: DNS has no address for it".to_owned())
+            }),
+            Code::NameAbsent,
+            "`east` has nothing under the name `orders`: DNS has no address for it",
+        ),
+        (
+            sidecar(|sidecar| {
+                let link = sidecar.link.as_mut().unwrap();
+                let reason = "name: `orders`: not `within` what the export allows";
+                link.binding = Binding::Refused(reason.to_owned());
+            }),
+            Code::NameAbsent,
+            "nothing under the name `orders`: not `within` what the export allows",
+        ),
+        (
             known(Known::NoSuchNetwork),
             Code::ActivatorAway,
             "the activator of `east` is away",

@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 mod name;
+mod export_name;
 mod node;
 mod counter;
 mod address;
@@ -12,7 +13,10 @@ mod relay_uri;
 
 pub use address::{ClientAddr, MappedAddr, PeerAddr, RelayedAddr, ServerAddr, VirtualIp};
 pub use counter::{LeaseId, Revision, UnixTime};
-pub use name::{MeshName, NameError, NetworkName, NodeName, RelayName, ServiceName};
+pub use export_name::{ExportName, Exports, Match};
+pub use name::{
+    MAX_SERVICE_NAME, MeshName, NameError, NetworkName, NodeName, RelayName, ServiceName,
+};
 pub use node::{NodeId, NodeIdError, Role, SpiffeId, Subject};
 pub use relay_access::{RelayAccess, RelayWay};
 pub use relay_uri::{MAX_RELAY_URIS, RelayTransport, RelayUri, RelayUriError};

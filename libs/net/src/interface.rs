@@ -41,6 +41,23 @@ pub fn interface_addresses() -> io::Result<Vec<InterfaceAddress>> {
         .collect())
 }
 
+/// All addresses of this host, on whatever interface and whether it is up or not, in the kernel's order: what is sent to one
+/// of them stays here.
+///
+/// # Errors
+///
+/// As [`interface_addresses`].
+pub fn own_addresses() -> io::Result<Vec<IpAddr>> {
+    let interfaces = getifaddrs().map_err(io::Error::from)?;
+    let addresses = interfaces.filter_map(|interface| {
+        let storage = interface.address?;
+        let v4 = storage.as_sockaddr_in().map(|a| IpAddr::V4(a.ip()));
+        let v6 = storage.as_sockaddr_in6().map(|a| IpAddr::V6(a.ip()));
+        v4.or(v6)
+    });
+    Ok(addresses.collect())
+}
+
 fn is_usable(address: IpAddr) -> bool {
     let link_local = match address {
         IpAddr::V4(_) => false,
@@ -69,6 +86,15 @@ mod tests {
         }
         for usable in ["10.0.0.2", "203.0.113.5", "fd00:10::2", "2001:db8::1"] {
             assert!(is_usable(usable.parse().unwrap()), "{usable}");
+        }
+    }
+
+    #[test]
+    fn own_addresses_are_all_there_are() {
+        let own = own_addresses().unwrap();
+        assert!(own.contains(&IpAddr::from([127, 0, 0, 1])), "{own:?}");
+        for listed in interface_addresses().unwrap() {
+            assert!(own.contains(&listed.address), "{listed:?}");
         }
     }
 

@@ -26,7 +26,7 @@ pub use address_changes::AddressChanges;
 pub use burst::{Burst, BurstBatch};
 pub use clock::Clock;
 pub use host_sockets::{HostFlush, HostSockets};
-pub use interface::{InterfaceAddress, interface_addresses};
+pub use interface::{InterfaceAddress, interface_addresses, own_addresses};
 pub use poller::Poller;
 pub use recv_batch::{Meta, RecvBatch};
 pub use send_batch::{Flushed, SendBatch, SendBatchFull};

@@ -377,6 +377,9 @@ impl Gate {
                     let _ = active.link.send_control(&Control { body }, now);
                 }
             }
+            Output::Resolve { .. } | Output::Outside { .. } => {
+                unreachable!("no wildcard is exported")
+            }
             Output::Close { link, reason } => self.close_link(link, &reason, now),
             Output::Retire {
                 link,

@@ -9,14 +9,14 @@
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     sync::Arc,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
-use model::NodeId;
+use model::{NodeId, ServiceName};
 use rustc_hash::FxHashMap;
 
 use crate::{
-    answer::{MAX_BINDINGS, VirtualIps},
+    answer::{MAX_LINK_BINDINGS, VirtualIps},
     forward::{
         flow::{Flow, FlowEnd, FlowRecord, Flows, Traffic},
         pool::{Client, ClientPool},
@@ -26,11 +26,33 @@ use crate::{
     stats::DropReason,
 };
 
+/// A service whose name has other addresses now keeps the one it is used at while it was heard from there within this time.
+pub const QUIET: Duration = Duration::from_secs(5);
+
 /// One address family of a binding.
 #[derive(Debug, Clone, Copy)]
 struct Way<A> {
     virtual_ip: A,
-    real: A,
+    /// `None`: the service has no address of the family.
+    real: Option<A>,
+}
+
+impl<A: Copy + PartialEq> Way<A> {
+    fn new(virtual_ip: A, addresses: &[A], choose: usize) -> Self {
+        let real = addresses.get(choose % addresses.len().max(1)).copied();
+        Self { virtual_ip, real }
+    }
+
+    /// The address that is used stays if it is still one of these.
+    fn renew(&mut self, addresses: &[A], choose: usize) {
+        if self.real.is_none_or(|real| !addresses.contains(&real)) {
+            *self = Self::new(self.virtual_ip, addresses, choose);
+        }
+    }
+
+    fn is_among(&self, addresses: &[A]) -> bool {
+        self.real.is_none_or(|real| addresses.contains(&real))
+    }
 }
 
 /// One service, as one link sees it.
@@ -47,6 +69,8 @@ struct Slot {
     ipv6: Option<Way<Ipv6Addr>>,
     /// Since its last record.
     flow: Option<Flow>,
+    /// When the service last said something other than that nobody is there.
+    heard: Option<Instant>,
 }
 
 #[derive(Debug, Default)]
@@ -62,8 +86,8 @@ struct LinkNat {
 pub struct ToService<'a> {
     /// The service, for its ports.
     pub export: &'a Export,
-    /// Becomes the destination.
-    pub real: IpAddr,
+    /// Becomes the destination; `None`: the service has no address of this family.
+    pub real: Option<IpAddr>,
     /// Becomes the source.
     pub client: IpAddr,
     /// Where it is counted what passes.
@@ -83,6 +107,8 @@ pub struct ToLink<'a> {
     pub sidecar: IpAddr,
     /// Where it is counted what passes.
     pub traffic: &'a mut Traffic,
+    /// Where it is noted when the service was heard.
+    pub heard: &'a mut Option<Instant>,
 }
 
 /// Why a binding is not made.
@@ -92,7 +118,7 @@ pub enum BindError {
     #[error("this activator has no client address left")]
     PoolExhausted,
     /// The link has as many as it may have.
-    #[error("this link already has {MAX_BINDINGS} bindings, which is its limit")]
+    #[error("this link already has {MAX_LINK_BINDINGS} bindings, which is its limit")]
     TooMany,
 }
 
@@ -132,23 +158,21 @@ impl NatTable {
         now: Instant,
     ) -> Result<(), BindError> {
         let owner = owner(node, export, virtual_ips);
-        // The same for every link of the node: its flows know one service address.
-        let choose = usize::try_from(owner >> 32).unwrap_or_default();
+        let choose = choice(owner);
         let slot = Slot {
             link,
             links: vec![link],
             owner,
             node: node.clone(),
             export: export.clone(),
-            ipv4: virtual_ips.ipv4.and_then(|virtual_ip| {
-                let real = *export.ipv4.get(choose % export.ipv4.len().max(1))?;
-                Some(Way { virtual_ip, real })
-            }),
-            ipv6: virtual_ips.ipv6.and_then(|virtual_ip| {
-                let real = *export.ipv6.get(choose % export.ipv6.len().max(1))?;
-                Some(Way { virtual_ip, real })
-            }),
+            ipv4: virtual_ips
+                .ipv4
+                .map(|it| Way::new(it, &export.ipv4, choose)),
+            ipv6: virtual_ips
+                .ipv6
+                .map(|it| Way::new(it, &export.ipv6, choose)),
             flow: None,
+            heard: None,
         };
         if self.is_bound(&slot) {
             return Ok(());
@@ -157,7 +181,7 @@ impl NatTable {
             self.unbind(link, address, now);
         }
         let held = self.links.entry(link).or_default();
-        if held.bindings.len() + 2 > MAX_BINDINGS * 2 {
+        if held.bindings.len() + 2 > MAX_LINK_BINDINGS * 2 {
             return Err(BindError::TooMany);
         }
         let client = match self.owners.get(&owner) {
@@ -176,6 +200,56 @@ impl NatTable {
             None => drop(self.slots.insert(client, slot)),
         }
         Ok(())
+    }
+
+    /// A name of a link's virtual IPs is another service now, or none. What still hears from its old address keeps it until
+    /// the next call. `false`: the virtual IPs stand for the name no longer.
+    pub fn readdress(
+        &mut self,
+        link: LinkKey,
+        name: &ServiceName,
+        virtual_ips: VirtualIps,
+        export: Option<&Arc<Export>>,
+        now: Instant,
+    ) -> bool {
+        let addresses = virtual_ips.addresses();
+        let Some(held) = self.links.get(&link) else {
+            return false;
+        };
+        let client = addresses
+            .clone()
+            .find_map(|address| held.bindings.get(&address));
+        let Some(slot) = client.and_then(|client| self.slots.get_mut(client)) else {
+            return false;
+        };
+        if slot.export.name != *name {
+            return false;
+        }
+        if export.is_some_and(|export| Arc::ptr_eq(export, &slot.export)) {
+            return true;
+        }
+        let (ipv4, ipv6) = export.map_or((&[][..], &[][..]), |it| (&it.ipv4[..], &it.ipv6[..]));
+        let stays = slot.ipv4.is_none_or(|way| way.is_among(ipv4))
+            && slot.ipv6.is_none_or(|way| way.is_among(ipv6));
+        let heard = slot.heard;
+        if !stays && heard.is_some_and(|at| now.saturating_duration_since(at) < QUIET) {
+            return true;
+        }
+        let Some(export) = export else {
+            for address in addresses {
+                self.unbind(link, address, now);
+            }
+            return false;
+        };
+        let choose = choice(slot.owner);
+        if let Some(way) = &mut slot.ipv4 {
+            way.renew(ipv4, choose);
+        }
+        if let Some(way) = &mut slot.ipv6 {
+            way.renew(ipv6, choose);
+        }
+        slot.export = Arc::clone(export);
+        true
     }
 
     /// Forgets a link, and the clients that no other link has.
@@ -243,14 +317,20 @@ impl NatTable {
                     return Err(DropReason::SpoofedSource);
                 }
                 let way = slot.ipv4.ok_or(DropReason::UnknownVirtualIp)?;
-                (IpAddr::V4(way.real), IpAddr::V4(self.pool.ipv4_of(client)))
+                (
+                    way.real.map(IpAddr::V4),
+                    IpAddr::V4(self.pool.ipv4_of(client)),
+                )
             }
             (IpAddr::V6(source), IpAddr::V6(_)) => {
                 if *held.sidecar_ipv6.get_or_insert(source) != source {
                     return Err(DropReason::SpoofedSource);
                 }
                 let way = slot.ipv6.ok_or(DropReason::UnknownVirtualIp)?;
-                (IpAddr::V6(way.real), IpAddr::V6(self.pool.ipv6_of(client)))
+                (
+                    way.real.map(IpAddr::V6),
+                    IpAddr::V6(self.pool.ipv6_of(client)),
+                )
             }
             _ => return Err(DropReason::Malformed),
         };
@@ -285,20 +365,29 @@ impl NatTable {
             IpAddr::V4(_) => {
                 let way = slot.ipv4.ok_or(DropReason::UnknownClient)?;
                 let sidecar = held.sidecar_ipv4.ok_or(DropReason::UnknownClient)?;
-                (way.real.into(), way.virtual_ip.into(), sidecar.into())
+                (
+                    way.real.map(IpAddr::from),
+                    way.virtual_ip.into(),
+                    sidecar.into(),
+                )
             }
             IpAddr::V6(_) => {
                 let way = slot.ipv6.ok_or(DropReason::UnknownClient)?;
                 let sidecar = held.sidecar_ipv6.ok_or(DropReason::UnknownClient)?;
-                (way.real.into(), way.virtual_ip.into(), sidecar.into())
+                (
+                    way.real.map(IpAddr::from),
+                    way.virtual_ip.into(),
+                    sidecar.into(),
+                )
             }
         };
         Ok(ToLink {
             link: slot.link,
-            real,
+            real: real.ok_or(DropReason::UnknownClient)?,
             virtual_ip,
             sidecar,
             traffic: self.flows.count(&mut slot.flow, now),
+            heard: &mut slot.heard,
         })
     }
 
@@ -382,6 +471,11 @@ fn owner(node: &NodeId, export: &Export, virtual_ips: VirtualIps) -> u64 {
     named.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
     })
+}
+
+/// Which of a service's addresses an owner gets. The same for every link of the node: its flows know one service address.
+fn choice(owner: u64) -> usize {
+    usize::try_from(owner >> 32).unwrap_or_default()
 }
 
 impl Slot {

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use link::{CloseReason, LinkEvent};
-use model::{NodeId, ServiceName};
+use model::NodeId;
 use protocol::document::control::Body as ControlBody;
 use protocol::document::document::Body;
 use protocol::document::{Bye, Control};
@@ -12,8 +12,10 @@ use wire::frame::Frame;
 
 use super::relays::SILENCE_PATIENCE;
 use super::route::Routes;
-use super::session::Session;
-use super::{Agent, AgentConfig, AgentOutput, Failure, FailureKind, FrameDrop, LinkNotice};
+use super::session::{Said, Session};
+use super::{
+    Agent, AgentConfig, AgentOutput, Failure, FailureKind, FrameDrop, LinkNotice, NameVerdict,
+};
 
 impl Agent {
     /// Takes out of a link what it has, and acts on it.
@@ -22,7 +24,7 @@ impl Agent {
             return;
         };
         let mut closed = None;
-        let mut refused = Vec::new();
+        let mut said = Vec::new();
         let mut flush = false;
         let (mut opened, mut silent) = (false, false);
         let mut learned = Vec::new();
@@ -61,7 +63,7 @@ impl Agent {
                 LinkEvent::Control(Control {
                     body: Some(ControlBody::Bound(bound)),
                 }) => {
-                    refused.extend(session.on_results(&bound.results, now));
+                    said.extend(session.on_results(&bound.results, now));
                     flush = true;
                 }
                 LinkEvent::Control(_) => self.stats.stray_controls += 1,
@@ -77,7 +79,7 @@ impl Agent {
         for (local, remote) in learned {
             self.links.learn(key, local, remote);
         }
-        self.notice_refusals(key, refused);
+        self.pass_on(key, said);
         if let Some(reason) = closed {
             return self.on_closed(key, &reason, now);
         }
@@ -118,17 +120,36 @@ impl Agent {
         }
     }
 
-    pub(super) fn notice_refusals(&mut self, key: u64, refused: Vec<(ServiceName, String)>) {
+    /// Tells others what an activator said of services.
+    pub(super) fn pass_on(&mut self, key: u64, said: Vec<Said>) {
         let Some(session) = self.links.get(key) else {
             return;
         };
-        for (service, reason) in refused {
-            self.outputs
-                .push_back(AgentOutput::Notice(LinkNotice::ServiceRefused {
-                    peer: session.node.clone(),
-                    service,
-                    reason,
-                }));
+        let peer = &session.node;
+        for Said {
+            service,
+            refused,
+            absent,
+        } in said
+        {
+            let verdict = match (refused, absent) {
+                (None, _) => NameVerdict::Found,
+                (Some(reason), Some(lasts)) => NameVerdict::Absent { lasts, reason },
+                (Some(reason), None) => {
+                    self.outputs
+                        .push_back(AgentOutput::Notice(LinkNotice::ServiceRefused {
+                            peer: peer.clone(),
+                            service,
+                            reason,
+                        }));
+                    continue;
+                }
+            };
+            self.outputs.push_back(AgentOutput::Verdict {
+                network: peer.network.clone(),
+                service,
+                verdict,
+            });
         }
     }
 

@@ -12,6 +12,9 @@ use super::route::Destination;
 use super::session::Session;
 use super::{Agent, AgentOutput, Failure, FailureKind, LinkNotice, MAX_BACKOFF, MIN_BACKOFF};
 
+/// Services named in an offer, which discovery keeps for a while; the others are asked for over the link.
+const MAX_OFFERED: usize = 64;
+
 impl Agent {
     pub(super) fn open_link(
         &mut self,
@@ -97,6 +100,9 @@ impl Agent {
         session.may_relay = may_relay;
         let mut bindings = Vec::new();
         for destination in destinations {
+            if bindings.len() >= MAX_OFFERED {
+                break;
+            }
             if session.binding(&destination.service).is_none() {
                 bindings.push(session.bind(destination, now));
             }

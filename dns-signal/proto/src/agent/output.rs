@@ -44,8 +44,31 @@ pub enum AgentOutput {
     },
     /// A frame for the TUN device.
     ToTun(BytesMut),
+    /// An activator said what is behind a service's name: for the DNS side, which answers for it.
+    Verdict {
+        /// The network of both.
+        network: NetworkName,
+        /// The name.
+        service: ServiceName,
+        /// What it said.
+        verdict: NameVerdict,
+    },
     /// Something for the log.
     Notice(LinkNotice),
+}
+
+/// See [`AgentOutput::Verdict`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NameVerdict {
+    /// A service.
+    Found,
+    /// Nothing, for so long.
+    Absent {
+        /// As the activator says.
+        lasts: Duration,
+        /// Why, as one sentence.
+        reason: String,
+    },
 }
 
 impl From<Reserve> for AgentOutput {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
-use model::{NetworkName, NodeId, Role, ServiceName};
+use model::{ExportName, NetworkName, NodeId, Role, ServiceName};
 use protocol::document::Registration;
 
 /// The registrations in force, by the activator that signed each.
@@ -43,7 +43,7 @@ impl Peers {
         self.registrations.get(node)
     }
 
-    /// Whether any activator of `network` exports the service.
+    /// Whether any activator of `network` exports the service, or a wildcard above its name.
     pub(crate) fn export(&self, network: &NetworkName, service: &ServiceName) -> bool {
         let of_network = self
             .registrations
@@ -51,7 +51,8 @@ impl Peers {
             .filter(|(node, _)| node.network == *network);
         of_network
             .flat_map(|(_, said)| &said.services)
-            .any(|exported| exported.name == service.as_str())
+            .filter_map(|exported| exported.name.parse::<ExportName>().ok())
+            .any(|exported| exported.covers(service))
     }
 
     /// The activator to ask for `network` from inside `own`: one with a foothold here, or any when none has one; of

@@ -28,6 +28,21 @@ pub(crate) enum BindingState {
     },
 }
 
+/// What an activator said of a service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Said {
+    pub(crate) service: ServiceName,
+    /// Why it is refused, if it is.
+    pub(crate) refused: Option<String>,
+    /// For how long there is nothing behind the name.
+    pub(crate) absent: Option<Duration>,
+}
+
+/// Services one link is asked for; names below wildcards have no end.
+const MAX_BINDINGS: usize = 1_024;
+/// Characters kept of a reason.
+const MAX_REASON: usize = 256;
+
 /// A step of opening a link, with the time since it was first wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TimedStep {
@@ -101,10 +116,12 @@ impl Session {
         self.record(name, now);
     }
 
-    /// All that the link was asked to lead to.
+    /// All that the link leads to, or may.
     pub(crate) fn destinations(&self) -> Vec<Arc<Destination>> {
         let all = self.bindings.values();
-        all.map(|(destination, _)| destination.clone()).collect()
+        all.filter(|(_, state)| !matches!(state, BindingState::Refused { .. }))
+            .map(|(destination, _)| destination.clone())
+            .collect()
     }
 
     /// What is known of a service on this link.
@@ -112,9 +129,23 @@ impl Session {
         self.bindings.get(service).map(|(_, state)| state)
     }
 
+    /// What is known of a destination on this link; nothing, if its service was bound to other addresses: those of a name below
+    /// a wildcard may change.
+    pub(crate) fn state_of(&self, destination: &Destination) -> Option<&BindingState> {
+        let (bound, state) = self.bindings.get(&destination.service)?;
+        let moved = matches!((bound.ipv4, destination.ipv4), (Some(was), Some(is)) if was != is)
+            || matches!((bound.ipv6, destination.ipv6), (Some(was), Some(is)) if was != is);
+        (!moved).then_some(state)
+    }
+
     /// Notes that a binding was asked for and gives what to send.
     pub(crate) fn bind(&mut self, destination: &Arc<Destination>, now: Instant) -> Binding {
         let state = BindingState::ExpectResult { since: now };
+        if self.bindings.len() >= MAX_BINDINGS {
+            // They are asked for again when they are needed.
+            self.bindings
+                .retain(|_, (_, state)| *state == BindingState::Accepted);
+        }
         self.bindings
             .insert(destination.service.clone(), (destination.clone(), state));
         Binding {
@@ -130,14 +161,9 @@ impl Session {
         }
     }
 
-    /// Takes in results; gives the services that were refused with the reasons. Results nobody asked for are
-    /// ignored.
-    pub(crate) fn on_results(
-        &mut self,
-        results: &[BindingResult],
-        now: Instant,
-    ) -> Vec<(ServiceName, String)> {
-        let mut refused = Vec::new();
+    /// Takes in results; gives what they say. Results nobody asked for are ignored.
+    pub(crate) fn on_results(&mut self, results: &[BindingResult], now: Instant) -> Vec<Said> {
+        let mut said = Vec::new();
         for result in results {
             let Ok(service) = result.service.parse::<ServiceName>() else {
                 continue;
@@ -145,18 +171,23 @@ impl Session {
             let Some((_, state)) = self.bindings.get_mut(&service) else {
                 continue;
             };
-            if result.accepted {
-                *state = BindingState::Accepted;
-            } else {
-                let reason: String = result.reason.chars().take(256).collect();
-                *state = BindingState::Refused {
+            let refused = (!result.accepted)
+                .then(|| result.reason.chars().take(MAX_REASON).collect::<String>());
+            *state = match &refused {
+                None => BindingState::Accepted,
+                Some(reason) => BindingState::Refused {
                     reason: reason.clone(),
                     at: now,
-                };
-                refused.push((service, reason));
-            }
+                },
+            };
+            let absent = Duration::from_secs(result.absent_seconds.into());
+            said.push(Said {
+                service,
+                refused,
+                absent: (!absent.is_zero()).then_some(absent),
+            });
         }
-        refused
+        said
     }
 
     /// Without a path by then, it needs relayed addresses of this end.

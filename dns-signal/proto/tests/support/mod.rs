@@ -8,14 +8,14 @@ use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use dns_signal_proto::agent::{
-    Agent, AgentConfig, AgentOutput, Destination, FrameDrop, LinkNotice, Peers,
+    Agent, AgentConfig, AgentOutput, Destination, FrameDrop, LinkNotice, NameVerdict, Peers,
 };
 use link::{CandidateKind, DtlsCertificate, Link, LinkConfig, LinkEvent, LinkRole, LocalCandidate};
 use model::NodeId;
 use protocol::document::control::Body as ControlBody;
 use protocol::document::document::Body;
 use protocol::document::{
-    Answer, BindingResult, Bound, Control, Foothold, Offer, Registration, Service,
+    Answer, Binding, BindingResult, Bound, Control, Foothold, Offer, Registration, Service,
 };
 
 pub const SECOND: Duration = Duration::from_secs(1);
@@ -34,10 +34,17 @@ pub struct World {
     pub to_tun: Vec<BytesMut>,
     pub received: Vec<BytesMut>,
     pub notices: Vec<LinkNotice>,
+    pub verdicts: Vec<(String, NameVerdict)>,
+    /// Bindings that were asked for over the link.
+    pub binds: Vec<Binding>,
     pub documents: Vec<Body>,
     /// Whether the activator answers at all, and what it says of each binding.
     pub answers: bool,
     pub accepts: fn(&str) -> bool,
+    /// Names of which the activator does not say at once what they are.
+    pub unsaid: fn(&str) -> bool,
+    /// For how long it says that a refused service is not there, in seconds.
+    pub absent_seconds: u32,
     /// Changes an answer's fingerprint, as somebody in between would.
     pub forge_fingerprint: bool,
     wire: VecDeque<(bool, SocketAddr, SocketAddr, BytesMut)>,
@@ -114,9 +121,13 @@ impl World {
             to_tun: Vec::new(),
             received: Vec::new(),
             notices: Vec::new(),
+            verdicts: Vec::new(),
+            binds: Vec::new(),
             documents: Vec::new(),
             answers: true,
             accepts: |_| true,
+            unsaid: |_| false,
+            absent_seconds: 0,
             forge_fingerprint: false,
             wire: VecDeque::new(),
             blocked: false,
@@ -144,7 +155,7 @@ impl World {
                 network: "west".to_owned(),
                 relayed_addresses: vec![relayed.to_string()],
             }],
-            services: vec![service("orders"), service("stock")],
+            services: vec![service("orders"), service("stock"), service("*.prod")],
             troubles: Vec::new(),
         };
         let peers = Peers::new(names.iter().map(|name| {
@@ -168,6 +179,25 @@ impl World {
             .handle_frame(&frame(DEVICE, to, payload), address, self.now);
         self.carry_out();
         sent
+    }
+
+    /// The activator says what became of a binding.
+    pub fn say(&mut self, service: &str, accepted: bool, absent_seconds: u32) {
+        let result = BindingResult {
+            service: service.to_owned(),
+            accepted,
+            reason: "because".to_owned(),
+            absent_seconds,
+        };
+        let results = vec![result];
+        let body = Some(ControlBody::Bound(Bound { results }));
+        let now = self.now;
+        let activator = self.activator.as_mut().expect("a link");
+        activator
+            .send_control(&Control { body }, now)
+            .expect("room");
+        self.carry_out();
+        self.settle();
     }
 
     /// The activator sends a frame over the link.
@@ -243,6 +273,9 @@ impl World {
                 | AgentOutput::Unpermit { .. } => self.of_relays.push(output),
                 AgentOutput::ToTun(frame) => self.to_tun.push(frame),
                 AgentOutput::Notice(notice) => self.notices.push(notice),
+                AgentOutput::Verdict {
+                    service, verdict, ..
+                } => self.verdicts.push((service.to_string(), verdict)),
                 AgentOutput::Document {
                     to,
                     body: Body::Offer(offer),
@@ -290,6 +323,7 @@ impl World {
             bindings: offer
                 .bindings
                 .iter()
+                .filter(|b| !(self.unsaid)(&b.service))
                 .map(|b| self.result(&b.service))
                 .collect(),
         };
@@ -303,6 +337,7 @@ impl World {
             service: service.to_owned(),
             accepted,
             reason: "policy".to_owned(),
+            absent_seconds: if accepted { 0 } else { self.absent_seconds },
         }
     }
 
@@ -314,7 +349,7 @@ impl World {
     }
 
     fn drain_activator(&mut self) {
-        let accepts = self.accepts;
+        let (accepts, unsaid) = (self.accepts, self.unsaid);
         let Some(link) = &mut self.activator else {
             return;
         };
@@ -324,13 +359,16 @@ impl World {
                 LinkEvent::Control(Control {
                     body: Some(ControlBody::Bind(bind)),
                 }) => {
+                    self.binds.extend(bind.bindings.iter().cloned());
                     let results = bind
                         .bindings
                         .iter()
+                        .filter(|binding| !unsaid(&binding.service))
                         .map(|binding| BindingResult {
                             service: binding.service.clone(),
                             accepted: accepts(&binding.service),
                             reason: "policy".to_owned(),
+                            absent_seconds: 0,
                         })
                         .collect();
                     let bound = Control {

@@ -95,8 +95,9 @@ impl World {
                     }
                 }
                 AgentOutput::Notice(notice) => self.notices.push(notice),
-                // It knows of no relays.
-                AgentOutput::Reserve(_)
+                // All names are services', and there; and it knows of no relays.
+                AgentOutput::Verdict { .. }
+                | AgentOutput::Reserve(_)
                 | AgentOutput::Permit { .. }
                 | AgentOutput::Unpermit { .. } => {}
             }
