@@ -12,6 +12,8 @@ use std::{
 };
 
 use collector::Collector;
+use identity::Authority;
+use tonic::transport::{Identity, Server, ServerTlsConfig};
 use traces::{Context, Exporting, SpanKind, Story, TraceStats, Traces, TracesConfig};
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -192,6 +194,45 @@ async fn traces_that_are_off_or_not_sampled_tell_nothing() {
     let spans = collector.spans();
     assert_eq!(spans.len(), 3);
     assert!(spans.iter().all(|span| span.trace[..2] == [0x0a, 0xf7]));
+}
+
+#[tokio::test]
+async fn over_tls_only_a_collector_that_the_file_vouches_for_is_told() {
+    let now = net::Clock.unix_time();
+    let day = Duration::from_secs(86_400);
+    let [authority, other] =
+        [(); 2].map(|()| Authority::new("demo".parse().unwrap(), now).unwrap());
+    let issued = authority
+        .issue_server(&["127.0.0.1".into()], day, now)
+        .unwrap();
+    let identity = Identity::from_pem(&issued.certificate_pem, &issued.key_pem);
+    let tls = ServerTlsConfig::new().identity(identity);
+    let (listener, endpoint) = listen();
+    let server = Server::builder().tls_config(tls).unwrap();
+    let collector = Collector::serve_with(server, listener);
+    let directory = tempfile::tempdir().unwrap();
+    for (authority, expected) in [
+        (&other, [("sent", 0), ("lost", 3)]),
+        (&authority, [("sent", 3), ("lost", 0)]),
+    ] {
+        let ca_file = directory.path().join("ca.pem");
+        std::fs::write(&ca_file, authority.certificate_pem()).unwrap();
+        let config = TracesConfig {
+            endpoint: Some(endpoint.replace("http", "https")),
+            ca_file: Some(ca_file),
+            ..TracesConfig::default()
+        };
+        let stats = Arc::new(TraceStats::default());
+        let (traces, exporting) = config.check().unwrap().start("tester", None, stats.clone());
+        traces.tell(story(traces.begin().unwrap(), None));
+        eventually("a verdict", || {
+            stats.by_result() != [("sent", 0), ("lost", 0)]
+        })
+        .await;
+        assert_eq!(stats.by_result(), expected);
+        exporting.end().await;
+    }
+    assert_eq!(collector.spans().len(), 3);
 }
 
 #[tokio::test]

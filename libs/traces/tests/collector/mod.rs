@@ -44,11 +44,16 @@ pub(crate) struct Collector(Arc<Mutex<Vec<Span>>>);
 impl Collector {
     /// Serves until the runtime ends.
     pub(crate) fn serve(listener: TcpListener) -> Self {
+        Self::serve_with(Server::builder(), listener)
+    }
+
+    /// The same, perhaps over TLS.
+    pub(crate) fn serve_with(mut server: Server, listener: TcpListener) -> Self {
         let collector = Self::default();
         listener.set_nonblocking(true).unwrap();
         let listener = tokio::net::TcpListener::from_std(listener).unwrap();
         let service = TraceServiceServer::new(collector.clone());
-        let server = Server::builder().add_service(service);
+        let server = server.add_service(service);
         tokio::spawn(server.serve_with_incoming(TcpIncoming::from(listener)));
         collector
     }
