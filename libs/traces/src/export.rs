@@ -77,7 +77,7 @@ pub struct Collector {
 
 impl Collector {
     /// Starts the task, if there is somebody to tell. `service` and `instance` (a node id) say of all spans whose they are:
-    /// `service.name` and `service.instance.id`.
+    /// `service.name` and `service.instance.id`; `OTEL_RESOURCE_ATTRIBUTES` may say more.
     #[must_use]
     pub fn start(
         self,
@@ -90,7 +90,7 @@ impl Collector {
         };
         let instance = instance.map(|instance| KeyValue::new("service.instance.id", instance));
         let version = KeyValue::new("service.version", env!("CARGO_PKG_VERSION"));
-        let resource = Resource::builder_empty()
+        let resource = Resource::builder()
             .with_service_name(service)
             .with_attributes(instance.into_iter().chain([version]))
             .build();

@@ -51,6 +51,23 @@ fn whole_traces(spans: &[Span]) -> Vec<Vec<Span>> {
     found
 }
 
+/// The trace of an offer that nobody answered, as soon as discovery has told its part.
+fn failed_trace(spans: &[Span]) -> Option<Vec<Span>> {
+    let unanswered = |span: &&Span| {
+        span.name == "link open"
+            && span
+                .error
+                .as_ref()
+                .is_some_and(|error| error.contains("no answer"))
+    };
+    let roots = spans.iter().filter(unanswered);
+    let mut traces = roots.map(|root| {
+        let of_trace = spans.iter().filter(|span| span.trace == root.trace);
+        of_trace.cloned().collect::<Vec<Span>>()
+    });
+    traces.find(|trace| trace.iter().any(|span| span.name == "post"))
+}
+
 fn wait_for_traces(collector: &Collector, count: usize, meanwhile: impl Fn()) -> Vec<Vec<Span>> {
     wait::until("whole traces at the collector", RECOVERY, || {
         meanwhile();
@@ -60,7 +77,21 @@ fn wait_for_traces(collector: &Collector, count: usize, meanwhile: impl Fn()) ->
     .expect("they come")
 }
 
+/// For people: when each span began, since the first, and how long it took.
+fn print(trace: &[Span]) {
+    let mut spans: Vec<&Span> = trace.iter().collect();
+    spans.sort_by_key(|span| (span.start, u64::MAX - span.end));
+    let first = spans[0].start;
+    let ms = |nanoseconds: u64| nanoseconds as f64 / 1e6;
+    for span in spans {
+        let (began, took) = (ms(span.start - first), ms(span.end - span.start));
+        let service = &span.resource["service.name"];
+        eprintln!("{began:8.2} ms {took:8.2} ms  {service}: {}", span.name);
+    }
+}
+
 fn check(trace: &[Span]) {
+    print(trace);
     let one = |name: &str, parent: &[u8]| {
         let is_it = |span: &&Span| span.name == name && span.parent == parent;
         trace
@@ -209,6 +240,31 @@ fn a_links_opening_is_one_trace_across_sidecar_discovery_and_activator() {
         assert!(count(&lab, (process, prefix), "sent") >= 1.0, "{process}");
         assert_eq!(said(&lab, process, "the collector takes traces again"), 1);
     }
+
+    // An activator that answers no more.
+    lab.kill9("east/activator").expect("it is killed");
+    let failed = wait::until("the failure at the collector", RECOVERY, || {
+        let _ = page(&lab, "west/app", ORDERS, &["-m", "2"]);
+        Ok(failed_trace(&collector.spans()))
+    })
+    .expect("it comes");
+    let error = |name: &str| {
+        let span = failed.iter().find(|span| span.name == name);
+        span.map(|span| span.error.as_deref().unwrap_or_default())
+    };
+    assert_eq!(error("offer"), Some(""));
+    for name in ["link open", "signaling"] {
+        assert!(
+            error(name).is_some_and(|text| text.contains("no answer")),
+            "{failed:#?}"
+        );
+    }
+    assert_eq!(error("post"), Some(""), "discovery took the offer");
+    for name in ["ICE", "link answer"] {
+        assert_eq!(error(name), None, "{failed:#?}");
+    }
+    lab.start("east/activator").expect("it starts");
+    page_within(&lab, "west/app", ORDERS, RECOVERY).expect("a page again");
 
     // What was not told yet is told at the end.
     wait::until_true("the link to be idle", RECOVERY, || {
