@@ -6,7 +6,10 @@ mod common;
 #[path = "../../libs/traces/tests/collector/mod.rs"]
 mod collector;
 
-use std::net::TcpListener;
+use std::{
+    net::TcpListener,
+    process::{Command, Stdio},
+};
 
 use collector::{Collector, Span};
 use common::{Mesh, eventually, node};
@@ -84,4 +87,68 @@ async fn mail_of_a_trace_is_told_posted_and_delivered_and_no_other_mail() {
         refused.error.as_ref().unwrap().contains("no node"),
         "{refused:?}"
     );
+}
+
+/// The real program on a port of its own, told this in its file besides.
+fn program(mesh: &Mesh, listen: &str, more: &str) -> Command {
+    let config = mesh.path("discovery.toml");
+    std::fs::write(&config, mesh.config_text(listen) + more).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_discovery"));
+    command.arg("--config").arg(config);
+    command
+}
+
+#[tokio::test]
+async fn the_environment_says_where_the_collector_is() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let endpoint = format!("http://{}", listener.local_addr().unwrap());
+    let collector = Collector::serve(listener);
+    let mesh = Mesh::new();
+    let free = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = free.local_addr().unwrap();
+    drop(free);
+    let mut command = program(&mesh, &address.to_string(), "");
+    command
+        .env("OTEL_EXPORTER_OTLP_ENDPOINT", &endpoint)
+        .env("OTEL_RESOURCE_ATTRIBUTES", "site=cellar")
+        .stderr(Stdio::null());
+    let mut running = tokio::process::Command::from(command)
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    eventually("it listens", || {
+        std::net::TcpStream::connect(address).is_ok()
+    })
+    .await;
+    let app = mesh.join("west/workload/app", address).await;
+    let to = app.id();
+    let traced = Some(TRACEPARENT.to_owned());
+    app.directory
+        .post_traced(&to, app.offer(&to, 1), traced)
+        .await
+        .unwrap();
+    eventually("a span", || !collector.spans().is_empty()).await;
+    let resource = &collector.spans()[0].resource;
+    assert_eq!(
+        (resource["service.name"].as_str(), resource["site"].as_str()),
+        ("discovery", "cellar")
+    );
+    running.kill().await.unwrap();
+}
+
+#[test]
+fn a_collector_that_cannot_be_is_an_error_of_the_configuration() {
+    let mesh = Mesh::new();
+    for (wrong, field) in [
+        ("endpoint = \"collector:4317\"", "traces.endpoint"),
+        ("sample = 2.0", "traces.sample"),
+        ("endpoints = []", "traces.endpoints"),
+    ] {
+        let ended = program(&mesh, "127.0.0.1:0", &format!("[traces]\n{wrong}\n"))
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&ended.stderr).into_owned();
+        assert_eq!(ended.status.code(), Some(64), "{said}");
+        assert!(said.contains(field), "{said}");
+    }
 }
