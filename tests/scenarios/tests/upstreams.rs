@@ -118,6 +118,18 @@ fn in_clear_text(lab: &Lab) -> u64 {
     number.parse().expect("a number")
 }
 
+/// From now on nothing of the sidecar's connection gets through west's router, as when a NAT forgot it.
+fn lose_connection(lab: &Lab) {
+    let listed = lab.output(WORKLOAD, &["ss", "-Htn", "dst", "203.0.113.54:853"]);
+    let listed = listed.expect("ss");
+    let local = listed.split_whitespace().nth(3).expect("a connection");
+    let port = local.rsplit(':').next().expect("its port");
+    let hole = format!(
+        "table ip hole {{ chain through {{ type filter hook forward priority 0; tcp sport {port} drop; }}; }}"
+    );
+    lab.output("west/router", &["nft", &hole]).expect("nft");
+}
+
 #[test]
 fn names_are_asked_over_tls_and_https_and_of_the_next_upstream_when_the_first_is_killed() {
     let lab = lab("upstreams1");
@@ -151,6 +163,19 @@ fn names_are_asked_over_tls_and_https_and_of_the_next_upstream_when_the_first_is
             (&Value::Bool(true), &Value::Null)
         );
     }
+
+    start_with(&lab, &[OVER_TLS], "");
+    assert_eq!(
+        dig(&lab, &["+short", "before.any.example.com"]),
+        "203.0.113.57\n"
+    );
+    lose_connection(&lab);
+    // Nobody says so: the kernel notices, and the query is asked again.
+    assert_eq!(
+        dig(&lab, &["+short", "after.any.example.com"]),
+        "203.0.113.57\n"
+    );
+    assert_eq!(metric(&lab, "dns_upstream_connections_total"), 2.0);
 
     let _second = unbound(&lab, "second.conf", SECOND, 8853);
     start_with(&lab, &[OVER_TLS, "tls://203.0.113.54:8853#dns.example"], "");
