@@ -17,11 +17,15 @@ pub struct LinkTable<T> {
     by_ufrag: HashMap<String, u64>,
     by_pair: HashMap<(SocketAddr, SocketAddr), u64>,
     limit: usize,
+    /// Links that were ever taken in.
+    inserted: u64,
 }
 
 #[derive(Debug)]
 struct Entry<T> {
     ufrag: String,
+    /// The how manieth it is.
+    born: u64,
     pairs: Vec<(SocketAddr, SocketAddr)>,
     value: T,
 }
@@ -35,6 +39,7 @@ impl<T> LinkTable<T> {
             by_ufrag: HashMap::new(),
             by_pair: HashMap::new(),
             limit,
+            inserted: 0,
         }
     }
 
@@ -59,10 +64,12 @@ impl<T> LinkTable<T> {
             return false;
         }
         self.by_ufrag.insert(ufrag.to_owned(), key);
+        self.inserted += 1;
         self.links.insert(
             key,
             Entry {
                 ufrag: ufrag.to_owned(),
+                born: self.inserted,
                 pairs: Vec::new(),
                 value,
             },
@@ -108,15 +115,24 @@ impl<T> LinkTable<T> {
     pub fn route(&mut self, local: SocketAddr, remote: SocketAddr, payload: &[u8]) -> Option<u64> {
         if let Some(ufrag) = binding_request_ufrag(payload) {
             let key = *self.by_ufrag.get(ufrag)?;
-            self.learn(key, local, remote);
+            self.claim(key, (local, remote));
             return Some(key);
         }
         self.by_pair.get(&(local, remote)).copied()
     }
 
-    /// Remembers that a link's traffic uses this pair: it sends checks there.
+    /// Remembers that a link's traffic uses this pair: it sends checks there. A link that is younger keeps it: the older one goes
+    /// on sending for a while to a peer that has started anew at the same address.
     pub fn learn(&mut self, key: u64, local: SocketAddr, remote: SocketAddr) {
         let pair = (local, remote);
+        let born = |key: u64| self.links.get(&key).map(|entry| entry.born);
+        match self.by_pair.get(&pair) {
+            Some(owner) if *owner == key || born(*owner) > born(key) => {}
+            _ => self.claim(key, pair),
+        }
+    }
+
+    fn claim(&mut self, key: u64, pair: (SocketAddr, SocketAddr)) {
         if self.by_pair.get(&pair) == Some(&key) {
             return;
         }
@@ -181,12 +197,17 @@ mod tests {
     }
 
     #[test]
-    fn a_pair_goes_to_who_claimed_it_last() {
+    fn a_pair_goes_to_the_younger_link_unless_the_peer_names_the_older() {
         let mut table = LinkTable::new(8);
         table.insert(1, "old", ());
         table.insert(2, "new", ());
         let (local, remote) = (address("10.0.0.3:7000"), address("10.0.0.10:4000"));
         table.learn(1, local, remote);
+        table.learn(2, local, remote);
+        table.learn(1, local, remote);
+        assert_eq!(table.route(local, remote, &[22]), Some(2));
+        assert_eq!(table.route(local, remote, &request("old:zoe")), Some(1));
+        assert_eq!(table.route(local, remote, &[22]), Some(1));
         table.learn(2, local, remote);
         table.remove(1);
         assert_eq!(table.route(local, remote, &[22]), Some(2));
