@@ -177,3 +177,7 @@ async fn lookup(resolver: &TokioResolver, domain: &Name, kind: RecordType) -> Re
         Err(error) => Resolved::Failed(error.to_string()),
     }
 }
+
+#[cfg(test)]
+#[path = "names_tests.rs"]
+mod tests;

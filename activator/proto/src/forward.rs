@@ -127,9 +127,16 @@ impl Forwarder {
             Ok(way) => way,
             Err(reason) => return self.dropped(reason),
         };
+        let begins = seen.tcp_flags & (SYN | ACK) == SYN;
+        let moved = match (way.moving, seen.ports) {
+            (Some(moving), Some(ports)) if seen.layout.protocol == Protocol::Tcp => {
+                moving.address_of(destination.is_ipv6(), ports, begins)
+            }
+            _ => None,
+        };
         let to = Rewrite {
             src: Some(way.client),
-            dst: way.real,
+            dst: moved.or(way.real),
         };
         // Without an address of this family nothing listens.
         let judged = judge(&seen, way.export).and(way.real.map(drop).ok_or(Refusal::Answer));
@@ -147,7 +154,7 @@ impl Forwarder {
             return self.dropped(DropReason::Malformed);
         }
         way.traffic.bytes_to_service += packet.len() as u64;
-        way.traffic.connections += u64::from(seen.tcp_flags & (SYN | ACK) == SYN);
+        way.traffic.connections += u64::from(begins);
         self.clamp(packet, &seen, header.checksum());
         self.stats.frames_to_services += 1;
         self.stats.bytes_to_services += packet.len() as u64;
@@ -181,7 +188,9 @@ impl Forwarder {
             Some((kind, _)) if !is_echo_reply(seen.layout.version, kind) => {
                 return Err(DropReason::ForbiddenProtocol);
             }
-            _ if seen.layout.source != way.real => return Err(DropReason::ForeignSource),
+            _ if seen.layout.source != way.real && Some(seen.layout.source) != way.moving => {
+                return Err(DropReason::ForeignSource);
+            }
             _ if matches!(seen.layout.protocol, Protocol::Other(_)) => {
                 return Err(DropReason::ForbiddenProtocol);
             }
@@ -200,7 +209,7 @@ impl Forwarder {
             Some((kind, _)) => is_echo_reply(seen.layout.version, kind),
             None => seen.tcp_flags & RST == 0,
         };
-        if is_there {
+        if is_there && seen.layout.source == way.real {
             *way.heard = Some(now);
         }
         let link = way.link;

@@ -299,11 +299,20 @@ fn a_name_in_use_is_asked_for_again_and_its_flows_go_along_once_the_old_address_
     assert_eq!(asked(&outputs), "api.prod.svc.cluster.local");
     answer(&mut world, "10.1.2.3", &client, ACK);
     assert!(resolved(&mut world, "api.prod", addresses(&["10.9.9.9"])).is_empty());
-    assert_eq!(
-        syn(&mut world, link, API).unwrap().1,
-        "10.1.2.3",
-        "it still answers"
-    );
+    // It still answers: what is open stays there, what begins does not.
+    let on_link = |world: &mut World, port: u16, flags: u8| {
+        let mut frame = frame(&tcp((SIDECAR, port), (API, 80), flags, &[]));
+        let now = world.now;
+        let to = world.gateway.forwarder.to_service(link, &mut frame, now);
+        assert_eq!(to, FromLink::ToService);
+        checked(&frame[12..]).1
+    };
+    assert_eq!(on_link(&mut world, 4000, ACK), "10.1.2.3");
+    assert_eq!(on_link(&mut world, 4001, SYN), "10.9.9.9");
+    assert_eq!(on_link(&mut world, 4001, ACK), "10.9.9.9");
+    assert_eq!(on_link(&mut world, 4000, ACK), "10.1.2.3");
+    answer(&mut world, "10.9.9.9", &client, SYN | ACK);
+    answer(&mut world, "10.1.2.3", &client, ACK);
     // Somebody new goes where it is now.
     let other = open(&mut world, "west/workload/other", 1);
     bind(&mut world, other, "api.prod", API, "");
@@ -312,12 +321,41 @@ fn a_name_in_use_is_asked_for_again_and_its_flows_go_along_once_the_old_address_
     // A reset says that nobody is there.
     asked(&world.advance(TTL));
     world.now += QUIET;
+    answer(&mut world, "10.9.9.9", &client, ACK);
     answer(&mut world, "10.1.2.3", &client, RST);
-    resolved(&mut world, "api.prod", addresses(&["10.9.9.9"]));
-    assert_eq!(
-        syn(&mut world, link, API),
-        Some((client, "10.9.9.9".to_owned()))
-    );
+    resolved(&mut world, "api.prod", addresses(&["10.9.9.8", "10.9.9.9"]));
+    assert_eq!(on_link(&mut world, 4000, ACK), "10.9.9.9", "all of it");
+    let (same, real) = syn(&mut world, link, API).unwrap();
+    assert_eq!((same, real.as_str()), (client, "10.9.9.9"));
+}
+
+#[test]
+fn a_name_that_goes_and_comes_back_is_where_dns_says_it_is() {
+    let mut world = world();
+    let link = open(&mut world, APP, 1);
+    bind(&mut world, link, "api.prod", API, "");
+    resolved(&mut world, "api.prod", addresses(&["10.1.2.3"]));
+    let (client, _) = syn(&mut world, link, API).unwrap();
+    for (dns, expected) in [
+        (&["10.9.9.9"][..], "10.9.9.9"),
+        // Both: what is open stays, at either.
+        (&["10.1.2.3", "10.9.9.9"], "10.9.9.9"),
+        (&["10.1.2.3"], "10.1.2.3"),
+        (&["10.8.8.8"], "10.8.8.8"),
+        (&["10.7.7.7"], "10.7.7.7"),
+    ] {
+        asked(&world.advance(TTL));
+        answer(&mut world, "10.1.2.3", &client, ACK);
+        assert!(resolved(&mut world, "api.prod", addresses(dns)).is_empty());
+        assert_eq!(syn(&mut world, link, API).unwrap().1, expected, "{dns:?}");
+    }
+    // Gone, but still heard: left alone until it is silent.
+    asked(&world.advance(TTL));
+    answer(&mut world, "10.1.2.3", &client, ACK);
+    assert!(resolved(&mut world, "api.prod", Resolved::Absent(TTL)).is_empty());
+    asked(&world.advance(TTL));
+    let outputs = resolved(&mut world, "api.prod", Resolved::Absent(TTL));
+    assert_eq!(told(&outputs).absent_seconds, 30);
 }
 
 #[test]

@@ -178,7 +178,9 @@ impl Aliases {
                 network: network.clone(),
             };
             let families = services.families(&id)?;
-            Some((id, families))
+            // Whoever exports `*` shall not have all names of an alias that names no service.
+            let is_meant = alias.service.is_some() || services.has_service(&id);
+            is_meant.then_some((id, families))
         };
         let mut found: Vec<_> = if alias.networks.is_empty() {
             let others = services.networks().filter(|network| **network != self.own);

@@ -162,3 +162,28 @@ fn names_that_are_none_or_would_take_everything_are_refused() {
         assert_eq!(add(name, service), Err(expected), "{name}");
     }
 }
+
+#[test]
+fn a_network_that_exports_a_wildcard_has_the_names_that_an_alias_gives_it_and_no_others() {
+    let mut services = services();
+    let families = Families {
+        ipv4: true,
+        ipv6: false,
+    };
+    let (network, all) = ("east".parse().unwrap(), "*".parse().unwrap());
+    services.insert_export(network, all, families, (&[80], &[]));
+    let mut aliases = aliases();
+    let named = alias(Some("api.prod"), &["east"], Choice::Failover);
+    aliases.add("api.example.org", named).unwrap();
+    let meaning = |name: &str| {
+        let name = Name::from_ascii(format!("{name}.")).unwrap();
+        let meaning = aliases.meaning(&name, &services)?;
+        Some(meaning.services[0].0.to_string())
+    };
+    assert_eq!(meaning("api.example.org").as_deref(), Some("api.prod.east"));
+    assert_eq!(
+        meaning("orders.prod.svc.clusterset.local").as_deref(),
+        Some("orders.east")
+    );
+    assert_eq!(meaning("anything.prod.svc.clusterset.local"), None);
+}

@@ -45,11 +45,19 @@ for n in range(int(sys.argv[1])):
 print(failed)
 ";
 
-/// What must live as long as the test: a resolver and two hosts with a page each.
-struct East(#[expect(dead_code, reason = "they end when it does")] [Beside; 3]);
+const RECORDS: [(&str, &str); 6] = [
+    ("one", "10.0.0.20"),
+    ("two", "10.0.0.10"),
+    ("a.b", "10.0.0.10"),
+    ("metadata", "169.254.169.254"),
+    ("outside", "203.0.113.53"),
+    // The activator itself.
+    ("gateway", "10.0.0.3"),
+];
 
-fn east(lab: &Lab) -> East {
-    let mut resolver: Vec<String> = [
+/// east's own resolver, with these names.
+fn resolver(lab: &Lab, records: &[(&str, &str)]) -> Beside {
+    let mut command: Vec<String> = [
         "dnsmasq",
         "--keep-in-foreground --conf-file=/dev/null --pid-file= --user=root --log-facility=-",
         "--no-resolv --no-hosts --no-poll --local=/#/ --local-ttl=5 --bind-interfaces",
@@ -57,24 +65,19 @@ fn east(lab: &Lab) -> East {
     .iter()
     .flat_map(|line| line.split(' ').map(str::to_owned))
     .collect();
-    resolver.push(format!("--listen-address={RESOLVER}"));
-    for (name, address) in [
-        ("one", "10.0.0.20"),
-        ("two", "10.0.0.10"),
-        ("a.b", "10.0.0.10"),
-        ("metadata", "169.254.169.254"),
-        ("outside", "203.0.113.53"),
-        ("gateway", "10.0.0.3"),
-    ] {
-        resolver.push(format!("--host-record={name}.{ZONE},{address}"));
+    command.push(format!("--listen-address={RESOLVER}"));
+    for (name, address) in records {
+        command.push(format!("--host-record={name}.{ZONE},{address}"));
     }
-    let resolver: Vec<&str> = resolver.iter().map(String::as_str).collect();
+    let command: Vec<&str> = command.iter().map(String::as_str).collect();
+    Beside::start(lab, "east/orders", &command).expect("a resolver")
+}
+
+/// Two hosts with a page each, as long as this lives.
+fn pages(lab: &Lab) -> [Beside; 2] {
     let page = |host, says| Beside::start(lab, host, &["python3", "-c", SERVER, PORT, says]);
-    East([
-        Beside::start(lab, "east/orders", &resolver).expect("a resolver"),
-        page("east/orders", "one").expect("a page"),
-        page("east/app", "two").expect("another page"),
-    ])
+    [("east/orders", "one"), ("east/app", "two")]
+        .map(|(host, says)| page(host, says).expect("a page"))
 }
 
 fn export(lab: &Lab) {
@@ -153,7 +156,7 @@ fn leads_nowhere(lab: &Lab, name: &str, reason: &str) {
 #[test]
 fn names_below_a_wildcard_are_what_the_exporting_networks_dns_says() {
     let lab = scenarios::lab("wild1");
-    let _east = east(&lab);
+    let _east = (resolver(&lab, &RECORDS), pages(&lab));
     export(&lab);
     lab.wait_for_name(Network::West, &full("one"), RECOVERY)
         .expect("the directory knows the wildcard");
@@ -173,6 +176,15 @@ fn names_below_a_wildcard_are_what_the_exporting_networks_dns_says() {
         assert!(log.lines().any(|line| told(&line)), "{address}: {log}");
     }
     explained(&lab, "one", &["one.prod.east works", PORT]);
+    let status = lab.admin("east/activator", "/status").expect("a status");
+    let status: Value = serde_json::from_str(&status).expect("JSON");
+    let names = status["names"].as_array().expect("names");
+    let known = |name: &str| names.iter().find(|known| known["name"] == name);
+    let one = known("one.prod").expect("it is in use");
+    assert_eq!(one["addresses"][0], "10.0.0.20", "{status}");
+    let outside = known("outside.prod").expect("it was asked for");
+    let problem = outside["problem"].as_str().expect("a problem");
+    assert!(problem.contains("`within`"), "{status}");
 
     // The same address after a restart; the use is told by the name's own name.
     let addresses = |lab: &Lab| ["one", "two"].map(|name| dig(lab, name, &["+short"]));
@@ -208,7 +220,7 @@ fn names_below_a_wildcard_are_what_the_exporting_networks_dns_says() {
 #[test]
 fn whoever_asks_for_names_at_random_keeps_nobody_from_names_that_are_there() {
     let lab = scenarios::lab("wild2");
-    let _east = east(&lab);
+    let _east = (resolver(&lab, &RECORDS), pages(&lab));
     export(&lab);
     lab.wait_for_name(Network::West, &full("one"), RECOVERY)
         .expect("the directory knows the wildcard");
@@ -226,4 +238,31 @@ fn whoever_asks_for_names_at_random_keeps_nobody_from_names_that_are_there() {
     let url = format!("http://{}:{PORT}", full("two"));
     let page = page_within(&lab, "west/app", &url, 4 * RECOVERY).expect("another page");
     assert_eq!(page, "two");
+}
+
+#[test]
+fn a_name_that_moves_or_comes_to_be_is_followed_over_the_link_there_is() {
+    let lab = scenarios::lab("wild3");
+    let _pages = pages(&lab);
+    let mut before = resolver(&lab, &RECORDS);
+    export(&lab);
+    lab.wait_for_name(Network::West, &full("one"), RECOVERY)
+        .expect("the directory knows the wildcard");
+    let url = |name| format!("http://{}:{PORT}", full(name));
+    let page = page_within(&lab, "west/app", &url("one"), RECOVERY).expect("a page");
+    assert_eq!(page, "one");
+    let late = dig(&lab, "late", &["+short"]);
+    assert_eq!(connect(&lab, &late), "ECONNREFUSED", "not yet");
+    let links = || lab.metric("west/dns-signal", "dns_signal_links_opened_total");
+    let opened = links().expect("a metric");
+
+    before.end();
+    let _after = resolver(&lab, &[("one", "10.0.0.10"), ("late", "10.0.0.20")]);
+    for (name, says) in [("one", "two"), ("late", "one")] {
+        wait::until_true("the name to be followed", 3 * RECOVERY, || {
+            Ok(page_within(&lab, "west/app", &url(name), RECOVERY)? == says)
+        })
+        .expect(name);
+    }
+    assert_eq!(links().expect("a metric"), opened, "over the same link");
 }

@@ -26,7 +26,11 @@ use crate::{
     stats::DropReason,
 };
 
-/// A service whose name has other addresses now keeps the one it is used at while it was heard from there within this time.
+mod moving;
+
+pub use moving::{MAX_MOVED, Moving};
+
+/// Of a service whose name has other addresses now, what is open stays at the old one while that was heard within this time.
 pub const QUIET: Duration = Duration::from_secs(5);
 
 /// One address family of a binding.
@@ -43,11 +47,17 @@ impl<A: Copy + PartialEq> Way<A> {
         Self { virtual_ip, real }
     }
 
-    /// The address that is used stays if it is still one of these.
-    fn renew(&mut self, addresses: &[A], choose: usize) {
+    /// The address that is used stays if it is still one of these; gives the one that is used then.
+    fn renew(&mut self, addresses: &[A], choose: usize) -> Option<A> {
         if self.real.is_none_or(|real| !addresses.contains(&real)) {
             *self = Self::new(self.virtual_ip, addresses, choose);
         }
+        self.real
+    }
+
+    /// `Some`: another address from now on.
+    fn move_to(&mut self, address: Option<A>) {
+        self.real = address.or(self.real);
     }
 
     fn is_among(&self, addresses: &[A]) -> bool {
@@ -69,8 +79,10 @@ struct Slot {
     ipv6: Option<Way<Ipv6Addr>>,
     /// Since its last record.
     flow: Option<Flow>,
-    /// When the service last said something other than that nobody is there.
+    /// When the service last said something, at its old address, other than that nobody is there.
     heard: Option<Instant>,
+    /// It has another address for what is new.
+    moving: Option<Box<Moving>>,
 }
 
 #[derive(Debug, Default)]
@@ -92,6 +104,8 @@ pub struct ToService<'a> {
     pub client: IpAddr,
     /// Where it is counted what passes.
     pub traffic: &'a mut Traffic,
+    /// The service has another address for TCP connections that begin now.
+    pub moving: Option<&'a mut Moving>,
 }
 
 /// Where a packet from the TUN goes.
@@ -101,6 +115,8 @@ pub struct ToLink<'a> {
     pub link: LinkKey,
     /// The service's real address: what the source has to be.
     pub real: IpAddr,
+    /// Its other address, if it has one for what is new: what the source may be, too.
+    pub moving: Option<IpAddr>,
     /// Becomes the source.
     pub virtual_ip: IpAddr,
     /// Becomes the destination.
@@ -173,6 +189,7 @@ impl NatTable {
                 .map(|it| Way::new(it, &export.ipv6, choose)),
             flow: None,
             heard: None,
+            moving: None,
         };
         if self.is_bound(&slot) {
             return Ok(());
@@ -231,21 +248,40 @@ impl NatTable {
         let (ipv4, ipv6) = export.map_or((&[][..], &[][..]), |it| (&it.ipv4[..], &it.ipv6[..]));
         let stays = slot.ipv4.is_none_or(|way| way.is_among(ipv4))
             && slot.ipv6.is_none_or(|way| way.is_among(ipv6));
+        let choose = choice(slot.owner);
         let heard = slot.heard;
-        if !stays && heard.is_some_and(|at| now.saturating_duration_since(at) < QUIET) {
-            return true;
+        // It went on, or back: what went along does so again.
+        slot.moving.take_if(|moving| !moving.is_among(ipv4, ipv6));
+        if heard.is_some_and(|at| now.saturating_duration_since(at) < QUIET) {
+            match &slot.moving {
+                // As many as may be have moved: the others follow.
+                Some(moving) if moving.is_full() => {}
+                Some(_) => return true,
+                None if stays => {}
+                None => {
+                    let (mut to_ipv4, mut to_ipv6) = (slot.ipv4, slot.ipv6);
+                    let to_ipv4 = to_ipv4.as_mut().and_then(|way| way.renew(ipv4, choose));
+                    let to_ipv6 = to_ipv6.as_mut().and_then(|way| way.renew(ipv6, choose));
+                    slot.moving = export.map(|_| Box::new(Moving::new(to_ipv4, to_ipv6)));
+                    return true;
+                }
+            }
         }
+        let moved = slot.moving.take();
         let Some(export) = export else {
             for address in addresses {
                 self.unbind(link, address, now);
             }
             return false;
         };
-        let choose = choice(slot.owner);
+        // What has moved stays where it is.
+        let (to_ipv4, to_ipv6) = moved.map_or((None, None), |moved| (moved.ipv4, moved.ipv6));
         if let Some(way) = &mut slot.ipv4 {
+            way.move_to(to_ipv4);
             way.renew(ipv4, choose);
         }
         if let Some(way) = &mut slot.ipv6 {
+            way.move_to(to_ipv6);
             way.renew(ipv6, choose);
         }
         slot.export = Arc::clone(export);
@@ -339,6 +375,7 @@ impl NatTable {
             real,
             client: address,
             traffic: self.flows.count(&mut slot.flow, now),
+            moving: slot.moving.as_deref_mut(),
         })
     }
 
@@ -384,6 +421,10 @@ impl NatTable {
         Ok(ToLink {
             link: slot.link,
             real: real.ok_or(DropReason::UnknownClient)?,
+            moving: slot
+                .moving
+                .as_ref()
+                .and_then(|moving| moving.address(client_address.is_ipv6())),
             virtual_ip,
             sidecar,
             traffic: self.flows.count(&mut slot.flow, now),
