@@ -12,6 +12,7 @@ mod dot;
 mod doh;
 
 use std::io;
+use std::iter;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -73,8 +74,10 @@ struct Server {
 /// The upstream resolvers.
 #[derive(Debug)]
 pub struct Upstreams {
+    /// Those that are asked over an encrypted connection first.
     servers: Vec<Server>,
-    /// Index of the one that answered last: it is tried first.
+    /// Index of the one that answered last: it is tried first. While there is an encrypted one it is such a one, so that
+    /// everything goes there again as soon as it answers.
     preferred: AtomicUsize,
     in_flight: Arc<Semaphore>,
     resolver: Arc<Resolver>,
@@ -82,7 +85,7 @@ pub struct Upstreams {
 }
 
 impl Upstreams {
-    /// `servers` in order of preference, at least one. Those that are asked over an encrypted connection show a certificate of
+    /// `servers` in order of preference, at least one; encrypted ones come before the others in any case. Those that are asked over an encrypted connection show a certificate of
     /// one of the authorities in `trust_file`, else of this machine's.
     ///
     /// # Errors
@@ -103,7 +106,7 @@ impl Upstreams {
         {
             tracing::warn!(
                 upstream = %clear,
-                "this upstream is asked in clear text when encrypted ones fail; leave it out of `dns.upstreams` to prevent it"
+                "this upstream is asked in clear text when encrypted ones do not answer; leave it out of `dns.upstreams` to prevent it"
             );
         }
         let server = |locator: &Locator| {
@@ -116,8 +119,10 @@ impl Upstreams {
                 }),
             }
         };
+        let mut servers: Vec<_> = servers.iter().map(server).collect();
+        servers.sort_by_key(|server| server.encrypted.is_none());
         Ok(Arc::new(Self {
-            servers: servers.iter().map(server).collect(),
+            servers,
             preferred: AtomicUsize::new(0),
             in_flight: Arc::new(Semaphore::new(MAX_IN_FLIGHT)),
             mark,
@@ -137,7 +142,7 @@ impl Upstreams {
         }
     }
 
-    /// How they are, in the order of the configuration.
+    /// How they are, in the order in which they are tried.
     #[must_use]
     pub fn facts(&self) -> Vec<facts::Upstream> {
         let fact = |server: &Server| {
@@ -180,7 +185,8 @@ impl Upstreams {
         let step = NEXT_AFTER.min(GIVE_UP_AFTER / u32::try_from(attempts).unwrap_or(u32::MAX));
 
         let mut waiting = FuturesUnordered::new();
-        let mut to_try = (0..attempts).map(|attempt| (first + attempt) % count);
+        let others = (0..count).filter(|index| *index != first);
+        let mut to_try = iter::once(first).chain(others).cycle().take(attempts);
         let mut next_at = Instant::now();
         let mut refusal: Option<Vec<u8>> = None;
         loop {
@@ -210,7 +216,7 @@ impl Upstreams {
                         next_at = Instant::now();
                     }
                     (index, Ok(answer)) => {
-                        self.preferred.store(index, Ordering::Relaxed);
+                        self.prefer(index);
                         return Ok(answer);
                     }
                     (index, Err(error)) => {
@@ -222,6 +228,13 @@ impl Upstreams {
             }
         }
         refusal.ok_or(ForwardError::NoAnswer)
+    }
+
+    fn prefer(&self, index: usize) {
+        let is_encrypted = |index: usize| self.servers[index].encrypted.is_some();
+        if is_encrypted(index) || !is_encrypted(0) {
+            self.preferred.store(index, Ordering::Relaxed);
+        }
     }
 
     async fn attempt(

@@ -7,6 +7,7 @@ mod secure;
 mod support;
 
 use std::net::UdpSocket;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -196,6 +197,50 @@ async fn an_upstream_that_fails_is_left_alone_for_a_while_and_comes_back() {
         "{failures} queries failed meanwhile, quickly"
     );
     assert_eq!(dns.upstreams.facts()[0].problem, None);
+}
+
+#[tokio::test]
+async fn in_clear_text_is_asked_only_while_encrypted_upstreams_do_not_answer() {
+    let authority = Authority::new();
+    let is_down = Arc::new(AtomicBool::new(false));
+    let down = Arc::clone(&is_down);
+    let server = Secure::start(&authority, NAME, b"dot", move |_, mut stream| {
+        let down = Arc::clone(&down);
+        async move {
+            while let Some(query) = read_framed(&mut stream).await {
+                if down.load(Ordering::SeqCst) {
+                    return;
+                }
+                write_framed(&mut stream, &text_answer(&query, 200)).await;
+            }
+        }
+    })
+    .await;
+    let clear = Upstream::start(|query| vec![peculiar_answer(query)]).await;
+    let in_clear = clear.address.to_string();
+    let dns = Dns::start_encrypted(&[&in_clear, &tls(&server)], &authority.file());
+    let asked = |number: usize| query(&format!("n{number}.example.com."), RecordType::A);
+    for number in 0..3 {
+        let asked = asked(number);
+        assert_eq!(dns.ask_udp(&asked).await, text_answer(&asked, 200));
+    }
+    assert_eq!(clear.queries().len(), 0, "although it is named first");
+    is_down.store(true, Ordering::SeqCst);
+    for number in 3..6 {
+        let asked = asked(number);
+        assert_eq!(dns.ask_udp(&asked).await, peculiar_answer(&asked));
+    }
+    is_down.store(false, Ordering::SeqCst);
+    let back = timeout(support::PATIENCE, async {
+        let mut number = 6;
+        while dns.ask_udp(&asked(number)).await != text_answer(&asked(number), 200) {
+            number += 1;
+        }
+    });
+    back.await.expect("it is asked again");
+    let in_clear = clear.queries().len();
+    assert_eq!(texts(&dns.ask_udp(&asked(0)).await), 1);
+    assert_eq!(clear.queries().len(), in_clear);
 }
 
 #[tokio::test]
