@@ -7,18 +7,21 @@ use crate::stun::{BINDING_REQUEST, attributes};
 
 /// [RFC 8489 §14.3](https://www.rfc-editor.org/rfc/rfc8489#section-14.3)
 const USERNAME: u16 = 0x0006;
-/// Address pairs remembered per link: what its checks come in on.
-const MAX_PAIRS: usize = 64;
+/// Address pairs remembered per link, those that were used last: both ends get new addresses for as long as it lives. Twice
+/// what it checks at a time.
+const MAX_PAIRS: usize = 128;
 
 /// Links by key, by ICE username fragment, and by the address pairs their traffic uses.
 #[derive(Debug)]
 pub struct LinkTable<T> {
     links: HashMap<u64, Entry<T>>,
     by_ufrag: HashMap<String, u64>,
-    by_pair: HashMap<(SocketAddr, SocketAddr), u64>,
+    by_pair: HashMap<(SocketAddr, SocketAddr), Claim>,
     limit: usize,
     /// Links that were ever taken in.
     inserted: u64,
+    /// Datagrams that were ever routed.
+    routed: u64,
 }
 
 #[derive(Debug)]
@@ -28,6 +31,13 @@ struct Entry<T> {
     born: u64,
     pairs: Vec<(SocketAddr, SocketAddr)>,
     value: T,
+}
+
+#[derive(Debug)]
+struct Claim {
+    key: u64,
+    /// The number of the last datagram on it.
+    used: u64,
 }
 
 impl<T> LinkTable<T> {
@@ -40,6 +50,7 @@ impl<T> LinkTable<T> {
             by_pair: HashMap::new(),
             limit,
             inserted: 0,
+            routed: 0,
         }
     }
 
@@ -118,7 +129,10 @@ impl<T> LinkTable<T> {
             self.claim(key, (local, remote));
             return Some(key);
         }
-        self.by_pair.get(&(local, remote)).copied()
+        let claim = self.by_pair.get_mut(&(local, remote))?;
+        self.routed += 1;
+        claim.used = self.routed;
+        Some(claim.key)
     }
 
     /// Remembers that a link's traffic uses this pair: it sends checks there. A link that is younger keeps it: the older one goes
@@ -127,25 +141,35 @@ impl<T> LinkTable<T> {
         let pair = (local, remote);
         let born = |key: u64| self.links.get(&key).map(|entry| entry.born);
         match self.by_pair.get(&pair) {
-            Some(owner) if *owner == key || born(*owner) > born(key) => {}
+            Some(owner) if owner.key == key || born(owner.key) > born(key) => {}
             _ => self.claim(key, pair),
         }
     }
 
     fn claim(&mut self, key: u64, pair: (SocketAddr, SocketAddr)) {
-        if self.by_pair.get(&pair) == Some(&key) {
+        if self
+            .by_pair
+            .get(&pair)
+            .is_some_and(|claim| claim.key == key)
+        {
             return;
         }
         let Some(entry) = self.links.get_mut(&key) else {
             return;
         };
         if entry.pairs.len() >= MAX_PAIRS {
-            return;
+            let used = |pair| self.by_pair.get(pair).map(|claim: &Claim| claim.used);
+            let pairs = entry.pairs.iter().enumerate();
+            if let Some((oldest, _)) = pairs.min_by_key(|(_, pair)| used(*pair)) {
+                self.by_pair.remove(&entry.pairs.remove(oldest));
+            }
         }
         entry.pairs.push(pair);
         // The latest claim wins: a peer that restarted behind the same address.
-        if let Some(previous) = self.by_pair.insert(pair, key)
-            && let Some(previous) = self.links.get_mut(&previous)
+        let used = self.routed;
+        let claim = Claim { key, used };
+        if let Some(previous) = self.by_pair.insert(pair, claim)
+            && let Some(previous) = self.links.get_mut(&previous.key)
         {
             previous.pairs.retain(|known| *known != pair);
         }
@@ -211,6 +235,29 @@ mod tests {
         table.learn(2, local, remote);
         table.remove(1);
         assert_eq!(table.route(local, remote, &[22]), Some(2));
+    }
+
+    #[test]
+    fn a_link_is_found_at_its_latest_pairs_and_at_the_one_that_is_used() {
+        let mut table = LinkTable::new(8);
+        table.insert(1, "bob", ());
+        let local = address("10.0.0.3:7000");
+        let peer = |port: u16| SocketAddr::new(address("10.0.0.10:1").ip(), port);
+        table.learn(1, local, peer(1));
+        for port in 2..1_000 {
+            if port % 2 == 0 {
+                table.learn(1, local, peer(port));
+            } else {
+                table.route(local, peer(port), &request("bob:zoe"));
+            }
+            for used in [1, port] {
+                assert_eq!(table.route(local, peer(used), &[22]), Some(1), "{port}");
+            }
+        }
+        assert_eq!(table.route(local, peer(2), &[22]), None);
+        assert_eq!(table.by_pair.len(), MAX_PAIRS);
+        table.remove(1);
+        assert!(table.by_pair.is_empty());
     }
 
     #[test]
