@@ -222,7 +222,10 @@ impl Churner {
                         Event::NeedCredential => {
                             bail!("the server does not accept the credential")
                         }
-                        Event::PeerReady(_) | Event::Moved | Event::NotMoved => {}
+                        Event::PeerReady(_)
+                        | Event::Moved
+                        | Event::NotMoved
+                        | Event::Ending { .. } => {}
                     }
                 }
                 handshake::flush(&slot.socket, allocation)?;

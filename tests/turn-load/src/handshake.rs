@@ -76,7 +76,7 @@ impl Client {
                 },
                 Event::Lost { reason } => bail!("no allocation: {reason}"),
                 Event::NeedCredential => bail!("the server does not accept the credential"),
-                Event::PeerReady(_) | Event::Moved | Event::NotMoved => {}
+                Event::PeerReady(_) | Event::Moved | Event::NotMoved | Event::Ending { .. } => {}
             }
         }
         flush(&self.socket, &mut self.allocation)?;
